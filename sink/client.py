@@ -1,0 +1,368 @@
+"""One client for ClickHouse at three kinds of address: the engine in process, a server, a cluster.
+
+Everything above this module sees `ClickHouse` and the exceptions of `sink.errors`. What the drivers
+raise is translated here, once, and loses its text on the way: the engine quotes offending values.
+
+Values are always bound. SQL comes as text with `{name:Type}` placeholders, and with the names of the
+databases as `$event_sink`, `$xapi`, `$reporting`, `$pii_ledger`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import string
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+import stamina
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, StreamFailureError
+from clickhouse_connect.driver.transform import NativeTransform
+from pydantic import SecretStr
+
+from sink.errors import (
+    AuthenticationError,
+    DatabaseError,
+    DatabaseMissingError,
+    EmbeddedBusyError,
+    OverloadedError,
+    QueryError,
+    ReadOnlyError,
+    SettingsError,
+    UnreachableError,
+)
+from sink.names import TableName, quote, quote_columns
+from sink.settings import Settings
+
+T = TypeVar("T")
+
+# The driver logs values that it cannot encode, and addresses. What is worth saying reaches the user
+# as one of our exceptions.
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL + 1)
+
+# chDB starts with two background threads, with which a mutation takes 0.15 s a part; these are a server's defaults.
+ENGINE_OPTIONS = {"background_pool_size": "16", "background_schedule_pool_size": "16"}
+
+# What a statement that waits for a mutation needs, on every replica of a cluster.
+WAIT_FOR_MUTATIONS = {"mutations_sync": 2, "lightweight_deletes_sync": 2}
+
+# ClickHouse's error codes (src/Common/ErrorCodes.cpp), by what the caller can do.
+_OVERLOADED = {
+    159: "TIMEOUT_EXCEEDED",
+    202: "TOO_MANY_SIMULTANEOUS_QUERIES",
+    225: "NO_ZOOKEEPER",
+    241: "MEMORY_LIMIT_EXCEEDED",
+    242: "TABLE_IS_READ_ONLY",
+    252: "TOO_MANY_PARTS",
+    319: "UNKNOWN_STATUS_OF_INSERT",
+    425: "SYSTEM_ERROR",
+    692: "TOO_MANY_MUTATIONS",
+    999: "KEEPER_EXCEPTION",
+}
+_UNREACHABLE = {209: "SOCKET_TIMEOUT", 210: "NETWORK_ERROR", 279: "ALL_CONNECTION_TRIES_FAILED", 394: "QUERY_WAS_CANCELLED"}
+_AUTHENTICATION = {192: "UNKNOWN_USER", 193: "WRONG_PASSWORD", 194: "REQUIRED_PASSWORD", 516: "AUTHENTICATION_FAILED"}
+_READ_ONLY = {164: "READONLY", 497: "ACCESS_DENIED"}
+_UNKNOWN_DATABASE = 81
+UNKNOWN_TABLE = 60
+_HTTP_AUTHENTICATION_STATUS = ("HTTP status code 401", "HTTP status code 403", "status code: 401", "status code: 403")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where ClickHouse is and how to get in."""
+
+    url: str
+    user: str = "default"
+    password: SecretStr = field(default_factory=lambda: SecretStr(""))
+    cluster: str | None = None
+    ca_file: Path | None = None
+    connect_timeout: float = 10
+    timeout: float = 300
+    retries: int = 4
+    databases: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Address:
+        """The address that an operator has set."""
+        return cls(
+            url=settings.clickhouse_url,
+            user=settings.clickhouse_user,
+            password=settings.clickhouse_password,
+            cluster=settings.clickhouse_cluster,
+            ca_file=settings.clickhouse_ca_file,
+            connect_timeout=settings.clickhouse_connect_timeout,
+            timeout=settings.clickhouse_timeout,
+            retries=settings.clickhouse_retries,
+            databases=settings.databases,
+        )
+
+    @property
+    def is_embedded(self) -> bool:
+        """True for the engine in process."""
+        return self.url.startswith("chdb://")
+
+    @property
+    def folder(self) -> Path:
+        """The embedded engine's data folder, absolute."""
+        return Path(self.url.removeprefix("chdb://")).expanduser().resolve()
+
+
+class ClickHouse:
+    """A connection. Not safe for use by several threads at once: each opens its own."""
+
+    def __init__(self, address: Address) -> None:
+        """Connect.
+
+        Raises:
+            DatabaseError: one of its subclasses says why there is no connection.
+        """
+        self.address = address
+        self.cluster = address.cluster
+        self._client = self._repeat(lambda: _open(address))
+
+    def __enter__(self) -> ClickHouse:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the connection; the embedded engine stops with its last one."""
+        self._client.close()
+
+    @property
+    def server_version(self) -> str:
+        """The engine's version."""
+        return str(self._client.server_version)
+
+    @property
+    def databases(self) -> dict[str, str]:
+        """The configured databases, by the names that the map and the SQL files use."""
+        return dict(self.address.databases)
+
+    @property
+    def on_cluster(self) -> str:
+        """The clause that makes DDL run on every host of the cluster, or nothing."""
+        return f"ON CLUSTER {quote(self.cluster)}" if self.cluster else ""
+
+    def replicas(self, table: str) -> str:
+        """A table expression that reads `system.<table>` (or any quoted table) on every replica."""
+        return f"clusterAllReplicas({quote(self.cluster)}, {table})" if self.cluster else table
+
+    def table(self, name: str) -> TableName:
+        """The table that `database.table` of the map means in this installation."""
+        database, _, table = name.partition(".")
+        return TableName(self.address.databases.get(database, database), table)
+
+    def render(self, sql: str) -> str:
+        """Put the names of the databases and the cluster clauses into `sql`."""
+        names = {logical: quote(actual) for logical, actual in self.address.databases.items()}
+        replicated = "Replicated" if self.cluster else ""
+        return string.Template(sql).substitute(names, on_cluster=self.on_cluster, replicated=replicated)
+
+    def rows(self, sql: str, settings: Mapping[str, Any] | None = None, **values: Any) -> list[tuple[Any, ...]]:
+        """Run a query and return its rows, `values` bound to its placeholders."""
+        text = self.render(sql)
+
+        def run() -> list[tuple[Any, ...]]:
+            result = self._client.query(text, parameters=values or None, settings=dict(settings or {}))
+            return [tuple(row) for row in result.result_rows]
+
+        return self._repeat(run, text)
+
+    def value(self, sql: str, settings: Mapping[str, Any] | None = None, **values: Any) -> Any:
+        """The first column of the first row."""
+        return self.rows(sql, settings, **values)[0][0]
+
+    def column(self, sql: str, settings: Mapping[str, Any] | None = None, **values: Any) -> list[Any]:
+        """The first column of every row."""
+        return [row[0] for row in self.rows(sql, settings, **values)]
+
+    def execute(
+        self, sql: str, settings: Mapping[str, Any] | None = None, *, repeatable: bool = True, **values: Any
+    ) -> None:
+        """Run a statement without a result. Tried again after passing failures unless not `repeatable`."""
+        text = self.render(sql)
+        self._repeat(
+            lambda: self._client.command(text, parameters=values or None, settings=dict(settings or {})),
+            text,
+            repeatable=repeatable,
+        )
+
+    def insert(
+        self,
+        table: TableName | str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        repeatable: bool = False,
+    ) -> None:
+        """Append `rows` (one sequence a row, in the order of `columns`).
+
+        A `str` as the table is a temporary one of this session. A failed insert may have been carried out:
+        it is tried again only where the caller says that this does no harm.
+        """
+        if not rows:
+            return
+        target = table.sql if isinstance(table, TableName) else quote(table)
+
+        def run() -> None:
+            if self.address.is_embedded:
+                self._insert_embedded(target, columns, rows)
+            else:
+                self._client.insert(target, rows, column_names=list(columns))
+
+        self._repeat(run, f"INSERT INTO {target}", repeatable=repeatable)
+
+    def _insert_embedded(self, target: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        # The driver's own way goes through a file in the system's temporary folder, where a killed
+        # process leaves the rows behind.
+        context = self._client.create_insert_context(target, list(columns), data=rows)
+        chunks = NativeTransform.build_insert(context)
+        with memory_file(self.address.folder) as (file, path):
+            # The driver begins with the statement, as an HTTP body does.
+            file.write(next(chunks).partition(b"\n")[2])
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            if context.insert_exception is not None:
+                raise context.insert_exception
+            # The path is ours: digits, or a name of tempfile's alphabet below the data folder.
+            self._client.command(
+                f"INSERT INTO {target} ({quote_columns(list(columns))}) "
+                f"FROM INFILE '{_escape_path(path)}' COMPRESSION 'none' FORMAT Native"
+            )
+
+    def _repeat(self, run: Callable[[], T], sql: str = "", *, repeatable: bool = True) -> T:
+        """Run, translate what the driver raises, and try again what is worth trying again."""
+        attempts = 1 + (self.address.retries if repeatable else 0)
+        for attempt in stamina.retry_context(
+            on=(UnreachableError, OverloadedError), attempts=attempts, timeout=None, wait_initial=0.2, wait_max=10
+        ):
+            with attempt:
+                failure: DatabaseError | None = None
+                try:
+                    return run()
+                except ClickHouseError as error:
+                    failure = _translate(error, self.address, sql)
+                except (UnicodeError, TypeError, ValueError, OverflowError) as error:
+                    failure = QueryError(f"A value cannot be sent to ClickHouse ({type(error).__name__}): {_shorten(sql)}")
+                # Raised here so that the driver's exception, which may quote a value, is not its context.
+                raise failure
+        raise AssertionError("unreachable: stamina runs at least once")
+
+
+def connect(settings: Settings) -> ClickHouse:
+    """Connect to the ClickHouse that the settings name."""
+    return ClickHouse(Address.from_settings(settings))
+
+
+@contextmanager
+def memory_file(folder: Path) -> Iterator[tuple[IO[bytes], str]]:
+    """A file that the engine can read by its path but that no disk holds, as (file, path).
+
+    Where the system has no such files (not Linux), it lies in `folder` and is removed at the end.
+    """
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("aspects-pii"), "wb") as file:
+            yield file, f"/proc/self/fd/{file.fileno()}"
+    else:  # pragma: no cover
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="insert-") as file:
+            yield file, file.name
+
+
+def _escape_path(path: str) -> str:
+    return path.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _open(address: Address) -> Client:
+    if address.is_embedded:
+        return _open_embedded(address)
+    parts = urlsplit(address.url)
+    secure = parts.scheme == "https"
+    return clickhouse_connect.get_client(
+        host=parts.hostname,
+        port=parts.port or (8443 if secure else 8123),
+        interface=parts.scheme,
+        username=address.user,
+        password=address.password.get_secret_value(),
+        verify=True,
+        ca_cert=str(address.ca_file) if address.ca_file else None,
+        connect_timeout=address.connect_timeout,
+        send_receive_timeout=address.timeout,
+        query_retries=0,
+        client_name="aspects-pii",
+        # Bound values travel in the body: a proxy logs addresses.
+        form_encode_query_params=True,
+        settings={"session_timeout": 3600},
+    )
+
+
+def _open_embedded(address: Address) -> Client:
+    if address.cluster:
+        raise SettingsError("ASPECTS_CLICKHOUSE_CLUSTER is set, but the embedded engine has no cluster; unset one of them.")
+    try:
+        import chdb  # noqa: F401
+    except ImportError:
+        raise SettingsError(
+            "The embedded engine is not installed. Install aspects-pii-sink[embedded], "
+            "or set ASPECTS_CLICKHOUSE_URL to a server, such as https://clickhouse.example.org:8443."
+        ) from None
+    folder = address.folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReadOnlyError(f"The data folder {folder} cannot be made: {error.strerror}") from None
+    return clickhouse_connect.get_client(
+        interface="chdb", path=str(folder), chdb_options=ENGINE_OPTIONS, show_clickhouse_errors=True
+    )
+
+
+def _translate(error: ClickHouseError, address: Address, sql: str) -> DatabaseError:
+    """The exception of ours that says the same, without the driver's text."""
+    code = getattr(error, "code", None) or 0
+    name = getattr(error, "name", None) or ""
+    text = str(error)
+    where = f"the embedded engine in {address.folder}" if address.is_embedded else address.url
+    if address.is_embedded and "EmbeddedServer" in text:
+        return _translate_embedded_start(address)
+    if code in _AUTHENTICATION or any(status in text for status in _HTTP_AUTHENTICATION_STATUS):
+        message = (
+            f"ClickHouse at {where} refused user {address.user}; "
+            "check ASPECTS_CLICKHOUSE_USER and ASPECTS_CLICKHOUSE_PASSWORD."
+        )
+        return AuthenticationError(message, code, name)
+    if code == _UNKNOWN_DATABASE:
+        message = f"A database does not exist in {where}; run `aspects-pii init`. Statement: {_shorten(sql)}"
+        return DatabaseMissingError(message, code, name)
+    if code in _READ_ONLY:
+        message = f"ClickHouse at {where} does not let user {address.user} do this ({name}): {_shorten(sql)}"
+        return ReadOnlyError(message, code, name)
+    if code in _OVERLOADED:
+        return OverloadedError(f"ClickHouse at {where} is too busy ({name or _OVERLOADED[code]}).", code, name)
+    if code in _UNREACHABLE or (not code and isinstance(error, OperationalError | StreamFailureError)):
+        message = f"ClickHouse at {where} cannot be reached; check ASPECTS_CLICKHOUSE_URL and that it runs."
+        return UnreachableError(message, code, name)
+    return QueryError(f"ClickHouse refused a statement ({name or 'unknown error'}, {code}): {_shorten(sql)}", code, name)
+
+
+def _translate_embedded_start(address: Address) -> DatabaseError:
+    if not os.access(address.folder, os.W_OK | os.X_OK):
+        return ReadOnlyError(f"The data folder {address.folder} cannot be written.")
+    return EmbeddedBusyError(
+        f"The data folder {address.folder} is in use by another process. Stop it, or let several processes share "
+        "the engine: run `aspects-pii clickhouse` and set ASPECTS_CLICKHOUSE_URL to the address that it prints."
+    )
+
+
+def _shorten(sql: str, length: int = 300) -> str:
+    """One line of a statement. It holds names and placeholders, no values."""
+    line = " ".join(sql.split())
+    return line if len(line) <= length else line[:length] + "…"

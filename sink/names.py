@@ -1,0 +1,52 @@
+"""Names of databases, tables and columns: validated and quoted here and nowhere else.
+
+Values never pass through this module; they are bound by the client.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+
+def check_identifier(name: str) -> str:
+    """Return `name` if it can stand in SQL as a name.
+
+    Raises:
+        ValueError: it has other characters than letters, digits and underscores, or is too long.
+    """
+    if not _IDENTIFIER.fullmatch(name):
+        raise ValueError("a name has letters, digits and underscores only, and does not begin with a digit")
+    return name
+
+
+def quote(name: str) -> str:
+    """Quote one name for ClickHouse: `` `name` ``.
+
+    Names that the server reports (such as `.inner_id.…` of a materialized view) pass too, escaped.
+    """
+    if "\x00" in name or not name:
+        raise ValueError("a name cannot be empty or hold a zero byte")
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+class TableName(NamedTuple):
+    """A table, view or dictionary."""
+
+    database: str
+    table: str
+
+    @property
+    def sql(self) -> str:
+        """The name as it stands in a statement."""
+        return f"{quote(self.database)}.{quote(self.table)}"
+
+    def __str__(self) -> str:
+        return f"{self.database}.{self.table}"
+
+
+def quote_columns(columns: list[str] | tuple[str, ...]) -> str:
+    """A comma separated list of quoted names."""
+    return ", ".join(quote(column) for column in columns)

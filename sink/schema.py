@@ -1,0 +1,111 @@
+"""Migrations: numbered SQL files, applied once, in order, and recorded with their digest.
+
+ClickHouse has no transactions around DDL, so every statement of a migration can be repeated; one that
+failed half-way is simply applied again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sink.client import ClickHouse
+from sink.errors import MigrationError
+from sink.resources import find_resource
+
+_FILE_NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9_]+\.sql")
+
+_CREATE_RECORD = """
+CREATE TABLE IF NOT EXISTS $pii_ledger.migrations $on_cluster
+(
+    name String,
+    digest String,
+    applied_at DateTime64(6, 'UTC') DEFAULT now64(6)
+)
+ENGINE = ${replicated}MergeTree
+ORDER BY name
+"""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One file of `sql/migrations`."""
+
+    name: str
+    sql: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, in hexadecimal."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+    def statements(self) -> Iterator[str]:
+        """The statements of the file, without their comments."""
+        for statement in re.sub(r"--[^\n]*", "", self.sql).split(";"):
+            if statement.strip():
+                yield statement.strip()
+
+
+def load_migrations(folder: Path | None = None) -> list[Migration]:
+    """Read all migrations, in order.
+
+    Raises:
+        MigrationError: a file is not named like `0001_what_it_does.sql`, or two have one number.
+    """
+    migrations: dict[str, Migration] = {}
+    for path in sorted((folder or find_resource("sql/migrations")).glob("*.sql")):
+        match = _FILE_NAME.fullmatch(path.name)
+        if not match or match["number"] in migrations:
+            raise MigrationError(f"{path.name}: migrations are named 0001_what_it_does.sql, with one file a number.")
+        migrations[match["number"]] = Migration(path.stem, path.read_text())
+    return list(migrations.values())
+
+
+def read_applied(client: ClickHouse) -> dict[str, str]:
+    """The applied migrations as name -> digest; empty where `init` has never run."""
+    exists = client.value(
+        "SELECT count() FROM system.tables WHERE database = {database:String} AND name = 'migrations'",
+        database=client.databases["pii_ledger"],
+    )
+    if not exists:
+        return {}
+    return dict(client.rows("SELECT name, any(digest) FROM $pii_ledger.migrations GROUP BY name"))  # type: ignore[arg-type]
+
+
+def find_pending(client: ClickHouse, migrations: list[Migration] | None = None) -> list[Migration]:
+    """The migrations that have not been applied yet. Only reads.
+
+    Raises:
+        MigrationError: a file that has been applied was edited since.
+    """
+    migrations = load_migrations() if migrations is None else migrations
+    applied = read_applied(client)
+    edited = [m.name for m in migrations if m.name in applied and applied[m.name] != m.digest]
+    if edited:
+        raise MigrationError(
+            f"Applied migrations were edited: {', '.join(edited)}. Restore the files and put the change into a new one."
+        )
+    return [m for m in migrations if m.name not in applied]
+
+
+def migrate(client: ClickHouse, migrations: list[Migration] | None = None) -> list[str]:
+    """Apply what is pending and return the names of what was applied.
+
+    Raises:
+        MigrationError: a file that has been applied was edited since.
+    """
+    applied = []
+    for migration in find_pending(client, migrations):
+        for statement in migration.statements():
+            client.execute(statement)
+        client.execute(_CREATE_RECORD)
+        client.execute(
+            "INSERT INTO $pii_ledger.migrations (name, digest) SELECT {name:String}, {digest:String}",
+            name=migration.name,
+            digest=migration.digest,
+        )
+        applied.append(migration.name)
+    return applied

@@ -1,0 +1,186 @@
+"""What an operator can set, read from the environment and from a `.env` file.
+
+Every setting has a default that works with the embedded engine, except secrets. Only the doors
+(`cli`, `tasks`, `events`, `web`, `plugin`) call `load_settings`; everything else is handed what it needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sink.errors import SettingsError
+from sink.names import check_identifier
+
+PREFIX = "ASPECTS_"
+ENV_FILE = ".env"
+
+
+def _check_clickhouse_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("chdb", "http", "https"):
+        raise ValueError("the address begins with chdb://, http:// or https://")
+    if parts.scheme == "chdb" and not url.removeprefix("chdb://"):
+        raise ValueError("the address of the embedded engine names a folder")
+    if parts.scheme != "chdb" and not parts.hostname:
+        raise ValueError("the address names a host")
+    if parts.username or parts.password:
+        raise ValueError("user and password have settings of their own")
+    return url
+
+
+def _check_lms_url(url: SecretStr) -> SecretStr:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(url.get_secret_value())
+    except ArgumentError:
+        # SQLAlchemy's message quotes the address, password included.
+        raise ValueError("it is not an SQLAlchemy address") from None
+    return url
+
+
+Identifier = Annotated[str, AfterValidator(check_identifier)]
+
+
+class Settings(BaseSettings):
+    """The settings; each field's `examples` go into the message when a value is not valid."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    enable_pii: bool = Field(False, description="Store PII. Removing it works either way.", examples=["true"])
+    clickhouse_url: Annotated[str, AfterValidator(_check_clickhouse_url)] = Field(
+        "chdb://./aspects-pii-data",
+        description="Address of ClickHouse: chdb://FOLDER (in process), http://HOST:8123 or https://HOST:8443.",
+        examples=["chdb:///var/lib/aspects-pii", "https://clickhouse.example.org:8443"],
+    )
+    clickhouse_user: str = Field("default", description="ClickHouse user.", examples=["aspects_pii"])
+    clickhouse_password: SecretStr = Field(SecretStr(""), description="Its password.", examples=["a long secret"])
+    clickhouse_cluster: Identifier | None = Field(
+        None, description="Name of the cluster; DDL then goes ON CLUSTER and engines are replicated.", examples=["aspects"]
+    )
+    clickhouse_ca_file: Path | None = Field(
+        None, description="Certificate authority to trust beside the system's.", examples=["/etc/ssl/clickhouse-ca.pem"]
+    )
+    clickhouse_connect_timeout: float = Field(10, gt=0, description="Seconds to wait for a connection.", examples=[10])
+    clickhouse_timeout: float = Field(300, gt=0, description="Seconds to wait for an answer.", examples=[300])
+    clickhouse_retries: int = Field(
+        4, ge=0, le=20, description="How often a statement that failed for a passing reason is tried again.", examples=[4]
+    )
+    lms_database_url: Annotated[SecretStr, AfterValidator(_check_lms_url)] | None = Field(
+        None,
+        description="SQLAlchemy address of the LMS database, read only.",
+        examples=["mysql+pymysql://reader:secret@mysql:3306/openedx"],
+    )
+    pii_map: Path | None = Field(
+        None, description="PII map to use instead of the one that ships.", examples=["/etc/aspects-pii/pii.yaml"]
+    )
+    event_sink_database: Identifier = Field("event_sink", description="Database of the PII tables.", examples=["event_sink"])
+    xapi_database: Identifier = Field("xapi", description="Database of the events.", examples=["xapi"])
+    reporting_database: Identifier = Field("reporting", description="Database dbt builds into.", examples=["reporting"])
+    ledger_database: Identifier = Field(
+        "pii_ledger", description="Database of ledger and tombstones.", examples=["pii_ledger"]
+    )
+    receipts_dir: Path = Field(
+        Path("aspects-pii-receipts"), description="Folder that receipts are written to.", examples=["/var/lib/receipts"]
+    )
+    receipt_key: SecretStr | None = Field(
+        None, description="Key that receipts are signed with (HMAC-SHA256).", examples=["a long secret"]
+    )
+    pseudonym_secret: SecretStr | None = Field(
+        None, min_length=16, description="Secret of this installation's keyed hashes.", examples=["at least 16 characters"]
+    )
+    redact_history: bool = Field(
+        False, description="Apply the map's rules that are marked `when: redact_history`.", examples=["true"]
+    )
+    sync_batch_size: int = Field(20_000, ge=1, le=1_000_000, description="Rows copied at a time.", examples=[20000])
+    sync_max_removed_share: float = Field(
+        0.05, ge=0, le=1, description="Largest share of the subjects that a sync may remove.", examples=[0.05]
+    )
+    retire_batch_size: int = Field(
+        10_000, ge=1, le=50_000, description="Subjects erased in one statement.", examples=[10000]
+    )
+    retire_max_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Largest share of a table's rows that a retirement may touch (tables under 1,000 rows excepted).",
+        examples=[0.5],
+    )
+    scrub_within: float = Field(
+        600, gt=0, description="Seconds in which the files of erased rows must be gone.", examples=[600]
+    )
+    max_mutations: int = Field(
+        20, ge=1, description="Unfinished mutations above which erasing waits its turn.", examples=[20]
+    )
+    second_pass_after: float = Field(
+        86_400, ge=0, description="Seconds after which an erasure is looked at again.", examples=[86400]
+    )
+    broker_url: SecretStr | None = Field(None, description="Celery's broker.", examples=["redis://redis:6379/0"])
+    event_bus_url: SecretStr | None = Field(
+        None, description="Redis of the Open edX event bus.", examples=["redis://redis:6379/0"]
+    )
+
+    @property
+    def databases(self) -> dict[str, str]:
+        """The databases by the names that the map and the SQL files use."""
+        return {
+            "event_sink": self.event_sink_database,
+            "xapi": self.xapi_database,
+            "reporting": self.reporting_database,
+            "pii_ledger": self.ledger_database,
+        }
+
+
+def environment_name(field: str) -> str:
+    """The environment variable of a field of `Settings`."""
+    return PREFIX + field.upper()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: names the setting, what is wrong with it, and an example; never its value.
+    """
+    _refuse_unknown_names()
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(problem) for problem in error.errors(include_input=False))) from None
+
+
+def _explain(problem: Any) -> str:
+    field = str(problem["loc"][0])
+    reason = problem["msg"].removeprefix("Value error, ")
+    example = (Settings.model_fields[field].examples or [""])[0]
+    return f"{environment_name(field)} is not valid: {reason}. Example: {environment_name(field)}={example}"
+
+
+def _refuse_unknown_names() -> None:
+    """Refuse what looks like a misspelt setting: a flag that is silently ignored is the worst kind.
+
+    Other software shares our prefix in the process environment, so there only near misses count;
+    a `.env` file is ours alone.
+    """
+    known = [environment_name(field) for field in Settings.model_fields]
+    in_file = [name for name in dotenv_values(ENV_FILE) if name.upper().startswith(PREFIX)]
+    in_environment = [name for name in os.environ if name.startswith(PREFIX)]
+    for name in sorted({*in_file, *in_environment}):
+        if name.upper() in known:
+            continue
+        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+        if near or name in in_file:
+            field = Settings.model_fields[(near or known)[0].removeprefix(PREFIX).lower()]
+            hint = f"Did you mean {near[0]}={(field.examples or [''])[0]}?" if near else "See the README for the list."
+            raise SettingsError(f"{name} is not a setting of aspects-pii. {hint}")
