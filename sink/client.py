@@ -66,7 +66,12 @@ _OVERLOADED = {
     692: "TOO_MANY_MUTATIONS",
     999: "KEEPER_EXCEPTION",
 }
-_UNREACHABLE = {209: "SOCKET_TIMEOUT", 210: "NETWORK_ERROR", 279: "ALL_CONNECTION_TRIES_FAILED", 394: "QUERY_WAS_CANCELLED"}
+_UNREACHABLE = {
+    209: "SOCKET_TIMEOUT",
+    210: "NETWORK_ERROR",
+    279: "ALL_CONNECTION_TRIES_FAILED",
+    394: "QUERY_WAS_CANCELLED",
+}
 _AUTHENTICATION = {192: "UNKNOWN_USER", 193: "WRONG_PASSWORD", 194: "REQUIRED_PASSWORD", 516: "AUTHENTICATION_FAILED"}
 _READ_ONLY = {164: "READONLY", 497: "ACCESS_DENIED"}
 _UNKNOWN_DATABASE = 81
@@ -253,7 +258,9 @@ class ClickHouse:
                 except ClickHouseError as error:
                     failure = _translate(error, self.address, sql)
                 except (UnicodeError, TypeError, ValueError, OverflowError) as error:
-                    failure = QueryError(f"A value cannot be sent to ClickHouse ({type(error).__name__}): {_shorten(sql)}")
+                    failure = QueryError(
+                        f"A value cannot be sent to ClickHouse ({type(error).__name__}): {_shorten(sql)}"
+                    )
                 # Raised here so that the driver's exception, which may quote a value, is not its context.
                 raise failure
         raise AssertionError("unreachable: stamina runs at least once")
@@ -298,6 +305,7 @@ def _open(address: Address) -> Client:
         connect_timeout=address.connect_timeout,
         send_receive_timeout=address.timeout,
         query_retries=0,
+        tz_mode="aware",
         client_name="aspects-pii",
         # Bound values travel in the body: a proxy logs addresses.
         form_encode_query_params=True,
@@ -307,7 +315,9 @@ def _open(address: Address) -> Client:
 
 def _open_embedded(address: Address) -> Client:
     if address.cluster:
-        raise SettingsError("ASPECTS_CLICKHOUSE_CLUSTER is set, but the embedded engine has no cluster; unset one of them.")
+        raise SettingsError(
+            "ASPECTS_CLICKHOUSE_CLUSTER is set, but the embedded engine has no cluster; unset one of them."
+        )
     try:
         import chdb  # noqa: F401
     except ImportError:
@@ -321,7 +331,7 @@ def _open_embedded(address: Address) -> Client:
     except OSError as error:
         raise ReadOnlyError(f"The data folder {folder} cannot be made: {error.strerror}") from None
     return clickhouse_connect.get_client(
-        interface="chdb", path=str(folder), chdb_options=ENGINE_OPTIONS, show_clickhouse_errors=True
+        interface="chdb", path=str(folder), chdb_options=ENGINE_OPTIONS, show_clickhouse_errors=True, tz_mode="aware"
     )
 
 
@@ -350,7 +360,9 @@ def _translate(error: ClickHouseError, address: Address, sql: str) -> DatabaseEr
     if code in _UNREACHABLE or (not code and isinstance(error, OperationalError | StreamFailureError)):
         message = f"ClickHouse at {where} cannot be reached; check ASPECTS_CLICKHOUSE_URL and that it runs."
         return UnreachableError(message, code, name)
-    return QueryError(f"ClickHouse refused a statement ({name or 'unknown error'}, {code}): {_shorten(sql)}", code, name)
+    return QueryError(
+        f"ClickHouse refused a statement ({name or 'unknown error'}, {code}): {_shorten(sql)}", code, name
+    )
 
 
 def _translate_embedded_start(address: Address) -> DatabaseError:

@@ -72,7 +72,7 @@ def read_applied(client: ClickHouse) -> dict[str, str]:
     )
     if not exists:
         return {}
-    return dict(client.rows("SELECT name, any(digest) FROM $pii_ledger.migrations GROUP BY name"))  # type: ignore[arg-type]
+    return dict(client.rows("SELECT name, any(digest) FROM $pii_ledger.migrations GROUP BY name"))
 
 
 def find_pending(client: ClickHouse, migrations: list[Migration] | None = None) -> list[Migration]:

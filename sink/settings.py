@@ -55,7 +55,12 @@ class Settings(BaseSettings):
     """The settings; each field's `examples` go into the message when a value is not valid."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
     )
 
     enable_pii: bool = Field(False, description="Store PII. Removing it works either way.", examples=["true"])
@@ -67,7 +72,9 @@ class Settings(BaseSettings):
     clickhouse_user: str = Field("default", description="ClickHouse user.", examples=["aspects_pii"])
     clickhouse_password: SecretStr = Field(SecretStr(""), description="Its password.", examples=["a long secret"])
     clickhouse_cluster: Identifier | None = Field(
-        None, description="Name of the cluster; DDL then goes ON CLUSTER and engines are replicated.", examples=["aspects"]
+        None,
+        description="Name of the cluster; DDL then goes ON CLUSTER and engines are replicated.",
+        examples=["aspects"],
     )
     clickhouse_ca_file: Path | None = Field(
         None, description="Certificate authority to trust beside the system's.", examples=["/etc/ssl/clickhouse-ca.pem"]
@@ -75,7 +82,11 @@ class Settings(BaseSettings):
     clickhouse_connect_timeout: float = Field(10, gt=0, description="Seconds to wait for a connection.", examples=[10])
     clickhouse_timeout: float = Field(300, gt=0, description="Seconds to wait for an answer.", examples=[300])
     clickhouse_retries: int = Field(
-        4, ge=0, le=20, description="How often a statement that failed for a passing reason is tried again.", examples=[4]
+        4,
+        ge=0,
+        le=20,
+        description="How often a statement that failed for a passing reason is tried again.",
+        examples=[4],
     )
     lms_database_url: Annotated[SecretStr, AfterValidator(_check_lms_url)] | None = Field(
         None,
@@ -85,7 +96,9 @@ class Settings(BaseSettings):
     pii_map: Path | None = Field(
         None, description="PII map to use instead of the one that ships.", examples=["/etc/aspects-pii/pii.yaml"]
     )
-    event_sink_database: Identifier = Field("event_sink", description="Database of the PII tables.", examples=["event_sink"])
+    event_sink_database: Identifier = Field(
+        "event_sink", description="Database of the PII tables.", examples=["event_sink"]
+    )
     xapi_database: Identifier = Field("xapi", description="Database of the events.", examples=["xapi"])
     reporting_database: Identifier = Field("reporting", description="Database dbt builds into.", examples=["reporting"])
     ledger_database: Identifier = Field(
@@ -98,7 +111,10 @@ class Settings(BaseSettings):
         None, description="Key that receipts are signed with (HMAC-SHA256).", examples=["a long secret"]
     )
     pseudonym_secret: SecretStr | None = Field(
-        None, min_length=16, description="Secret of this installation's keyed hashes.", examples=["at least 16 characters"]
+        None,
+        min_length=16,
+        description="Secret of this installation's keyed hashes.",
+        examples=["at least 16 characters"],
     )
     redact_history: bool = Field(
         False, description="Apply the map's rules that are marked `when: redact_history`.", examples=["true"]

@@ -1,0 +1,127 @@
+"""What the live schema says: tables, their columns and keys, and what is built on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sink.client import ClickHouse
+from sink.names import TableName
+
+# Engines whose rows are in nobody's storage but their sources'.
+_WITHOUT_STORAGE = ("View", "Dictionary", "Distributed", "Merge", "Buffer")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, view or dictionary of the live schema."""
+
+    name: TableName
+    engine: str
+    columns: dict[str, str] = field(default_factory=dict)
+    """Name -> type, in order."""
+    key_columns: frozenset[str] = frozenset()
+    """Columns of the sort or partition key, which ALTER … UPDATE cannot change."""
+    version_column: str | None = None
+    rows: int = 0
+    create_query: str = ""
+    comment: str = ""
+
+    @property
+    def is_merge_tree(self) -> bool:
+        """True where rows can be deleted and updated."""
+        return self.engine.endswith("MergeTree")
+
+    @property
+    def is_dictionary(self) -> bool:
+        """True for a dictionary, which serves a copy in memory until it is reloaded."""
+        return self.engine == "Dictionary"
+
+    @property
+    def is_view(self) -> bool:
+        """True for a view without rows of its own."""
+        return self.engine == "View"
+
+    @property
+    def is_refreshable_view(self) -> bool:
+        """True for a materialized view that replaces its rows on a schedule."""
+        return (
+            self.engine == "MaterializedView" and re.search(r"\bREFRESH (EVERY|AFTER)\b", self.create_query) is not None
+        )
+
+    def mentions(self, other: TableName) -> bool:
+        """True where the definition reads `other`, written with or without its database."""
+        table = re.escape(other.table)
+        qualified = rf"(?<![\w.`])`?{re.escape(other.database)}`?\.`?{table}`?(?![\w`])"
+        # An unqualified name means the object's own database; dictionaries name theirs in DB '…'.
+        bare = rf"(?<![\w.`])[`']?{table}[`']?(?![\w`.(])"
+        text = self.create_query.partition("(")[2] or self.create_query
+        if re.search(qualified, text):
+            return True
+        named_database = re.search(rf"\bDB '{re.escape(other.database)}'", text) is not None
+        return (self.name.database == other.database or named_database) and re.search(bare, text) is not None
+
+
+def read_tables(client: ClickHouse, names: Iterable[TableName] | None = None) -> dict[TableName, Table]:
+    """Read the tables of `names`, or of all configured databases; missing ones are missing in the answer."""
+    wanted = None if names is None else set(names)
+    databases = sorted({name.database for name in wanted} if wanted is not None else client.databases.values())
+    keys: dict[TableName, set[str]] = {}
+    columns: dict[TableName, dict[str, str]] = {}
+    for database, table, column, kind, is_key in client.rows(
+        "SELECT database, table, name, type, is_in_sorting_key OR is_in_partition_key FROM system.columns "
+        "WHERE database IN {databases:Array(String)} ORDER BY database, table, position",
+        databases=databases,
+    ):
+        name = TableName(database, table)
+        columns.setdefault(name, {})[column] = kind
+        if is_key:
+            keys.setdefault(name, set()).add(column)
+    tables = {}
+    for database, table, engine, engine_full, rows, create_query, comment in client.rows(
+        "SELECT database, name, engine, engine_full, ifNull(total_rows, 0), create_table_query, comment FROM system.tables "
+        "WHERE database IN {databases:Array(String)} AND NOT is_temporary ORDER BY database, name",
+        databases=databases,
+    ):
+        name = TableName(database, table)
+        if wanted is not None and name not in wanted:
+            continue
+        tables[name] = Table(
+            name=name,
+            engine=engine,
+            columns=columns.get(name, {}),
+            key_columns=frozenset(keys.get(name, ())),
+            version_column=_find_version_column(engine, engine_full),
+            rows=rows,
+            create_query=create_query,
+            comment=comment,
+        )
+    return tables
+
+
+def find_dependents(tables: dict[TableName, Table], roots: Iterable[TableName]) -> dict[TableName, set[TableName]]:
+    """What is built on `roots`, directly or through others, as dependent -> the roots it goes back to."""
+    origins: dict[TableName, set[TableName]] = {root: {root} for root in roots}
+    dependents = [t for t in tables.values() if t.engine in ("View", "MaterializedView", "Dictionary", "LiveView")]
+    changed = True
+    while changed:
+        changed = False
+        for table in dependents:
+            for source, roots_of_source in list(origins.items()):
+                if source == table.name or not table.mentions(source):
+                    continue
+                known = origins.setdefault(table.name, set())
+                if not roots_of_source <= known:
+                    known |= roots_of_source
+                    changed = True
+    return {name: found for name, found in origins.items() if name not in set(roots)}
+
+
+def _find_version_column(engine: str, engine_full: str) -> str | None:
+    if not engine.endswith("ReplacingMergeTree"):
+        return None
+    arguments = re.match(r"\w+\(([^)]*)\)", engine_full)
+    names = [part.strip() for part in arguments[1].split(",")] if arguments else []
+    columns = [name for name in names if re.fullmatch(r"\w+", name)]
+    return columns[0] if columns else None

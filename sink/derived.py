@@ -1,0 +1,69 @@
+"""What is built on the targets: dictionaries, views, materialized views.
+
+A dictionary serves a deleted subject until it is reloaded, and a refreshable view until it is refreshed.
+Which ones there are is asked of the live schema, so that what somebody built beside the map is found too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sink.catalog import Table, find_dependents, read_tables
+from sink.client import ClickHouse
+from sink.names import TableName
+from sink.pii import PiiMap
+
+
+@dataclass(frozen=True)
+class Dependent:
+    """A dictionary, view or materialized view over one or more targets."""
+
+    table: Table
+    origins: frozenset[TableName]
+    """The targets that it goes back to."""
+    key: str | None
+    """The column that holds the subject's id, where it has one."""
+
+
+def read_dependents(client: ClickHouse, pii_map: PiiMap) -> list[Dependent]:
+    """What the configured databases build on the targets of the map, and what the map lists as derived."""
+    names = {client.table(name): target for name, target in pii_map.targets.items()}
+    derived = {client.table(name): entry for name, entry in pii_map.derived.items()}
+    tables = {**read_tables(client), **read_tables(client, [*names, *derived])}
+    found = find_dependents(tables, names)
+    dependents = []
+    for name in sorted({*found, *(name for name in derived if name in tables)}):
+        if name in names:
+            continue
+        origins = frozenset(found.get(name, ()))
+        key = derived[name].key if name in derived else None
+        if key is None:
+            key = _guess_key(tables[name], pii_map, {names[origin].rules[0].key for origin in origins})
+        dependents.append(Dependent(tables[name], origins, key))
+    return dependents
+
+
+def _guess_key(table: Table, pii_map: PiiMap, keys: Iterable[str]) -> str | None:
+    """The column of a dictionary that is called as the targets call their key."""
+    return next((key for key in sorted(keys) if table.is_dictionary and key in table.columns), None)
+
+
+def reload(client: ClickHouse, dependents: Iterable[Dependent]) -> list[str]:
+    """Make dictionaries and refreshable views read the targets again, and return their names.
+
+    Raises:
+        DatabaseError: one of them could not be reloaded, so it may still serve what was erased.
+    """
+    reloaded = []
+    for dependent in dependents:
+        name = dependent.table.name
+        if dependent.table.is_dictionary:
+            client.execute(f"SYSTEM RELOAD DICTIONARY {name.sql} {client.on_cluster}")
+        elif dependent.table.is_refreshable_view:
+            client.execute(f"SYSTEM REFRESH VIEW {name.sql}")
+            client.execute(f"SYSTEM WAIT VIEW {name.sql}")
+        else:
+            continue
+        reloaded.append(str(name))
+    return reloaded

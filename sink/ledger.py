@@ -1,0 +1,188 @@
+"""The append-only record of what was asked and done, and the tombstones that follow from it.
+
+An entry holds an opaque subject, an action, a time and counts. The state of a retirement is the last of
+its entries; nothing is ever updated in place. Times come from ClickHouse's clock and never run backwards,
+whatever the clocks do, because an entry's time is at least a microsecond after the latest one's.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sink.client import ClickHouse
+from sink.errors import DatabaseError, LedgerError
+
+# .. no_pii: holds opaque user ids and counts.
+
+# From request to receipt; `erased` and `withdrawn` end a retirement, until something reopens it.
+STATES = ("requested", "hidden", "erased", "failed", "reopened", "withdrawn")
+OPEN_STATES = ("requested", "hidden", "failed", "reopened")
+_COLUMNS = ("subject", "at", "action", "request", "actor", "detail")
+SubjectId = int | str
+
+_STATE_QUERY = """
+SELECT subject,
+       argMax(action, at) AS state,
+       argMaxIf(request, at, action = 'requested') AS last_request,
+       maxIf(at, action = 'requested') AS requested_at,
+       -- In a tuple, for argMax passes over NULLs.
+       argMaxIf(tuple(actor), at, action = 'requested').1 AS requested_by,
+       argMax(detail, at) AS last_detail,
+       max(at) AS since
+FROM $pii_ledger.entries
+WHERE action IN {states:Array(String)} AND subject != ''
+"""
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """Where one subject's retirement stands."""
+
+    subject: str
+    state: str
+    request: uuid.UUID
+    requested_at: datetime
+    actor: str | None
+    since: datetime
+    detail: dict[str, Any]
+
+    @property
+    def is_open(self) -> bool:
+        """True until the erasure is proved."""
+        return self.state in OPEN_STATES
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the ledger."""
+
+    subject: str
+    at: datetime
+    action: str
+    request: uuid.UUID
+    actor: str | None
+    detail: dict[str, Any]
+
+
+class Ledger:
+    """The ledger in ClickHouse."""
+
+    def __init__(self, client: ClickHouse) -> None:
+        self._client = client
+
+    def record(
+        self,
+        action: str,
+        entries: Iterable[tuple[SubjectId, uuid.UUID, Mapping[str, Any]]],
+        actor: str | None = None,
+    ) -> datetime:
+        """Append one entry for each (subject, request, detail) and return their time.
+
+        Raises:
+            LedgerError: nothing may be taken as done; the entries may or may not have been written.
+        """
+        try:
+            at = self._client.value(
+                "SELECT greatest(now64(6, 'UTC'), max(at) + toIntervalMicrosecond(1)) FROM $pii_ledger.entries"
+            )
+            rows = [
+                (str(subject), at, action, request, actor, json.dumps(detail, sort_keys=True))
+                for subject, request, detail in entries
+            ]
+            # A repeated line says the same at the same time, and readers take it once.
+            self._client.insert(self._client.table("pii_ledger.entries"), _COLUMNS, rows, repeatable=True)
+        except DatabaseError as error:
+            raise LedgerError(f"The ledger could not be written: {error}") from None
+        return at  # type: ignore[no-any-return]
+
+    def record_event(self, action: str, detail: Mapping[str, Any], actor: str | None = None) -> datetime:
+        """Append an entry that is about no one subject, such as a purge."""
+        return self.record(action, [("", uuid.uuid4(), detail)], actor)
+
+    def request(self, subjects: Sequence[SubjectId], actor: str | None = None) -> list[Retirement]:
+        """Record that `subjects` are to be retired, which makes them tombstones, and return where each stands.
+
+        Subjects that are retired already, or about to be, get no second entry.
+        """
+        known = {r.subject for r in self.find(subjects) if r.state != "withdrawn"}
+        new = [subject for subject in dict.fromkeys(subjects) if str(subject) not in known]
+        if new:
+            self.record("requested", [(subject, uuid.uuid4(), {}) for subject in new], actor)
+        return self.find(subjects)
+
+    def find(self, subjects: Sequence[SubjectId]) -> list[Retirement]:
+        """The retirements of `subjects`, those that have one."""
+        wanted = [str(subject) for subject in subjects]
+        found: list[Retirement] = []
+        for start in range(0, len(wanted), 5_000):
+            found += self._read(" AND subject IN {subjects:Array(String)}", subjects=wanted[start : start + 5_000])
+        return found
+
+    def find_open(self) -> list[Retirement]:
+        """Every retirement that is not proved yet, oldest first."""
+        return self._read(having="HAVING state IN {open:Array(String)}", open=list(OPEN_STATES))
+
+    def find_erased(self, *, before: datetime | None = None) -> list[Retirement]:
+        """Every retirement whose erasure was proved, oldest first; only those proved before a time."""
+        if before is None:
+            return self._read(having="HAVING state = 'erased'")
+        return self._read(having="HAVING state = 'erased' AND since <= {before:DateTime64(6, 'UTC')}", before=before)
+
+    def tombstones(self) -> list[str]:
+        """Every retired subject."""
+        return [
+            str(subject)
+            for subject in self._client.column("SELECT subject FROM $pii_ledger.tombstones ORDER BY subject")
+        ]
+
+    def count_states(self) -> dict[str, int]:
+        """How many retirements are in each state."""
+        rows = self._client.rows(
+            f"SELECT state, count() FROM ({_STATE_QUERY} GROUP BY subject) GROUP BY state ORDER BY state",
+            states=list(STATES),
+        )
+        return {str(state): int(count) for state, count in rows}
+
+    def show(
+        self,
+        *,
+        subject: str | None = None,
+        action: str | None = None,
+        actor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 1000,
+    ) -> list[Entry]:
+        """The newest `limit` entries that fit, oldest first."""
+        conditions: dict[str, tuple[str, Any]] = {
+            "subject = {subject:String}": ("subject", subject),
+            "action = {action:String}": ("action", action),
+            "actor = {actor:String}": ("actor", actor),
+            "at >= {since:DateTime64(6, 'UTC')}": ("since", since),
+            "at < {until:DateTime64(6, 'UTC')}": ("until", until),
+        }
+        used = {text: pair for text, pair in conditions.items() if pair[1] is not None}
+        where = f"WHERE {' AND '.join(used)}" if used else ""
+        rows = self._client.rows(
+            f"SELECT {', '.join(_COLUMNS)} FROM $pii_ledger.entries {where} "
+            "ORDER BY at DESC, subject LIMIT 1 BY subject, at, action, request LIMIT {limit:UInt64}",
+            limit=limit,
+            **dict(used.values()),
+        )
+        return [Entry(s, at, str(a), r, who, json.loads(d)) for s, at, a, r, who, d in reversed(rows)]
+
+    def _read(self, where: str = "", having: str = "", **values: Any) -> list[Retirement]:
+        rows = self._client.rows(
+            f"{_STATE_QUERY} {where} GROUP BY subject {having} ORDER BY requested_at, subject",
+            states=list(STATES),
+            **values,
+        )
+        return [
+            Retirement(subject, str(state), request, requested_at, actor, since, json.loads(detail))
+            for subject, state, request, requested_at, actor, detail, since in rows
+        ]

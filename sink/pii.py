@@ -1,0 +1,358 @@
+"""The PII map: the one list of where personally identifying information lives.
+
+Everything that copies, erases, verifies, exports, purges or annotates derives from it. A map is a YAML
+file; `load_map` validates it into frozen models whose errors name the path of the line, such as
+`targets.event_sink.user_profile.pii.name`.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from sink.errors import MapError
+from sink.names import check_identifier
+
+# OEP-30's types of PII, as .pii_annotations.yml of the LMS lists them.
+PiiType = Literal[
+    "id",
+    "name",
+    "username",
+    "password",
+    "location",
+    "phone_number",
+    "email_address",
+    "birth_date",
+    "ip",
+    "external_service",
+    "biography",
+    "gender",
+    "sex",
+    "image",
+    "video",
+    "other",
+]
+
+DEFAULT_REPLACEMENT = "Deleted User"
+SUBJECT_ID = "id"
+
+
+def _check_table(name: str) -> str:
+    database, dot, table = name.partition(".")
+    if not dot or "." in table:
+        raise ValueError("a table is written database.table")
+    check_identifier(database)
+    check_identifier(table)
+    return name
+
+
+def _check_path(path: str) -> str:
+    column, *keys = path.split(".")
+    check_identifier(column)
+    if not all(re.fullmatch(r"[^\s.'\"\\`]+", key) for key in keys):
+        raise ValueError("a path into JSON is written column.key.key, without quotes, blanks or empty parts")
+    return path
+
+
+TablePath = Annotated[str, AfterValidator(_check_table)]
+ColumnPath = Annotated[str, AfterValidator(_check_path)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Redaction(_Model):
+    """What takes the place of a value."""
+
+    kind: Literal["null", "empty", "default", "constant", "hash", "pseudonym", "truncate", "expression"]
+    constant: str = DEFAULT_REPLACEMENT
+    length: int = Field(0, ge=0, description="Characters that `truncate` leaves.")
+    expression: str = ""
+
+
+def _parse_redaction(value: Any) -> Any:
+    if value is None or value == "null":
+        return {"kind": "null"}
+    if value in ("empty", "default", "hash", "pseudonym", "constant"):
+        return {"kind": value}
+    if isinstance(value, dict) and len(value) == 1:
+        (kind, argument), *_ = value.items()
+        if kind == "constant":
+            return {"kind": kind, "constant": argument}
+        if kind == "truncate":
+            return {"kind": kind, "length": argument}
+        if kind == "expression":
+            return {"kind": kind, "expression": argument}
+    if isinstance(value, Redaction):
+        return value
+    raise ValueError(
+        "a redaction is null, empty, default, hash, pseudonym, {constant: TEXT}, {truncate: LENGTH} or {expression: SQL}"
+    )
+
+
+class Exemption(_Model):
+    """Rows that a retirement leaves as they are."""
+
+    column: ColumnPath
+    values: list[str] = Field(min_length=1)
+    reason: str = Field(min_length=1, description="Why the law or the institution wants them kept.")
+
+
+class Retirement(_Model):
+    """What a retirement does to the rows of a subject."""
+
+    redact: dict[ColumnPath, Annotated[Redaction, BeforeValidator(_parse_redaction)]] = Field(
+        default_factory=dict,
+        description="Columns, or paths into JSON columns, and what takes the place of their values.",
+    )
+    delete: bool = Field(False, description="Delete the rows, after redacting what `redact` names.")
+    retain: str | None = Field(None, min_length=1, description="Why nothing is done.")
+    when: Literal["always", "redact_history"] = Field(
+        "always", description="`redact_history`: only where ASPECTS_REDACT_HISTORY is on."
+    )
+    unless: Exemption | None = Field(None, description="Rows to leave as they are.")
+    arrays: Literal["all", "first"] = Field("all", description="Which elements of an array on a path are meant.")
+
+    @model_validator(mode="after")
+    def _one_intention(self) -> Retirement:
+        if bool(self.retain) == bool(self.redact or self.delete):
+            raise ValueError("say either `retain` with a reason, or `redact` and `delete`")
+        return self
+
+
+def _parse_retirement(value: Any) -> Any:
+    if value == "delete":
+        return {"delete": True}
+    if isinstance(value, dict) and "then" in value:
+        if value["then"] != "delete":
+            raise ValueError("`then` can only be `delete`")
+        return {**{k: v for k, v in value.items() if k != "then"}, "delete": True}
+    return value
+
+
+class Rule(_Model):
+    """Which rows of a table are a subject's, and what happens to them."""
+
+    match: dict[ColumnPath, str] = Field(
+        min_length=1,
+        description="Column, or path, that names the subject, and what it holds: `id`, an identifier, or a template.",
+    )
+    on_retire: Annotated[Retirement, BeforeValidator(_parse_retirement)]
+
+    @model_validator(mode="after")
+    def _match_one_column(self) -> Rule:
+        if len(self.match) != 1:
+            raise ValueError("`match` names one column; write several `rules` where a table has several keys")
+        return self
+
+    @property
+    def key(self) -> str:
+        """The column or path that names the subject."""
+        return next(iter(self.match))
+
+    @property
+    def template(self) -> str:
+        """What the key holds, as a format string over `id` and the identifiers."""
+        source = next(iter(self.match.values()))
+        return source if "{" in source else f"{{{source}}}"
+
+    @property
+    def sources(self) -> set[str]:
+        """Which of `id` and the identifiers the template uses."""
+        return {name for _, name, _, _ in string.Formatter().parse(self.template) if name}
+
+    @property
+    def is_by_id(self) -> bool:
+        """True where the key holds the subject's id itself."""
+        return self.template == f"{{{SUBJECT_ID}}}"
+
+
+class Target(_Model):
+    """One table with PII."""
+
+    pii: dict[ColumnPath, PiiType] = Field(min_length=1, description="The columns with PII and their OEP-30 types.")
+    keep: list[str] | None = Field(
+        None, min_length=1, description="The columns that `sync` copies; the others are never stored."
+    )
+    rules: list[Rule] = Field(min_length=1)
+    owned: bool = Field(False, description="`reassign` hands the rows over to another user.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_rule(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "rules" not in data:
+            data = dict(data)
+            rule = {name: data.pop(name) for name in ("match", "on_retire") if name in data}
+            return {**data, "rules": [rule]}
+        return data
+
+    @model_validator(mode="after")
+    def _only_known_columns(self) -> Target:
+        for rule in self.rules:
+            for path in rule.on_retire.redact:
+                if path not in self.pii:
+                    raise ValueError(f"{path} is redacted but not listed under `pii`")
+        return self
+
+    @property
+    def pii_columns(self) -> set[str]:
+        """The columns with PII, paths into JSON cut to their column."""
+        return {path.partition(".")[0] for path in self.pii}
+
+
+class Derived(_Model):
+    """A view or dictionary that shows what a target holds."""
+
+    match: dict[ColumnPath, str] | None = Field(
+        None, description="As in a target; asked when a retirement is verified."
+    )
+    pii: dict[ColumnPath, PiiType] = Field(default_factory=dict)
+
+    @property
+    def key(self) -> str | None:
+        """The column that names the subject by id."""
+        return next((column for column, source in (self.match or {}).items() if source == SUBJECT_ID), None)
+
+
+class Subject(_Model):
+    """How the person that a row is about is known."""
+
+    type: Literal["integer", "text"] = Field("integer", description="Kind of the id.")
+    identifiers: dict[str, str] = Field(
+        default_factory=dict, description="Other names of the person: database.table.column of a target matched by id."
+    )
+
+    @property
+    def clickhouse_type(self) -> str:
+        """The type that ids are bound with."""
+        return "Int64" if self.type == "integer" else "String"
+
+    def parse(self, text: str) -> int | str:
+        """Read one id.
+
+        Raises:
+            ValueError: it is not an id of this kind.
+        """
+        text = text.strip()
+        if self.type == "text":
+            if not text:
+                raise ValueError("an id is not empty")
+            return text
+        if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
+            raise ValueError("an id is a positive whole number")
+        return int(text)
+
+
+class PiiMap(_Model):
+    """The whole map."""
+
+    version: Literal[1]
+    subject: Subject
+    targets: dict[TablePath, Target] = Field(min_length=1)
+    derived: dict[TablePath, Derived] = Field(
+        default_factory=dict, description="Views and dictionaries over the targets: reloaded and verified."
+    )
+    not_pii: dict[str, str] = Field(
+        default_factory=dict,
+        description="database.table.column, or database.table, that looks like PII and is not, with the reason.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derived_as_list(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("derived"), list):
+            return {**data, "derived": {name: {} for name in data["derived"]}}
+        return data
+
+    @model_validator(mode="after")
+    def _identifiers_are_columns(self) -> PiiMap:
+        for name, source in self.subject.identifiers.items():
+            table, _, column = source.rpartition(".")
+            target = self.targets.get(table)
+            if target is None or column not in target.pii or not any(rule.is_by_id for rule in target.rules):
+                raise ValueError(f"subject.identifiers.{name}: {source} is not a PII column of a target matched by id")
+        for table, target in self.targets.items():
+            for rule in target.rules:
+                unknown = rule.sources - {SUBJECT_ID, *self.subject.identifiers}
+                if unknown or not rule.sources:
+                    raise ValueError(
+                        f"targets.{table}.match.{rule.key}: {', '.join(sorted(unknown)) or 'the template'} names "
+                        "neither `id` nor one of subject.identifiers"
+                    )
+        both = set(self.targets) & set(self.derived)
+        if both:
+            raise ValueError(f"derived.{min(both)} is a target already")
+        return self
+
+    def rules(self, *, redact_history: bool) -> Iterator[tuple[str, Target, Rule]]:
+        """Every rule that a retirement carries out, as (table, target, rule)."""
+        for table, target in self.targets.items():
+            for rule in target.rules:
+                if rule.on_retire.when == "redact_history" and not redact_history:
+                    continue
+                if rule.on_retire.retain is None:
+                    yield table, target, rule
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML takes the last of two equal keys; in a list of what to erase that would lose one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise MapError(f"line {key_node.start_mark.line + 1}: {key} is written twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_map(path: Path) -> PiiMap:
+    """Read and validate a map.
+
+    Raises:
+        MapError: names the file, the path of the line and what is wrong with it.
+    """
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise MapError(f"{path}: {error.strerror}. Check ASPECTS_PII_MAP.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise MapError(f"{path}: {where}not valid YAML ({getattr(error, 'problem', 'not UTF-8')})") from None
+    except MapError as error:
+        raise MapError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise MapError(f"{path}: the map is empty")
+    try:
+        return PiiMap.model_validate(data)
+    except ValidationError as error:
+        raise MapError(
+            "\n".join(f"{path}: {_explain(problem)}" for problem in error.errors(include_input=False))
+        ) from None
+
+
+def _explain(problem: Any) -> str:
+    parts = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown word; see docs/map.md for what can stand here"
+    if problem["type"] == "missing":
+        message = "is missing"
+    return f"{'.'.join(parts) or 'map'}: {message}"

@@ -1,0 +1,243 @@
+"""Retiring subjects: recorded first, hidden at once, scrubbed soon, proved, and only then done.
+
+    retire    request, and work off what was requested
+    sweep     work off whatever is open
+
+Both end in `work_off`, which reads like the life of a retirement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sink.derived import read_dependents, reload
+from sink.erase import Plan, Step, count_left, hide, read_clock, read_plan, require_sound, scrub
+from sink.errors import AspectsPiiError, ErasureError, LedgerError, RefusedError
+from sink.ledger import Retirement, SubjectId
+from sink.receipt import Receipt, TargetLine, format_time, write_receipt
+from sink.store import Store
+from sink.verify import Report, verify
+
+# Below this a table is so small that one learner may well be most of it.
+_SMALL_TABLE = 1_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one retirement."""
+
+    subject: str
+    state: str
+    """`erased`, `failed` or, for a repetition that found nothing, `already erased`."""
+    rows: int = 0
+    reason: str = ""
+    receipt: dict[str, Any] | None = None
+    receipt_path: Path | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """True where nothing of the subject is left and that is proved."""
+        return self.state in ("erased", "already erased")
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """Rows of each subject that a step has to erase."""
+
+    step: Step
+    rows: dict[str, int]
+
+
+Progress = Callable[[str], None]
+
+
+def retire(
+    store: Store, subjects: Sequence[SubjectId], *, actor: str | None = None, force: bool = False
+) -> list[Outcome]:
+    """Retire `subjects`, one outcome each, in the order given.
+
+    Args:
+        store: the store to erase from.
+        subjects: ids; repetitions count once.
+        actor: opaque id of who asks; None for the system.
+        force: carry out a plan that touches more of a table than the safeguard allows.
+
+    Raises:
+        LedgerError: the request could not be recorded, so nothing was done.
+        DatabaseError: the same.
+    """
+    wanted = list(dict.fromkeys(subjects))
+    retirements = store.ledger.request(wanted, actor)
+    outcomes = {outcome.subject: outcome for outcome in work_off(store, retirements, force=force)}
+    return [outcomes[str(subject)] for subject in wanted]
+
+
+def sweep(store: Store, *, force: bool = False) -> list[Outcome]:
+    """Work off every retirement that is not proved yet, oldest first."""
+    return list(work_off(store, store.ledger.find_open(), force=force))
+
+
+def plan_retirement(store: Store, subjects: Sequence[SubjectId]) -> tuple[Plan, list[StepCounts]]:
+    """What retiring `subjects` would touch. Changes nothing.
+
+    Raises:
+        MapError: the map cannot be carried out on the live schema.
+    """
+    plan = read_plan(
+        store.client,
+        store.pii_map,
+        redact_history=store.policy.redact_history,
+        secret=store.policy.pseudonym_secret,
+    )
+    require_sound(plan)
+    return plan, [StepCounts(s, count_left(store.client, s, subjects, including_hidden=True)) for s in plan.steps]
+
+
+def work_off(store: Store, retirements: Sequence[Retirement], *, force: bool = False) -> Iterator[Outcome]:
+    """Erase, verify and record; a failure leaves the retirement open, with the reason."""
+    size = store.policy.retire_batch_size
+    for start in range(0, len(retirements), size):
+        batch = retirements[start : start + size]
+        try:
+            yield from _erase_batch(store, batch, force)
+        except LedgerError as error:
+            yield from (Outcome(r.subject, "failed", reason=str(error)) for r in batch)
+        except AspectsPiiError as error:
+            yield from _record_failures(store, [(r, str(error)) for r in batch])
+
+
+def _erase_batch(store: Store, batch: Sequence[Retirement], force: bool) -> Iterator[Outcome]:
+    subjects = [store.pii_map.subject.parse(retirement.subject) for retirement in batch]
+    plan, counts = plan_retirement(store, subjects)
+    finished = {r.subject for r in batch if not r.is_open} - {s for count in counts for s in count.rows}
+    if finished:
+        yield from _confirm(store, plan, [r for r in batch if r.subject in finished])
+        batch = [r for r in batch if r.subject not in finished]
+        subjects = [store.pii_map.subject.parse(retirement.subject) for retirement in batch]
+    if not batch:
+        return
+    batch = _reopen(store, batch)
+    if not force:
+        _check_share(store, counts)
+    for count in counts:
+        hide(store.client, count.step, [s for s in subjects if str(s) in count.rows], store.policy.retire_batch_size)
+    dependents = read_dependents(store.client, store.pii_map)
+    reloaded = reload(store.client, dependents)
+    visible = verify(store.client, store.pii_map, plan, subjects)
+    hidden = [r for r in batch if not visible.residue_of(r.subject)]
+    yield from _record_failures(store, [(r, _explain(visible, r)) for r in batch if r not in hidden])
+    if not hidden:
+        return
+    hidden_at = store.ledger.record("hidden", [(r.subject, r.request, {}) for r in hidden])
+    scrubbed_at = scrub(store.client, plan.tables, store.policy.scrub_within)
+    proof = verify(store.client, store.pii_map, plan, subjects, scrubbed_at=scrubbed_at)
+    yield from _record_failures(store, [(r, _explain(proof, r)) for r in hidden if proof.residue_of(r.subject)])
+    proved = [r for r in hidden if not proof.residue_of(r.subject)]
+    yield from _record_erased(store, proved, plan, counts, reloaded, proof, hidden_at)
+
+
+def _confirm(store: Store, plan: Plan, retirements: Sequence[Retirement]) -> Iterator[Outcome]:
+    """Retirements that were proved before and of which no row is found: look again, write nothing."""
+    subjects = [store.pii_map.subject.parse(r.subject) for r in retirements]
+    report = verify(store.client, store.pii_map, plan, subjects, scrubbed_at=_latest(retirements))
+    for retirement in retirements:
+        if report.residue_of(retirement.subject):
+            yield from _record_failures(store, [(retirement, _explain(report, retirement))])
+        else:
+            yield Outcome(retirement.subject, "already erased", receipt=retirement.detail.get("receipt"))
+
+
+def _latest(retirements: Sequence[Retirement]) -> int:
+    return int(max(retirement.since for retirement in retirements).timestamp())
+
+
+def _reopen(store: Store, batch: Sequence[Retirement]) -> Sequence[Retirement]:
+    closed = [r for r in batch if not r.is_open]
+    if closed:
+        store.ledger.record("reopened", [(r.subject, r.request, {"reason": "rows came back"}) for r in closed])
+    return batch
+
+
+def _check_share(store: Store, counts: Sequence[StepCounts]) -> None:
+    limit = store.policy.retire_max_share
+    for count in counts:
+        rows, touched = count.step.table.rows, sum(count.rows.values())
+        if rows >= _SMALL_TABLE and touched > rows * limit:
+            raise RefusedError(
+                f"This would touch {touched} of {rows} rows of {count.step.table.name}, more than the share of {limit:g} "
+                "that ASPECTS_RETIRE_MAX_SHARE allows. Look at the map and the ids, then insist with --force."
+            )
+
+
+def _record_failures(store: Store, failures: Sequence[tuple[Retirement, str]]) -> Iterator[Outcome]:
+    if not failures:
+        return
+    # Where the ledger cannot be written the retirement is still open in it; only the reason is lost.
+    with contextlib.suppress(LedgerError):
+        store.ledger.record("failed", [(r.subject, r.request, {"reason": reason}) for r, reason in failures])
+    yield from (Outcome(r.subject, "failed", reason=reason) for r, reason in failures)
+
+
+def _explain(report: Report, retirement: Retirement) -> str:
+    return "; ".join(str(finding) for finding in report.residue_of(retirement.subject)[:10])
+
+
+def _record_erased(
+    store: Store,
+    retirements: Sequence[Retirement],
+    plan: Plan,
+    counts: Sequence[StepCounts],
+    reloaded: list[str],
+    proof: Report,
+    hidden_at: datetime,
+) -> Iterator[Outcome]:
+    """Write the receipts, then close the retirements: a receipt that cannot be written leaves them open."""
+    erased_at = datetime.fromtimestamp(read_clock(store.client), UTC)
+    outcomes = []
+    for retirement in retirements:
+        lines = [_describe(count, retirement.subject) for count in counts]
+        lines += [TargetLine(target=name, action="none", absent=True) for name in plan.absent]
+        rows = sum(line.rows_before for line in lines)
+        document = Receipt(
+            subject=retirement.subject,
+            request=str(retirement.request),
+            actor=retirement.actor,
+            requested_at=format_time(retirement.requested_at),
+            hidden_at=format_time(hidden_at),
+            erased_at=format_time(max(erased_at, hidden_at)),
+            nothing_was_stored=rows == 0,
+            targets=lines,
+            reloaded=reloaded,
+            verified=proof.checked,
+            verified_in_files=True,
+        ).to_dict(store.policy.receipt_key)
+        path = _write(document, store.policy.receipts_dir)
+        outcomes.append(Outcome(retirement.subject, "erased", rows, "", document, path))
+    if outcomes:
+        store.ledger.record(
+            "erased",
+            [(r.subject, r.request, {"receipt": o.receipt}) for r, o in zip(retirements, outcomes, strict=True)],
+        )
+    yield from outcomes
+
+
+def _write(document: dict[str, Any], folder: Path) -> Path:
+    try:
+        return write_receipt(document, folder)
+    except OSError as error:
+        raise ErasureError(
+            f"The receipt could not be written to {folder} ({error.strerror}); check ASPECTS_RECEIPTS_DIR. "
+            "The retirement stays open, and `aspects-pii sweep` finishes it."
+        ) from None
+
+
+def _describe(count: StepCounts, subject: str) -> TargetLine:
+    step = count.step
+    return TargetLine(
+        target=str(step.table.name), action=step.action, columns=step.columns, rows_before=count.rows.get(subject, 0)
+    )

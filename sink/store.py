@@ -1,0 +1,69 @@
+"""What every operation works on: a connection, the map, the ledger and the limits that the operator has set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from sink.client import ClickHouse, connect
+from sink.ledger import Ledger
+from sink.pii import PiiMap, load_map
+from sink.resources import find_resource
+from sink.settings import Settings
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The limits and keys of an installation; see the settings of the same names."""
+
+    redact_history: bool = False
+    pseudonym_secret: SecretStr | None = None
+    receipt_key: SecretStr | None = None
+    receipts_dir: Path = Path("aspects-pii-receipts")
+    sync_batch_size: int = 20_000
+    sync_max_removed_share: float = 0.05
+    retire_batch_size: int = 10_000
+    retire_max_share: float = 0.5
+    scrub_within: float = 600
+    max_mutations: int = 20
+    second_pass_after: float = 86_400
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Policy:
+        """The limits that an operator has set."""
+        return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Store:
+    """The PII store of one installation."""
+
+    client: ClickHouse
+    pii_map: PiiMap
+    ledger: Ledger
+    policy: Policy
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+
+def find_map(settings: Settings) -> Path:
+    """The map of this installation: the operator's, or the one that ships."""
+    return settings.pii_map or find_resource("config/pii.yaml")
+
+
+def open_store(settings: Settings) -> Store:
+    """Read the map and connect.
+
+    Raises:
+        MapError: the map is not valid.
+        DatabaseError: there is no connection.
+    """
+    pii_map = load_map(find_map(settings))
+    client = connect(settings)
+    return Store(client, pii_map, Ledger(client), Policy.from_settings(settings))

@@ -1,0 +1,423 @@
+"""Copying from the LMS into the PII tables: only what changed, never a tombstoned user.
+
+The LMS has no time of last change, so a batch is compared with what is stored, in ClickHouse. A batch lives in
+a temporary table of the session, which is in memory only: a process that is killed leaves nothing behind outside
+the tables of the map. Each statement can be repeated, and a sync that was killed is simply run again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sink.catalog import Table, read_tables
+from sink.client import WAIT_FOR_MUTATIONS
+from sink.erase import delete_rows, drop_hidden_rows
+from sink.errors import MigrationError, PiiDisabledError, RefusedError, UsageError
+from sink.lms import OBJECTS, BadRow, Batch, LmsDatabase, Snapshot
+from sink.names import quote, quote_columns
+from sink.pii import Target
+from sink.store import Store
+
+# What makes a row the same row. Of several versions of it the latest counts.
+IDENTITY = {
+    "user_profile": ("user_id",),
+    "external_id": ("user_id", "external_id_type"),
+    "course_access": ("user_id", "org", "course_key", "role"),
+}
+# Losing one's role is not leaving: rows about roles come and go, and only an empty source is suspicious.
+_GUARDED_BY_SHARE = ("user_profile", "external_id")
+_BOOKKEEPING = ("dump_id", "time_last_dumped")
+_DELETE_AT_ONCE = 10_000
+_UUID_COLUMNS = ("external_user_id",)
+_INTEGER_COLUMNS = ("id", "user_id")
+
+Progress = Callable[[str, int, int], None]
+"""Called with the object, the rows read so far and the rows in all."""
+
+
+@dataclass
+class Counts:
+    """What a sync did to one object; rows, but `removed_subjects`."""
+
+    object: str
+    read: int = 0
+    inserted: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    retired: int = 0
+    """Rows of tombstoned users, which were not copied."""
+    removed: int = 0
+    removed_subjects: int = 0
+    purged_columns: list[str] = field(default_factory=list)
+    """Columns that the map no longer keeps and that were emptied."""
+    bad: list[BadRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One object on its way into one table."""
+
+    object: str
+    table: Table
+    columns: tuple[str, ...]
+    """What is copied, without bookkeeping."""
+    dropped: tuple[str, ...]
+    """What the map does not keep, and the table has."""
+    version: datetime
+    dump_id: uuid.UUID
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns that make a row the same row."""
+        return IDENTITY[self.object]
+
+    @property
+    def temporary(self) -> str:
+        """The temporary table that a batch is sent to."""
+        return f"batch_{self.object}"
+
+
+def sync(
+    store: Store,
+    lms: LmsDatabase,
+    *,
+    enabled: bool,
+    objects: Sequence[str] = (),
+    user_ids: Sequence[int] | None = None,
+    dry_run: bool = False,
+    allow_removals: bool = False,
+    progress: Progress = lambda *_: None,
+) -> list[Counts]:
+    """Make the PII tables say what the LMS says.
+
+    Args:
+        store: where to copy to.
+        lms: where to copy from.
+        enabled: ASPECTS_ENABLE_PII.
+        objects: names from `sink.lms.OBJECTS`; all of them if empty.
+        user_ids: only these users; all if None.
+        dry_run: count what would be done, and do nothing.
+        allow_removals: remove users however many they are.
+        progress: told how far it has got.
+
+    Raises:
+        PiiDisabledError: storing PII is off.
+        LmsSchemaError: the LMS database lacks something that is read; nothing was copied.
+        RefusedError: more subjects would go than the safeguard allows; nothing was copied.
+        MigrationError: the tables are not there; `init` has not run.
+    """
+    if not enabled:
+        raise PiiDisabledError
+    copies = plan_copies(store, objects or tuple(OBJECTS))
+    lms.check_schema({copy.object: copy.columns for copy in copies})
+    with lms.snapshot() as snapshot:
+        leavers = {copy.object: _find_leavers(store, snapshot, copy, user_ids) for copy in copies}
+        if not allow_removals:
+            for copy in copies:
+                _check_removals(store, copy, leavers[copy.object], user_ids)
+        return [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run, progress) for c in copies]
+
+
+def plan_copies(store: Store, objects: Iterable[str]) -> list[Copy]:
+    """Which columns of which object go into which table.
+
+    Raises:
+        UsageError: the map does not say what to keep of an object, or keeps what cannot be.
+        MigrationError: a table is missing.
+    """
+    names = {name: store.client.table(f"event_sink.{name}") for name in objects}
+    tables = read_tables(store.client, names.values())
+    version = _read_clock(store, list(tables.values()))
+    dump_id = uuid.uuid4()
+    copies = []
+    for name, table_name in names.items():
+        target = store.pii_map.targets.get(f"event_sink.{name}")
+        if target is None:
+            raise UsageError(
+                f"The map has no target event_sink.{name}, so nothing of it can be stored. Add the target."
+            )
+        table = tables.get(table_name)
+        if table is None:
+            raise MigrationError(f"The table {table_name} does not exist. Run `aspects-pii init`.")
+        columns = _choose_columns(name, target, table)
+        dropped = [
+            c for c in target.pii_columns if c in table.columns and c not in columns and c not in table.key_columns
+        ]
+        copies.append(Copy(name, table, columns, tuple(sorted(dropped)), version, dump_id))
+    return copies
+
+
+def _choose_columns(name: str, target: Target, table: Table) -> tuple[str, ...]:
+    available = OBJECTS[name].columns
+    keep = list(target.keep or available)
+    for column in keep:
+        if column not in available:
+            raise UsageError(
+                f"targets.event_sink.{name}.keep: the LMS has no {column}. Possible: {', '.join(available)}."
+            )
+        if column not in table.columns:
+            raise MigrationError(
+                f"The table {table.name} has no column {column}. Run `aspects-pii init`, or correct `keep`."
+            )
+    needed = {*IDENTITY[name], *(("external_user_id",) if name == "external_id" else ())}
+    if missing := sorted(needed - set(keep)):
+        raise UsageError(f"targets.event_sink.{name}.keep: {', '.join(missing)} cannot be left out.")
+    return tuple(keep)
+
+
+def _read_clock(store: Store, tables: Sequence[Table]) -> datetime:
+    """The time that the rows of this sync carry: now, but later than any row's that is there, whatever the clocks say."""
+    latest = [
+        f"SELECT max(parseDateTime64BestEffortOrZero(toString(time_last_dumped), 6, 'UTC')) AS at FROM {table.name.sql}"
+        for table in tables
+        if "time_last_dumped" in table.columns
+    ]
+    if not latest:
+        return datetime.now(UTC)
+    value = store.client.value(
+        f"SELECT greatest(now64(6, 'UTC'), max(at) + toIntervalMicrosecond(1)) FROM ({' UNION ALL '.join(latest)})"
+    )
+    assert isinstance(value, datetime)
+    return value
+
+
+def _find_leavers(store: Store, snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None) -> list[int]:
+    """Users with rows here and none in the LMS; tombstoned ones are not counted, they are gone for another reason."""
+    client = store.client
+    client.execute("DROP TEMPORARY TABLE IF EXISTS present")
+    client.execute("CREATE TEMPORARY TABLE present (user_id Int64)")
+    for ids in snapshot.user_ids(copy.object):
+        client.insert("present", ("user_id",), [(user_id,) for user_id in ids])
+    scope = "" if user_ids is None else "AND user_id IN {user_ids:Array(Int64)}"
+    leavers = client.column(
+        f"SELECT DISTINCT toInt64(user_id) AS user_id FROM {copy.table.name.sql} "
+        "WHERE user_id NOT IN (SELECT user_id FROM present) "
+        f"AND user_id NOT IN (SELECT user_id FROM $pii_ledger.tombstones) {scope} ORDER BY user_id",
+        **({} if user_ids is None else {"user_ids": list(user_ids)}),
+    )
+    client.execute("DROP TEMPORARY TABLE present")
+    return leavers
+
+
+def _check_removals(store: Store, copy: Copy, leavers: Sequence[int], user_ids: Sequence[int] | None) -> None:
+    held = store.client.value(f"SELECT uniqExact(user_id) FROM {copy.table.name.sql}")
+    limit = store.policy.sync_max_removed_share
+    allowed = held * limit if copy.object in _GUARDED_BY_SHARE else held - 1 if user_ids is None else held
+    if leavers and len(leavers) > allowed:
+        raise RefusedError(
+            f"This sync would remove {len(leavers)} of {held} users from {copy.table.name}, more than the share of "
+            f"{limit:g} that ASPECTS_SYNC_MAX_REMOVED_SHARE allows; nothing was copied. Is ASPECTS_LMS_DATABASE_URL "
+            "the right database? If those users really left, run it again with --allow-removals."
+        )
+
+
+def _sync_object(
+    store: Store,
+    snapshot: Snapshot,
+    copy: Copy,
+    leavers: Sequence[int],
+    user_ids: Sequence[int] | None,
+    dry_run: bool,
+    progress: Progress,
+) -> Counts:
+    counts = Counts(copy.object)
+    counts.purged_columns = _purge_columns(store, copy, dry_run)
+    total = snapshot.count_rows(copy.object, user_ids)
+    progress(copy.object, 0, total)
+    batches = snapshot.rows(copy.object, copy.columns, store.policy.sync_batch_size, user_ids)
+    low = -1
+    for batch in batches:
+        # A batch answers for everybody after the last user of the one before.
+        scope: dict[str, Any] = {"low": low, "high": batch.last_user_id}
+        _create_batch_table(store, copy, batch)
+        _count_batch(store, copy, scope, counts)
+        gone = [] if copy.object == "user_profile" else _find_gone_rows(store, copy, batch)
+        counts.removed += len(gone)
+        if not dry_run:
+            _write_batch(store, copy, scope)
+            _delete_rows_by_key(store, copy, gone)
+        counts.bad += batch.bad
+        counts.read += len(batch.rows) + len(batch.bad)
+        progress(copy.object, counts.read, total)
+        low = batch.last_user_id
+    store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
+    counts.removed_subjects = len(leavers)
+    counts.removed += sum(_count_rows(store, copy, ids) for ids in _split(leavers))
+    if not dry_run:
+        _delete_users(store, copy, leavers)
+        # A retirement that was recorded while a batch was under way must not lose against it.
+        _delete_users(store, copy, _find_tombstoned(store, copy))
+        _delete_superseded(store, copy)
+        drop_hidden_rows(store.client, copy.table.name)
+    return counts
+
+
+def _purge_columns(store: Store, copy: Copy, dry_run: bool) -> list[str]:
+    """Empty the columns that the map no longer keeps."""
+    default = {column: f"defaultValueOfTypeName({{type_{i}:String}})" for i, column in enumerate(copy.dropped)}
+    types: dict[str, Any] = {f"type_{i}": copy.table.columns[column] for i, column in enumerate(copy.dropped)}
+    filled = [
+        column
+        for i, column in enumerate(copy.dropped)
+        if store.client.value(
+            f"SELECT count() FROM {copy.table.name.sql} WHERE {quote(column)} != {default[column]}",
+            None,
+            **{f"type_{i}": types[f"type_{i}"]},
+        )
+    ]
+    if filled and not dry_run:
+        assignments = ", ".join(f"{quote(column)} = {default[column]}" for column in filled)
+        store.client.execute(
+            f"ALTER TABLE {copy.table.name.sql} {store.client.on_cluster} UPDATE {assignments} WHERE true",
+            WAIT_FOR_MUTATIONS,
+            **types,
+        )
+    return filled
+
+
+def _create_batch_table(store: Store, copy: Copy, batch: Batch) -> None:
+    store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
+    definitions = ", ".join(f"{quote(column)} {_batch_type(column)}" for column in copy.columns)
+    store.client.execute(f"CREATE TEMPORARY TABLE {quote(copy.temporary)} ({definitions})")
+    store.client.insert(copy.temporary, copy.columns, batch.rows)
+
+
+def _batch_type(column: str) -> str:
+    return "UUID" if column in _UUID_COLUMNS else "Int64" if column in _INTEGER_COLUMNS else "String"
+
+
+def _as_key(copy: Copy) -> str:
+    return f"tuple({', '.join(f'toString({quote(column)})' for column in copy.identity)})"
+
+
+def _digest(copy: Copy) -> str:
+    """The content of a row as one number; texts, since upstream's tables have other types than ours."""
+    return f"sipHash128({', '.join(f'ifNull(toString({quote(column)}), {chr(39) * 2})' for column in copy.columns)})"
+
+
+def _stored(copy: Copy) -> str:
+    """What is stored of the users whom a batch answers for: of each row the latest version."""
+    return (
+        f"SELECT {_as_key(copy)} AS key, argMax({_digest(copy)}, toString(time_last_dumped)) AS digest "
+        f"FROM {copy.table.name.sql} WHERE user_id > {{low:Int64}} AND user_id <= {{high:Int64}} GROUP BY key"
+    )
+
+
+def _count_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: Counts) -> None:
+    retired, inserted, changed, unchanged = store.client.rows(
+        f"""
+        WITH stored AS ({_stored(copy)}),
+             compared AS (
+                 SELECT user_id IN (SELECT user_id FROM $pii_ledger.tombstones) AS is_retired,
+                        {_as_key(copy)} IN (SELECT key FROM stored) AS is_known,
+                        ({_as_key(copy)}, {_digest(copy)}) IN (SELECT key, digest FROM stored) AS is_same
+                 FROM {quote(copy.temporary)}
+             )
+        SELECT countIf(is_retired),
+               countIf(NOT is_retired AND NOT is_known),
+               countIf(NOT is_retired AND is_known AND NOT is_same),
+               countIf(NOT is_retired AND is_same)
+        FROM compared
+        """,
+        **scope,
+    )[0]
+    counts.retired += retired
+    counts.inserted += inserted
+    counts.changed += changed
+    counts.unchanged += unchanged
+
+
+def _write_batch(store: Store, copy: Copy, scope: dict[str, Any]) -> None:
+    columns = quote_columns(copy.columns)
+    store.client.execute(
+        f"""
+        INSERT INTO {copy.table.name.sql} ({columns}, {quote_columns(_BOOKKEEPING)})
+        WITH stored AS ({_stored(copy)})
+        SELECT {columns}, {{dump_id:UUID}}, parseDateTime64BestEffort({{version:String}}, 6, 'UTC')
+        FROM {quote(copy.temporary)}
+        WHERE user_id NOT IN (SELECT user_id FROM $pii_ledger.tombstones)
+          AND ({_as_key(copy)}, {_digest(copy)}) NOT IN (SELECT key, digest FROM stored)
+        """,
+        repeatable=False,
+        dump_id=copy.dump_id,
+        version=copy.version.isoformat(),
+        **scope,
+    )
+
+
+def _find_gone_rows(store: Store, copy: Copy, batch: Batch) -> list[tuple[str, ...]]:
+    """Rows of users of this batch that the LMS no longer has, by identity; users with bad rows are left alone."""
+    unclear = sorted({bad.user_id for bad in batch.bad if bad.user_id is not None})
+    return [
+        tuple(key)
+        for key in store.client.column(
+            f"""
+            SELECT DISTINCT {_as_key(copy)} AS key FROM {copy.table.name.sql}
+            WHERE user_id IN (SELECT user_id FROM {quote(copy.temporary)})
+              AND user_id NOT IN {{unclear:Array(Int64)}}
+              AND key NOT IN (SELECT {_as_key(copy)} FROM {quote(copy.temporary)})
+            """,
+            unclear=unclear,
+        )
+    ]
+
+
+def _count_rows(store: Store, copy: Copy, ids: Sequence[int]) -> int:
+    return int(
+        store.client.value(
+            f"SELECT count() FROM {copy.table.name.sql} WHERE user_id IN {{ids:Array(Int64)}}", ids=list(ids)
+        )
+    )
+
+
+def _find_tombstoned(store: Store, copy: Copy) -> list[int]:
+    return store.client.column(
+        f"SELECT DISTINCT toInt64(user_id) FROM {copy.table.name.sql} "
+        "WHERE user_id IN (SELECT user_id FROM $pii_ledger.tombstones)"
+    )
+
+
+def _delete_users(store: Store, copy: Copy, ids: Sequence[int]) -> None:
+    for batch in _split(ids):
+        delete_rows(store.client, copy.table.name, "user_id IN {ids:Array(Int64)}", ids=list(batch))
+
+
+def _delete_rows_by_key(
+    store: Store, copy: Copy, keys: Sequence[tuple[str, ...]], older_than: str | None = None
+) -> None:
+    """Delete the rows with these identities, or only their versions before a time."""
+    kind = f"Array(Tuple({', '.join('String' for _ in copy.identity)}))"
+    position = copy.identity.index("user_id")
+    older = " AND toString(time_last_dumped) < {older_than:String}" if older_than else ""
+    for batch in _split(keys):
+        delete_rows(
+            store.client,
+            copy.table.name,
+            f"user_id IN {{ids:Array(Int64)}} AND {_as_key(copy)} IN {{keys:{kind}}}{older}",
+            ids=sorted({int(key[position]) for key in batch}),
+            keys=list(batch),
+            **({"older_than": older_than} if older_than else {}),
+        )
+
+
+def _delete_superseded(store: Store, copy: Copy) -> None:
+    """Delete every version of a row but the latest: an old name or address is not kept."""
+    superseded = store.client.rows(
+        f"""
+        SELECT newest, groupArray(key) FROM (
+            SELECT {_as_key(copy)} AS key, max(toString(time_last_dumped)) AS newest
+            FROM {copy.table.name.sql} GROUP BY key HAVING uniqExact(time_last_dumped) > 1
+        ) GROUP BY newest
+        """
+    )
+    for newest, keys in superseded:
+        _delete_rows_by_key(store, copy, [tuple(key) for key in keys], older_than=newest)
+
+
+def _split(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), _DELETE_AT_ONCE):
+        yield items[start : start + _DELETE_AT_ONCE]

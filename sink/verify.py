@@ -1,0 +1,137 @@
+"""Proving that nothing of a subject is left. Unknown is not zero: a check that could not run is a finding.
+
+All questions are asked set-wise, for as many subjects as fit into one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from sink.client import ClickHouse
+from sink.derived import Dependent, read_dependents
+from sink.erase import Plan, Step, count_detached_parts, count_left, count_old_parts
+from sink.errors import DatabaseError
+from sink.ledger import SubjectId
+from sink.names import TableName, quote
+from sink.pii import PiiMap
+
+_BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is there and should not be, or a question that got no answer."""
+
+    place: str
+    kind: str
+    """`rows`, `hidden rows`, `dictionary`, `view`, `old parts`, `detached parts` or `unchecked`."""
+    subject: str | None = None
+    count: int = 0
+    reason: str = ""
+
+    def __str__(self) -> str:
+        of = f" of {self.subject}" if self.subject else ""
+        return (
+            f"{self.place}: {self.count} {self.kind}{of}"
+            if self.kind != "unchecked"
+            else f"{self.place}: {self.reason}"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification asked and found."""
+
+    subjects: int
+    checked: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """True where every question was answered with nothing."""
+        return not self.findings
+
+    def residue_of(self, subject: SubjectId) -> list[Finding]:
+        """The findings that keep this subject's retirement open: its own, and those about no one in particular."""
+        return [finding for finding in self.findings if finding.subject in (None, str(subject))]
+
+
+def verify(
+    client: ClickHouse,
+    pii_map: PiiMap,
+    plan: Plan,
+    subjects: Sequence[SubjectId],
+    *,
+    scrubbed_at: int | None = None,
+) -> Report:
+    """Look for anything of `subjects` in targets, dictionaries and views.
+
+    With `scrubbed_at` (a time of `sink.erase.read_clock`) also in what only files hold: rows that are hidden but
+    not gone, parts that were replaced until then, parts that were set aside.
+    """
+    findings: list[Finding] = [Finding("PII map", "unchecked", reason=problem) for problem in plan.problems]
+    checked: set[str] = set()
+    for place, ask in _list_questions(client, pii_map, plan, subjects, scrubbed_at):
+        checked.add(place)
+        try:
+            findings += ask()
+        except DatabaseError as error:
+            findings.append(Finding(place, "unchecked", reason=str(error)))
+    return Report(len(subjects), sorted(checked), plan.absent, findings)
+
+
+_Question = tuple[str, Callable[[], list[Finding]]]
+
+
+def _list_questions(
+    client: ClickHouse, pii_map: PiiMap, plan: Plan, subjects: Sequence[SubjectId], scrubbed_at: int | None
+) -> Iterator[_Question]:
+    in_files = scrubbed_at is not None
+    for step in plan.steps:
+        yield str(step.table.name), partial(_ask_rows, client, step, subjects, in_files)
+    if scrubbed_at is not None:
+        for table in plan.tables:
+            yield str(table), partial(_ask_parts, client, table, scrubbed_at)
+    try:
+        dependents = read_dependents(client, pii_map)
+    except DatabaseError as error:
+        finding = Finding("derived", "unchecked", reason=str(error))
+        yield "derived", lambda: [finding]
+        return
+    for dependent in dependents:
+        if dependent.key is not None:
+            yield str(dependent.table.name), partial(_ask_dependent, client, dependent, dependent.key, subjects)
+
+
+def _ask_rows(client: ClickHouse, step: Step, subjects: Sequence[SubjectId], in_files: bool) -> list[Finding]:
+    place = str(step.table.name)
+    readable = count_left(client, step, subjects)
+    findings = [Finding(place, "rows", subject, count) for subject, count in readable.items()]
+    if in_files:
+        everything = count_left(client, step, subjects, including_hidden=True)
+        findings += [Finding(place, "hidden rows", s, count) for s, count in everything.items() if s not in readable]
+    return findings
+
+
+def _ask_parts(client: ClickHouse, table: TableName, before: int) -> list[Finding]:
+    counts = {
+        "old parts": count_old_parts(client, table, before),
+        "detached parts": count_detached_parts(client, table),
+    }
+    return [Finding(str(table), kind, count=count) for kind, count in counts.items() if count]
+
+
+def _ask_dependent(client: ClickHouse, dependent: Dependent, key: str, subjects: Sequence[SubjectId]) -> list[Finding]:
+    place, kind = str(dependent.table.name), "dictionary" if dependent.table.is_dictionary else "view"
+    findings: list[Finding] = []
+    for start in range(0, len(subjects), _BATCH):
+        rows = client.rows(
+            f"SELECT toString({quote(key)}) AS subject, count() FROM {dependent.table.name.sql} "
+            f"WHERE toString({quote(key)}) IN {{subjects:Array(String)}} GROUP BY subject",
+            subjects=[str(subject) for subject in subjects[start : start + _BATCH]],
+        )
+        findings += [Finding(place, kind, str(subject), int(count)) for subject, count in rows]
+    return findings
