@@ -30,7 +30,14 @@ INCLUDING_HIDDEN = {"apply_deleted_mask": 0}
 # Values that are bound one a subject, such as hashes, would make a statement too long for a server's form limit.
 _SUBJECTS_WITH_VALUES = 2_000
 
-_CLEANUP_SETTINGS = "old_parts_lifetime = 1, cleanup_delay_period = 1, max_cleanup_delay_period = 1, cleanup_delay_period_random_add = 0"
+_CLEANUP_SETTINGS = ", ".join(
+    (
+        "old_parts_lifetime = 1",
+        "cleanup_delay_period = 1",
+        "max_cleanup_delay_period = 1",
+        "cleanup_delay_period_random_add = 0",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,13 @@ class Step:
     subject_type: str
     secret: SecretStr | None
     pii_types: Mapping[str, str]
+    everybody: bool = False
+    """True for a purge, which means every row that is not exempt."""
+
+    @property
+    def needs_subjects(self) -> bool:
+        """True where what takes a value's place is different for each subject."""
+        return any(redaction.kind in ("hash", "pseudonym") for redaction in self.rule.on_retire.redact.values())
 
     @property
     def action(self) -> str:
@@ -70,6 +84,8 @@ class Step:
     @property
     def match(self) -> str:
         """The condition that finds the rows of `{subjects}`, exempted rows left out."""
+        if self.everybody:
+            return self._not_exempt() if self.rule.on_retire.unless else "true"
         kind = "String" if _is_text(self.table.columns[self.rule.key]) else self.subject_type
         condition = f"{quote(self.rule.key)} IN {{subjects:Array({kind})}}"
         return f"{condition} AND {self._not_exempt()}" if self.rule.on_retire.unless else condition
@@ -111,7 +127,7 @@ class Step:
 
     def batches(self, subjects: Sequence[SubjectId], size: int) -> Iterator[Sequence[SubjectId]]:
         """Split `subjects` into as many as one statement takes."""
-        if any(r.kind in ("hash", "pseudonym") for r in self.rule.on_retire.redact.values()):
+        if self.needs_subjects:
             size = min(size, _SUBJECTS_WITH_VALUES)
         for start in range(0, len(subjects), size):
             yield subjects[start : start + size]

@@ -133,6 +133,25 @@ class Ledger:
             return self._read(having="HAVING state = 'erased'")
         return self._read(having="HAVING state = 'erased' AND since <= {before:DateTime64(6, 'UTC')}", before=before)
 
+    def find_counts(self, retirements: Sequence[Retirement]) -> dict[str, dict[str, int]]:
+        """The rows that were found before anything was erased, as subject -> {table: rows}.
+
+        A retirement that was interrupted finds fewer rows when it goes on; the receipt is about all of them.
+        """
+        found: dict[str, dict[str, int]] = {}
+        for start in range(0, len(retirements), 2_000):
+            batch = retirements[start : start + 2_000]
+            for subject, detail in self._client.rows(
+                "SELECT subject, detail FROM $pii_ledger.entries WHERE action = 'found' "
+                "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} ORDER BY at",
+                subjects=[r.subject for r in batch],
+                requests=[r.request for r in batch],
+            ):
+                known = found.setdefault(subject, {})
+                for table, rows in json.loads(detail)["rows"].items():
+                    known[table] = max(rows, known.get(table, 0))
+        return found
+
     def tombstones(self) -> list[str]:
         """Every retired subject."""
         return [

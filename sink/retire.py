@@ -124,6 +124,7 @@ def _erase_batch(store: Store, batch: Sequence[Retirement], force: bool) -> Iter
     batch = _reopen(store, batch)
     if not force:
         _check_share(store, counts)
+    _record_counts(store, batch, counts)
     for count in counts:
         hide(store.client, count.step, [s for s in subjects if str(s) in count.rows], store.policy.retire_batch_size)
     dependents = read_dependents(store.client, store.pii_map)
@@ -163,6 +164,17 @@ def _reopen(store: Store, batch: Sequence[Retirement]) -> Sequence[Retirement]:
     return batch
 
 
+def _record_counts(store: Store, batch: Sequence[Retirement], counts: Sequence[StepCounts]) -> None:
+    """Write down what is there before it goes; nothing where there is nothing."""
+    entries = []
+    for retirement in batch:
+        rows = {str(c.step.table.name): c.rows[retirement.subject] for c in counts if retirement.subject in c.rows}
+        if rows:
+            entries.append((retirement.subject, retirement.request, {"rows": rows}))
+    if entries:
+        store.ledger.record("found", entries)
+
+
 def _check_share(store: Store, counts: Sequence[StepCounts]) -> None:
     limit = store.policy.retire_max_share
     for count in counts:
@@ -199,8 +211,9 @@ def _record_erased(
     """Write the receipts, then close the retirements: a receipt that cannot be written leaves them open."""
     erased_at = datetime.fromtimestamp(read_clock(store.client), UTC)
     outcomes = []
+    found = store.ledger.find_counts(retirements)
     for retirement in retirements:
-        lines = [_describe(count, retirement.subject) for count in counts]
+        lines = [_describe(count.step, found.get(retirement.subject, {})) for count in counts]
         lines += [TargetLine(target=name, action="none", absent=True) for name in plan.absent]
         rows = sum(line.rows_before for line in lines)
         document = Receipt(
@@ -236,8 +249,6 @@ def _write(document: dict[str, Any], folder: Path) -> Path:
         ) from None
 
 
-def _describe(count: StepCounts, subject: str) -> TargetLine:
-    step = count.step
-    return TargetLine(
-        target=str(step.table.name), action=step.action, columns=step.columns, rows_before=count.rows.get(subject, 0)
-    )
+def _describe(step: Step, found: dict[str, int]) -> TargetLine:
+    name = str(step.table.name)
+    return TargetLine(target=name, action=step.action, columns=step.columns, rows_before=found.get(name, 0))

@@ -197,6 +197,7 @@ def _find_leavers(store: Store, snapshot: Snapshot, copy: Copy, user_ids: Sequen
         f"SELECT DISTINCT toInt64(user_id) AS user_id FROM {copy.table.name.sql} "
         "WHERE user_id NOT IN (SELECT user_id FROM present) "
         f"AND user_id NOT IN (SELECT user_id FROM $pii_ledger.tombstones) {scope} ORDER BY user_id",
+        None,
         **({} if user_ids is None else {"user_ids": list(user_ids)}),
     )
     client.execute("DROP TEMPORARY TABLE present")

@@ -1,0 +1,153 @@
+"""Opting out: all PII, and everything built on it, goes. Tombstones and ledger stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sink.catalog import Table
+from sink.derived import Dependent, read_dependents, reload
+from sink.erase import (
+    INCLUDING_HIDDEN,
+    Step,
+    count_detached_parts,
+    count_left,
+    drop_hidden_rows,
+    hide,
+    read_plan,
+    require_sound,
+    scrub,
+)
+from sink.errors import ErasureError, RefusedError
+from sink.names import TableName
+from sink.store import Store
+
+_SUBJECTS_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class PurgeLine:
+    """What a purge does to one object."""
+
+    name: str
+    action: str
+    """`empty`, `redact`, `drop` or `reload`."""
+    rows: int = 0
+    columns: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PurgePlan:
+    """Everything that a purge would do."""
+
+    steps: list[Step]
+    rows: dict[TableName, int]
+    datasets: list[Table]
+    others: list[Dependent]
+
+    @property
+    def lines(self) -> list[PurgeLine]:
+        """The plan for people, in the order in which it is carried out."""
+        return [
+            *(PurgeLine(str(table.name), "drop") for table in self.datasets),
+            *(
+                PurgeLine(
+                    str(step.table.name),
+                    "empty" if step.rule.on_retire.delete else "redact",
+                    self.rows[step.table.name],
+                    step.columns,
+                )
+                for step in self.steps
+            ),
+            *(PurgeLine(str(other.table.name), "reload") for other in self.others),
+        ]
+
+
+def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
+    """What a purge would do. Changes nothing.
+
+    Args:
+        store: the store.
+        datasets: what dbt built; those among them that show PII are dropped. Other people's views are left, and
+            show nothing afterwards; their dictionaries are reloaded.
+
+    Raises:
+        MapError: the map cannot be carried out on the live schema.
+    """
+    plan = read_plan(store.client, store.pii_map, redact_history=True, secret=store.policy.pseudonym_secret)
+    require_sound(plan)
+    dependents = read_dependents(store.client, store.pii_map)
+    ours = set(datasets)
+    rows = {step.table.name: _count_rows(store, step) for step in plan.steps}
+    return PurgePlan(
+        plan.steps,
+        rows,
+        [dependent.table for dependent in dependents if dependent.table.name in ours],
+        [d for d in dependents if d.table.name not in ours and (d.table.is_dictionary or d.table.is_refreshable_view)],
+    )
+
+
+def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, actor: str | None = None) -> None:
+    """Carry out `plan`, prove that nothing is left, and record it.
+
+    Raises:
+        RefusedError: storing PII is on, so that what goes would come back.
+        ErasureError: something is left.
+    """
+    if enabled and not force:
+        raise RefusedError(
+            "Storing PII is on: what is purged would come back with the next event. "
+            "Set ASPECTS_ENABLE_PII=false first, or insist with --force."
+        )
+    for table in plan.datasets:
+        kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
+        store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")
+    left = {step.table.name: _purge_step(store, step) for step in plan.steps}
+    reload(store.client, plan.others)
+    scrub(store.client, left, store.policy.scrub_within)
+    _require_empty(store, left)
+    store.ledger.record_event(
+        "purged", {"rows": {str(name): rows for name, rows in plan.rows.items()}, "dropped": len(plan.datasets)}, actor
+    )
+
+
+def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
+    findings = [f"{count} rows of {name}" for name, count in left.items() if count]
+    for name in left:
+        if count := count_detached_parts(store.client, name):
+            findings.append(f"{count} detached parts of {name} (ALTER TABLE … DROP DETACHED PART removes them)")
+    if findings:
+        raise ErasureError(f"The purge left {', '.join(findings)}. Run it again.")
+
+
+def _count_rows(store: Store, step: Step) -> int:
+    """Rows that a purge deletes or redacts, those included that are hidden and still in the files."""
+    if step.needs_subjects:
+        return int(store.client.value(f"SELECT count() FROM {step.table.name.sql}", INCLUDING_HIDDEN))
+    everybody = replace(step, everybody=True)
+    return sum(count_left(store.client, everybody, [""], including_hidden=True).values())
+
+
+def _purge_step(store: Store, step: Step) -> int:
+    """Delete or redact every row of the step's table that is not exempt, and return how many are left."""
+    if not step.needs_subjects:
+        everybody = replace(step, everybody=True)
+        hide(store.client, everybody, [""], 1)
+        drop_hidden_rows(store.client, step.table.name)
+        return _count_rows(store, step)
+    left, last = 0, ""
+    while subjects := _list_subjects(store, step, last):
+        parsed = [int(subject) if step.subject_type == "Int64" else subject for subject in subjects]
+        hide(store.client, step, parsed, _SUBJECTS_AT_ONCE)
+        left += sum(count_left(store.client, step, parsed, including_hidden=True).values())
+        last = subjects[-1]
+    return left
+
+
+def _list_subjects(store: Store, step: Step, after: str) -> list[str]:
+    return store.client.column(
+        f"SELECT DISTINCT {step.subject_expression} AS subject FROM {step.table.name.sql} "
+        "WHERE subject > {after:String} ORDER BY subject LIMIT {limit:UInt32}",
+        after=after,
+        limit=_SUBJECTS_AT_ONCE,
+    )
