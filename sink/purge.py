@@ -87,6 +87,19 @@ def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
     )
 
 
+def require_off(enabled: bool, force: bool) -> None:
+    """Refuse while storing PII is on, unless forced.
+
+    Raises:
+        RefusedError: what is purged would come back.
+    """
+    if enabled and not force:
+        raise RefusedError(
+            "Storing PII is on: what is purged would come back with the next event. "
+            "Set ASPECTS_ENABLE_PII=false first, or insist with --force."
+        )
+
+
 def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, actor: str | None = None) -> None:
     """Carry out `plan`, prove that nothing is left, and record it.
 
@@ -94,11 +107,7 @@ def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, 
         RefusedError: storing PII is on, so that what goes would come back.
         ErasureError: something is left.
     """
-    if enabled and not force:
-        raise RefusedError(
-            "Storing PII is on: what is purged would come back with the next event. "
-            "Set ASPECTS_ENABLE_PII=false first, or insist with --force."
-        )
+    require_off(enabled, force)
     for table in plan.datasets:
         kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")
@@ -125,7 +134,12 @@ def _count_rows(store: Store, step: Step) -> int:
     if step.needs_subjects:
         return int(store.client.value(f"SELECT count() FROM {step.table.name.sql}", INCLUDING_HIDDEN))
     everybody = replace(step, everybody=True)
-    return sum(count_left(store.client, everybody, [""], including_hidden=True).values())
+    count = store.client.value(
+        f"SELECT count() FROM {store.client.replicas(step.table.name.sql)} WHERE {everybody.left}",
+        INCLUDING_HIDDEN,
+        **everybody.values([]),
+    )
+    return int(count)
 
 
 def _purge_step(store: Store, step: Step) -> int:

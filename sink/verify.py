@@ -11,11 +11,12 @@ from functools import partial
 
 from sink.client import ClickHouse
 from sink.derived import Dependent, read_dependents
-from sink.erase import Plan, Step, count_detached_parts, count_left, count_old_parts
+from sink.erase import Plan, Step, count_detached_parts, count_left, count_old_parts, read_clock, read_plan
 from sink.errors import DatabaseError
 from sink.ledger import SubjectId
 from sink.names import TableName, quote
 from sink.pii import PiiMap
+from sink.store import Store
 
 _BATCH = 10_000
 
@@ -81,6 +82,24 @@ def verify(
         except DatabaseError as error:
             findings.append(Finding(place, "unchecked", reason=str(error)))
     return Report(len(subjects), sorted(checked), plan.absent, findings)
+
+
+def verify_subjects(store: Store, subjects: Sequence[SubjectId] | None = None) -> Report:
+    """Look for residue of `subjects`, or of everybody who was ever retired.
+
+    Whose erasure is proved may have been in parts until then; whose is not, until now.
+    """
+    if subjects is None:
+        subjects = [store.pii_map.subject.parse(subject) for subject in store.ledger.tombstones()]
+    plan = read_plan(
+        store.client, store.pii_map, redact_history=store.policy.redact_history, secret=store.policy.pseudonym_secret
+    )
+    erased = [retirement for retirement in store.ledger.find(subjects) if retirement.state == "erased"]
+    if len(erased) == len(subjects) and erased:
+        scrubbed_at = int(max(retirement.since for retirement in erased).timestamp())
+    else:
+        scrubbed_at = read_clock(store.client)
+    return verify(store.client, store.pii_map, plan, subjects, scrubbed_at=scrubbed_at)
 
 
 _Question = tuple[str, Callable[[], list[Finding]]]

@@ -1,0 +1,96 @@
+"""Where things stand: the flag, what is held, what is open and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sink import __version__
+from sink.catalog import read_tables
+from sink.ledger import Retirement
+from sink.names import TableName, quote
+from sink.schema import find_pending
+from sink.store import Store
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `aspects-pii status` shows; counts are rows and subjects, ages seconds."""
+
+    enabled: bool
+    clickhouse: str
+    versions: dict[str, str]
+    pending_migrations: list[str]
+    rows: dict[str, int | None]
+    """Rows of each target, None where it is absent."""
+    subjects: int
+    """Subjects of whom a profile, an id or a role is held."""
+    retirements: dict[str, int]
+    open: int
+    oldest_open_seconds: float | None
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def is_healthy(self) -> bool:
+        """False where somebody has to look: something failed, is overdue, or is kept although PII is off."""
+        return not self.warnings
+
+
+def read_status(store: Store, *, enabled: bool) -> Status:
+    """Ask ClickHouse. Before `init` everything is empty."""
+    pending = [migration.name for migration in find_pending(store.client)]
+    names = {name: store.client.table(name) for name in store.pii_map.targets}
+    tables = read_tables(store.client, names.values())
+    rows = {name: tables[table].rows if table in tables else None for name, table in names.items()}
+    has_ledger = bool(read_tables(store.client, [store.client.table("pii_ledger.tombstones")]))
+    open_retirements = store.ledger.find_open() if has_ledger else []
+    now = store.client.value("SELECT now64(6, 'UTC')")
+    oldest = _age(open_retirements, now)
+    subjects = _count_subjects(store, [table for table in names.values() if table in tables and table.table in _HELD])
+    failed = [r for r in open_retirements if r.state == "failed"]
+    return Status(
+        enabled=enabled,
+        clickhouse=store.client.address.url,
+        versions={"aspects-pii-sink": __version__, "clickhouse": store.client.server_version},
+        pending_migrations=pending,
+        rows=rows,
+        subjects=subjects,
+        retirements=store.ledger.count_states() if has_ledger else {},
+        open=len(open_retirements),
+        oldest_open_seconds=oldest,
+        failed=[{"subject": r.subject, "since": r.since.isoformat(), "reason": r.detail.get("reason")} for r in failed],
+        warnings=list(_warn(store, enabled, pending, subjects, len(failed), oldest)),
+    )
+
+
+_HELD = ("user_profile", "external_id", "course_access")
+
+
+def _age(retirements: list[Retirement], now: datetime) -> float | None:
+    if not retirements:
+        return None
+    return round((now - retirements[0].requested_at.astimezone(UTC)).total_seconds(), 3)
+
+
+def _count_subjects(store: Store, tables: list[TableName]) -> int:
+    if not tables:
+        return 0
+    union = " UNION ALL ".join(f"SELECT toString({quote('user_id')}) AS subject FROM {table.sql}" for table in tables)
+    return int(store.client.value(f"SELECT uniqExact(subject) FROM ({union})"))
+
+
+def _warn(
+    store: Store, enabled: bool, pending: list[str], subjects: int, failed: int, oldest: float | None
+) -> list[str]:
+    warnings = []
+    if pending:
+        warnings.append(f"{len(pending)} migrations are pending. Run `aspects-pii init`.")
+    if failed:
+        warnings.append(f"{failed} retirements failed. See the reasons, then run `aspects-pii sweep`.")
+    if oldest is not None and oldest > store.policy.scrub_within:
+        warnings.append(f"The oldest open retirement is {oldest:.0f} s old. Run `aspects-pii sweep`.")
+    if not enabled and subjects:
+        warnings.append(f"PII is off, but PII of {subjects} subjects is held. Run `aspects-pii purge`.")
+    return warnings
