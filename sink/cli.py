@@ -15,12 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from sink import __version__, coverage, schema
 from sink.display import Progress, print_lines, print_table, say
-from sink.errors import AspectsPiiError, UsageError
+from sink.errors import AspectsPiiError, PiiDisabledError, UsageError
 from sink.ledger import SubjectId
 from sink.pii import Subject
 from sink.purge import plan_purge, purge, require_off
@@ -43,6 +42,9 @@ ledger_app = typer.Typer(help="The audit log.", no_args_is_help=True)
 app.add_typer(map_app, name="map")
 app.add_typer(ledger_app, name="ledger")
 
+# Newer Typers carry a Click of their own and do not export the exception that all its complaints derive from.
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -64,13 +66,13 @@ def run(arguments: Sequence[str]) -> int:
     except AspectsPiiError as error:
         say(f"Error: {error}")
         return error.exit_status
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.Abort:
-        say("Stopped; nothing was asked for twice, run it again.")
+    except typer.Abort:
+        say("Stopped.")
         return 1
-    except click.ClickException as error:
-        error.show()
+    except _CommandLineError as error:
+        error.show()  # type: ignore[attr-defined]
         return 2
     return result if isinstance(result, int) else 0
 
@@ -136,11 +138,13 @@ def sync_command(
     for name in chosen:
         if name not in OBJECTS:
             raise UsageError(f"--object {name}: possible are {', '.join(OBJECTS)} and all.")
-    if settings.lms_database_url is None and settings.enable_pii:
+    if not settings.enable_pii:
+        raise PiiDisabledError
+    if settings.lms_database_url is None:
         raise UsageError(
             "ASPECTS_LMS_DATABASE_URL is not set. Example: mysql+pymysql://reader:secret@mysql:3306/openedx"
         )
-    lms = LmsDatabase(settings.lms_database_url or "sqlite://")
+    lms = LmsDatabase(settings.lms_database_url)
     with open_store(settings) as store, Progress() as progress:
         counts = sync(
             store,

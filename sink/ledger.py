@@ -189,7 +189,7 @@ class Ledger:
         where = f"WHERE {' AND '.join(used)}" if used else ""
         rows = self._client.rows(
             f"SELECT {', '.join(_COLUMNS)} FROM $pii_ledger.entries {where} "
-            "ORDER BY at DESC, subject LIMIT 1 BY subject, at, action, request LIMIT {limit:UInt64}",
+            "ORDER BY at DESC, subject DESC LIMIT 1 BY subject, at, action, request LIMIT {limit:UInt64}",
             limit=limit,
             **dict(used.values()),
         )

@@ -1,0 +1,99 @@
+"""Fixtures that every kind of test shares: settings, a store on the real engine, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sink import schema
+from sink.cli import run
+from sink.settings import Settings, load_settings
+from sink.store import Store, open_store
+
+SERVICES = {"redis": 6379, "mariadb": 3306, "postgres": 5432}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a service that is not there, or fail where services are required."""
+    for name, port in SERVICES.items():
+        if item.get_closest_marker(name) is None or _is_listening(port):
+            continue
+        reason = f"{name} is not listening on 127.0.0.1:{port}"
+        if os.environ.get("REQUIRE_SERVICES") == "1":
+            pytest.fail(f"{reason}, and REQUIRE_SERVICES=1", pytrace=False)
+        pytest.skip(reason)
+
+
+def _is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the machine reaches a test, and nothing that a test writes reaches the checkout."""
+    for name in list(os.environ):
+        if name.startswith("ASPECTS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with PII on and everything below a temporary folder."""
+    return load_settings(
+        enable_pii=True,
+        clickhouse_url=f"chdb://{tmp_path}/clickhouse",
+        receipts_dir=tmp_path / "receipts",
+        pseudonym_secret="a secret of the tests",
+    )
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    """A migrated store on the engine in process."""
+    with open_store(settings) as store:
+        schema.migrate(store.client)
+        yield store
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The JSON document that it printed."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def aspects_pii(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Ran]:
+    """Run a command as an operator does, with settings from the environment; state lies in a temporary folder."""
+    monkeypatch.setenv("ASPECTS_CLICKHOUSE_URL", f"chdb://{tmp_path}/clickhouse")
+    monkeypatch.setenv("ASPECTS_RECEIPTS_DIR", str(tmp_path / "receipts"))
+
+    def command(*arguments: object, **environment: str) -> Ran:
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(f"ASPECTS_{name}", value)
+            capsys.readouterr()
+            status = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(status, captured.out, captured.err)
+
+    return command
