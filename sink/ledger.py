@@ -52,6 +52,11 @@ class Retirement:
     detail: dict[str, Any]
 
     @property
+    def scrubbed_at(self) -> int:
+        """The time, by ClickHouse's clock in seconds, until which the proof of the erasure answers for files."""
+        return int(self.detail.get("scrubbed_at", self.since.timestamp()))
+
+    @property
     def is_open(self) -> bool:
         """True until the erasure is proved."""
         return self.state in OPEN_STATES

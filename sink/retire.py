@@ -139,22 +139,18 @@ def _erase_batch(store: Store, batch: Sequence[Retirement], force: bool) -> Iter
     proof = verify(store.client, store.pii_map, plan, subjects, scrubbed_at=scrubbed_at)
     yield from _record_failures(store, [(r, _explain(proof, r)) for r in hidden if proof.residue_of(r.subject)])
     proved = [r for r in hidden if not proof.residue_of(r.subject)]
-    yield from _record_erased(store, proved, plan, counts, reloaded, proof, hidden_at)
+    yield from _record_erased(store, proved, plan, counts, reloaded, proof, hidden_at, scrubbed_at)
 
 
 def _confirm(store: Store, plan: Plan, retirements: Sequence[Retirement]) -> Iterator[Outcome]:
     """Retirements that were proved before and of which no row is found: look again, write nothing."""
     subjects = [store.pii_map.subject.parse(r.subject) for r in retirements]
-    report = verify(store.client, store.pii_map, plan, subjects, scrubbed_at=_latest(retirements))
+    report = verify(store.client, store.pii_map, plan, subjects, scrubbed_at=max(r.scrubbed_at for r in retirements))
     for retirement in retirements:
         if report.residue_of(retirement.subject):
             yield from _record_failures(store, [(retirement, _explain(report, retirement))])
         else:
             yield Outcome(retirement.subject, "already erased", receipt=retirement.detail.get("receipt"))
-
-
-def _latest(retirements: Sequence[Retirement]) -> int:
-    return int(max(retirement.since for retirement in retirements).timestamp())
 
 
 def _reopen(store: Store, batch: Sequence[Retirement]) -> Sequence[Retirement]:
@@ -207,6 +203,7 @@ def _record_erased(
     reloaded: list[str],
     proof: Report,
     hidden_at: datetime,
+    scrubbed_at: int,
 ) -> Iterator[Outcome]:
     """Write the receipts, then close the retirements: a receipt that cannot be written leaves them open."""
     erased_at = datetime.fromtimestamp(read_clock(store.client), UTC)
@@ -232,10 +229,11 @@ def _record_erased(
         path = _write(document, store.policy.receipts_dir)
         outcomes.append(Outcome(retirement.subject, "erased", rows, "", document, path))
     if outcomes:
-        store.ledger.record(
-            "erased",
-            [(r.subject, r.request, {"receipt": o.receipt}) for r, o in zip(retirements, outcomes, strict=True)],
-        )
+        closing = [
+            (r.subject, r.request, {"receipt": o.receipt, "scrubbed_at": scrubbed_at})
+            for r, o in zip(retirements, outcomes, strict=True)
+        ]
+        store.ledger.record("erased", closing)
     yield from outcomes
 
 

@@ -96,7 +96,7 @@ def verify_subjects(store: Store, subjects: Sequence[SubjectId] | None = None) -
     )
     erased = [retirement for retirement in store.ledger.find(subjects) if retirement.state == "erased"]
     if len(erased) == len(subjects) and erased:
-        scrubbed_at = int(max(retirement.since for retirement in erased).timestamp())
+        scrubbed_at = max(retirement.scrubbed_at for retirement in erased)
     else:
         scrubbed_at = read_clock(store.client)
     return verify(store.client, store.pii_map, plan, subjects, scrubbed_at=scrubbed_at)
