@@ -68,8 +68,19 @@ def _check_path(path: str) -> str:
     return path
 
 
+def _check_place(place: str) -> str:
+    database, _, rest = place.partition(".")
+    table, _, column = rest.partition(".")
+    _check_table(f"{database}.{table}")
+    if column:
+        check_identifier(column)
+    return place
+
+
 TablePath = Annotated[str, AfterValidator(_check_table)]
 ColumnPath = Annotated[str, AfterValidator(_check_path)]
+TableOrColumn = Annotated[str, AfterValidator(_check_place)]
+Reason = Annotated[str, Field(min_length=1)]
 
 
 class _Model(BaseModel):
@@ -158,6 +169,14 @@ class Rule(_Model):
     def _match_one_column(self) -> Rule:
         if len(self.match) != 1:
             raise ValueError("`match` names one column; write several `rules` where a table has several keys")
+        try:
+            parts = list(string.Formatter().parse(self.template))
+        except ValueError:
+            raise ValueError(
+                f"`match` of {self.key}: braces in a template come in pairs, such as mailto:{{email}}"
+            ) from None
+        if any(conversion or specification for _, _, specification, conversion in parts):
+            raise ValueError(f"`match` of {self.key}: between braces there is only a name, such as mailto:{{email}}")
         return self
 
     @property
@@ -267,7 +286,7 @@ class PiiMap(_Model):
     derived: dict[TablePath, Derived] = Field(
         default_factory=dict, description="Views and dictionaries over the targets: reloaded and verified."
     )
-    not_pii: dict[str, str] = Field(
+    not_pii: dict[TableOrColumn, Reason] = Field(
         default_factory=dict,
         description="database.table.column, or database.table, that looks like PII and is not, with the reason.",
     )
@@ -281,6 +300,10 @@ class PiiMap(_Model):
 
     @model_validator(mode="after")
     def _identifiers_are_columns(self) -> PiiMap:
+        if SUBJECT_ID in self.subject.identifiers:
+            raise ValueError(
+                f"subject.identifiers.{SUBJECT_ID}: `{SUBJECT_ID}` is the subject's own id; take another name"
+            )
         for name, source in self.subject.identifiers.items():
             table, _, column = source.rpartition(".")
             target = self.targets.get(table)
@@ -315,7 +338,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise MapError(f"line {key_node.start_mark.line + 1}: a key is a plain word")
+            key = self.construct_object(key_node)
             if key in seen:
                 raise MapError(f"line {key_node.start_mark.line + 1}: {key} is written twice")
             seen.add(key)
@@ -339,20 +366,24 @@ def load_map(path: Path) -> PiiMap:
     except MapError as error:
         raise MapError(f"{path}: {error}") from None
     if not isinstance(data, dict):
-        raise MapError(f"{path}: the map is empty")
+        raise MapError(f"{path}: the map is empty or not a mapping")
     try:
         return PiiMap.model_validate(data)
     except ValidationError as error:
         raise MapError(
-            "\n".join(f"{path}: {_explain(problem)}" for problem in error.errors(include_input=False))
+            "\n".join(f"{path}: {_explain(problem, data)}" for problem in error.errors(include_input=False))
         ) from None
 
 
-def _explain(problem: Any) -> str:
-    parts = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
+def _explain(problem: Any, data: dict[str, Any]) -> str:
+    place = [part for part in problem["loc"] if part != "[key]"]
+    if place[2:4] == ["rules", 0] and "rules" not in data["targets"][place[1]]:
+        # Written without `rules`, which stand in the model only.
+        del place[2:4]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "unknown word; see docs/map.md for what can stand here"
     if problem["type"] == "missing":
         message = "is missing"
-    return f"{'.'.join(parts) or 'map'}: {message}"
+    # What is wrong with the map as a whole names its place itself.
+    return f"{'.'.join(map(str, place))}: {message}" if place else message

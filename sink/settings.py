@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sink.errors import SettingsError
@@ -24,7 +24,11 @@ ENV_FILE = ".env"
 
 
 def _check_clickhouse_url(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - checked when it is read
+    except ValueError:
+        raise ValueError("it is not an address with a host and a port") from None
     if parts.scheme not in ("chdb", "http", "https"):
         raise ValueError("the address begins with chdb://, http:// or https://")
     if parts.scheme == "chdb" and not url.removeprefix("chdb://"):
@@ -33,6 +37,8 @@ def _check_clickhouse_url(url: str) -> str:
         raise ValueError("the address names a host")
     if parts.username or parts.password:
         raise ValueError("user and password have settings of their own")
+    if parts.scheme != "chdb" and (parts.path.strip("/") or parts.query or parts.fragment):
+        raise ValueError("the address ends after the host and the port, without a path")
     return url
 
 
@@ -42,10 +48,16 @@ def _check_lms_url(url: SecretStr) -> SecretStr:
 
     try:
         make_url(url.get_secret_value())
-    except ArgumentError:
-        # SQLAlchemy's message quotes the address, password included.
+    except (ArgumentError, ValueError):
+        # These messages quote the address, password included.
         raise ValueError("it is not an SQLAlchemy address") from None
     return url
+
+
+def _check_ledger_database(name: str, info: ValidationInfo) -> str:
+    if name in (info.data.get(f"{other}_database") for other in ("event_sink", "xapi", "reporting")):
+        raise ValueError("the ledger needs a database of its own, so that the others can be restored without it")
+    return name
 
 
 Identifier = Annotated[str, AfterValidator(check_identifier)]
@@ -101,7 +113,7 @@ class Settings(BaseSettings):
     )
     xapi_database: Identifier = Field("xapi", description="Database of the events.", examples=["xapi"])
     reporting_database: Identifier = Field("reporting", description="Database dbt builds into.", examples=["reporting"])
-    ledger_database: Identifier = Field(
+    ledger_database: Annotated[Identifier, AfterValidator(_check_ledger_database)] = Field(
         "pii_ledger", description="Database of ledger and tombstones.", examples=["pii_ledger"]
     )
     receipts_dir: Path = Field(
@@ -190,8 +202,13 @@ def _refuse_unknown_names() -> None:
     a `.env` file is ours alone.
     """
     known = [environment_name(field) for field in Settings.model_fields]
-    in_file = [name for name in dotenv_values(ENV_FILE) if name.upper().startswith(PREFIX)]
-    in_environment = [name for name in os.environ if name.startswith(PREFIX)]
+    try:
+        in_file = [name for name in dotenv_values(ENV_FILE) if name.upper().startswith(PREFIX)]
+    except UnicodeDecodeError:
+        raise SettingsError(f"{ENV_FILE} is not UTF-8 text.") from None
+    except OSError as error:
+        raise SettingsError(f"{ENV_FILE} cannot be read: {error.strerror}.") from None
+    in_environment = [name for name in os.environ if name.upper().startswith(PREFIX)]
     for name in sorted({*in_file, *in_environment}):
         if name.upper() in known:
             continue
