@@ -41,6 +41,10 @@ from sink.errors import (
 from sink.names import TableName, quote, quote_columns
 from sink.settings import Settings
 
+# .. pii: Whatever is copied, erased or looked for passes through as bound values; nothing is kept, logged or quoted.
+# .. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
+# .. pii_retirement: consumer_api
+
 T = TypeVar("T")
 
 # The driver logs values that it cannot encode, and addresses. What is worth saying reaches the user
