@@ -35,6 +35,8 @@ _PROTOCOL_PARAMETERS = frozenset(
         *("session_id", "session_timeout", "session_check", "close_session", "readonly", "client_protocol_version"),
         *("buffer_size", "wait_end_of_query", "compress", "decompress", "enable_http_compression"),
         *("send_progress_in_http_headers", "http_headers_progress_interval_ms"),
+        # A setting, but of a server's own HTTP interface; clickhouse-connect sends it with every request.
+        "cancel_http_readonly_queries_on_client_close",
     }
 )
 
