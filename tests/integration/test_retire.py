@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -54,7 +55,10 @@ def fill(store: Store, users: range) -> None:
     client.insert(
         client.table("event_sink.user_profile"),
         ["id", "user_id", "name", "username", "email", "bio", "time_last_dumped"],
-        [(u, u, f"{CANARY} name {u}", f"{CANARY}-{u}", f"{CANARY}{u}@example.com", f"{CANARY} bio", now) for u in users],
+        [
+            (u, u, f"{CANARY} name {u}", f"{CANARY}-{u}", f"{CANARY}{u}@example.com", f"{CANARY} bio", now)
+            for u in users
+        ],
     )
     client.insert(
         client.table("event_sink.external_id"),
@@ -74,7 +78,11 @@ def fill(store: Store, users: range) -> None:
     client.insert(
         client.table("xapi.xapi_events_all"),
         ["event_id", "emission_time", "event"],
-        [(uuid.uuid4(), now, json.dumps({"actor": {"account": {"name": str(ids[u])}}})) for u in users for _ in range(3)],
+        [
+            (uuid.uuid4(), now, json.dumps({"actor": {"account": {"name": str(ids[u])}}}))
+            for u in users
+            for _ in range(3)
+        ],
     )
 
 
@@ -144,7 +152,11 @@ def test_tables_that_upstream_made_are_retired_with_every_version(settings: Sett
         store.client.execute("CREATE DATABASE IF NOT EXISTS $event_sink")
         store.client.execute(UPSTREAM_PROFILE)
         schema.migrate(store.client)
-        rows = [(u, u, f"{CANARY} {v}", f"u{u}", f"u{u}@example.com", f"2026-01-0{v} 00:00:00") for u in range(1, 300) for v in (1, 2)]
+        rows = [
+            (u, u, f"{CANARY} {v}", f"u{u}", f"u{u}@example.com", f"2026-01-0{v} 00:00:00")
+            for u in range(1, 300)
+            for v in (1, 2)
+        ]
         store.client.insert(
             store.client.table("event_sink.user_profile"),
             ["id", "user_id", "name", "username", "email", "time_last_dumped"],
@@ -185,11 +197,11 @@ def test_many_users_are_one_statement_a_target(store: Store) -> None:
     ]
 
 
-def test_a_user_who_was_never_there_is_a_success_that_says_so(aspects_pii: Callable[..., object]) -> None:
-    assert aspects_pii("init").status == 0  # type: ignore[attr-defined]
+def test_a_user_who_was_never_there_is_a_success_that_says_so(aspects_pii: Callable[..., Any]) -> None:
+    assert aspects_pii("init").status == 0
     ran = aspects_pii("retire", "4242")
-    assert ran.status == 0  # type: ignore[attr-defined]
-    assert "4242: nothing was stored" in ran.out  # type: ignore[attr-defined]
+    assert ran.status == 0
+    assert "4242: nothing was stored" in ran.out
 
 
 def test_retiring_again_writes_nothing(store: Store) -> None:
@@ -293,13 +305,13 @@ def test_a_plan_that_touches_much_of_a_table_is_refused_unless_forced(store: Sto
     assert len(subjects_in(store, "event_sink.user_profile")) == 101
 
 
-def test_dry_run_shows_the_plan_and_changes_nothing(aspects_pii: Callable[..., object], settings: Settings) -> None:
+def test_dry_run_shows_the_plan_and_changes_nothing(aspects_pii: Callable[..., Any], settings: Settings) -> None:
     with open_store(settings) as store:
         schema.migrate(store.client)
         fill(store, range(1, 11))
     ran = aspects_pii("retire", 5, 6, "--dry-run", "--json")
-    assert ran.status == 0  # type: ignore[attr-defined]
-    plan = {line["target"]: line["rows"] for line in ran.json["targets"]}  # type: ignore[attr-defined]
+    assert ran.status == 0
+    plan = {line["target"]: line["rows"] for line in ran.json["targets"]}
     assert plan["event_sink.user_profile"] == 2
     with open_store(settings) as store:
         assert store.ledger.show() == []
