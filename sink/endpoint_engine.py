@@ -20,6 +20,10 @@ from sink.client import ENGINE_OPTIONS, Address, ClickHouse
 from sink.endpoint_protocol import Job, ProtocolError, Statement
 from sink.names import quote
 
+# .. pii: Rows and results pass through in memory, from a request to the engine and back; nothing is kept or logged.
+# .. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
+# .. pii_retirement: consumer_api
+
 MAX_SESSIONS = 1000
 
 # Bytes of a body handed to the engine at a time.
