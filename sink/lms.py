@@ -1,0 +1,886 @@
+"""Reading the LMS database: MySQL, MariaDB, PostgreSQL or SQLite, read only, in one consistent snapshot.
+
+Everything above this module sees `LmsDatabase`, `Snapshot`, `Batch` and the exceptions of `sink.errors`. What the
+drivers raise is translated here, once, and loses its text on the way: drivers quote values, statements, and
+sometimes the address with its password.
+
+A table is read page by page, each page beginning after the last user of the one before
+(docs/decisions/0005-lms-reading.md says why not with a server-side cursor), so memory holds one page, whatever
+the number of users, and several readings of one snapshot may be under way at once.
+
+Text comes as bytes wherever the driver would abort on bytes that are no UTF-8, and is decoded here, row by row:
+a bad row costs itself, not the copy.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote as quote_path
+
+import stamina
+from pydantic import SecretStr
+from sqlalchemy import (
+    BINARY,
+    BLOB,
+    URL,
+    Boolean,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Engine,
+    FromClause,
+    Select,
+    TableClause,
+    and_,
+    bindparam,
+    cast,
+    column,
+    create_engine,
+    func,
+    literal_column,
+    make_url,
+    or_,
+    select,
+    table,
+    text,
+    union,
+    union_all,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
+
+T = TypeVar("T")
+Page = Sequence[Sequence[Any]]
+
+# A Celery worker or an LMS that logs at DEBUG would otherwise have SQLAlchemy log every row it reads.
+_LOGGER_NAME = "aspects_pii_lms"
+logging.getLogger(f"sqlalchemy.engine.Engine.{_LOGGER_NAME}").setLevel(logging.WARNING)
+
+_DRIVERS = {
+    "mysql": "mysql+pymysql",
+    "mysql+pymysql": "mysql+pymysql",
+    "mysql+mysqldb": "mysql+mysqldb",
+    "mariadb": "mysql+pymysql",
+    "mariadb+pymysql": "mysql+pymysql",
+    "mariadb+mysqldb": "mysql+mysqldb",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+    "sqlite": "sqlite+pysqlite",
+    "sqlite+pysqlite": "sqlite+pysqlite",
+}
+_CONNECT_OPTIONS: dict[str, dict[str, Any]] = {
+    "mysql": {"charset": "utf8mb4", "connect_timeout": 10, "read_timeout": 300},
+    "postgresql": {"connect_timeout": 10},
+    "sqlite": {},
+}
+_BEGIN = {
+    "mysql": (
+        "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    ),
+    # These two take their snapshot at the first read, so one follows at once.
+    "postgresql": ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SELECT 1"),
+    "sqlite": ("BEGIN", "SELECT count(*) FROM sqlite_master"),
+}
+_EXAMPLE = "Example: ASPECTS_LMS_DATABASE_URL=mysql+pymysql://reader:secret@mysql:3306/openedx"
+
+# Codes of MySQL (include/mysqld_error.h, include/errmsg.h) and PostgreSQL (errcodes.txt), by what the operator can do.
+_MYSQL_UNREACHABLE = {1040, 1053, 1129, 1205, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
+_MYSQL_AUTHENTICATION = {1044, 1045, 1698, 2059}
+_MYSQL_DENIED = {1142, 1143, 1227}
+_MYSQL_NO_DATABASE = 1049
+_MYSQL_NO_TABLE = {1054, 1146}
+_POSTGRES_UNREACHABLE = ("08", "53", "57P")
+_SQLITE_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED")
+
+#: A user id comes before all others.
+_BEFORE_ALL = -1
+#: Longer texts are refused: the LMS's longtext columns take 4 GiB, its forms a few kilobytes.
+LONGEST_TEXT = 1 << 20
+_IDS_AT_ONCE = 5_000
+_USER_PAGE = 50_000
+_UTF8_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LmsColumn:
+    """One column as ClickHouse has it, and where the LMS has it (facts of the LMS's Django models)."""
+
+    kind: Literal["int", "text", "digits", "uuid", "datetime"]
+    """`digits` is a number that ClickHouse has as text, empty where the LMS has NULL."""
+    table: str
+    name: str
+    max_length: int | None = None
+    """Characters; None for longtext, which ends at `LONGEST_TEXT` bytes."""
+
+
+@dataclass(frozen=True)
+class LmsObject:
+    """What `sync` copies into one table."""
+
+    name: str
+    columns: Mapping[str, LmsColumn]
+    """By the names that ClickHouse has."""
+    needs: Mapping[str, Sequence[str]]
+    """Tables and columns that are read whatever is asked for."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be copied: whose and why, never what it says."""
+
+    user_id: int | None
+    key: str
+    """The row's primary key, empty where it has none."""
+    column: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of whole users: every row of a user is in one batch. Users come in ascending order."""
+
+    rows: list[tuple[Any, ...]]
+    bad: list[BadRow]
+    last_user_id: int
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a user was before the retirement; empty where the LMS no longer says. Kept in memory only."""
+
+    username: str = field(repr=False)
+    email: str = field(repr=False)
+
+
+_USERS = table(
+    "auth_user",
+    *map(column, ("id", "username", "email")),
+    *(column(name, Boolean) for name in ("is_active", "is_staff", "is_superuser")),
+)
+_ROLES = table("student_courseaccessrole", *map(column, ("id", "user_id", "org", "course_id", "role")))
+_IDS = table("external_user_ids_externalid", *map(column, ("id", "user_id", "external_user_id", "external_id_type_id")))
+_ID_TYPES = table("external_user_ids_externalidtype", *map(column, ("id", "name")))
+_REQUESTS = table("user_api_userretirementrequest", column("user_id"))
+_STATUSES = table(
+    "user_api_userretirementstatus",
+    *map(column, ("user_id", "original_username", "original_email", "retired_username")),
+    *map(column, ("current_state_id", "last_state_id")),
+)
+_STATES = table("user_api_retirementstate", *map(column, ("id", "state_name")))
+
+# limited_staff is staff in the LMS, but not in Studio: it inherits the permissions of staff there
+# (student/roles.py, BASE_ROLE), the instructor dashboard's among them.
+COURSE_ROLES = ("staff", "instructor", "limited_staff")
+
+_PROFILE_LENGTHS = {
+    "name": 255,
+    "meta": None,
+    "courseware": 255,
+    "language": 255,
+    "location": 255,
+    "gender": 6,
+    "level_of_education": 6,
+    "mailing_address": None,
+    "city": None,
+    "country": 2,
+    "state": 2,
+    "goals": None,
+    "bio": 3000,
+    "phone_number": 50,
+}
+
+
+def _profile(name: str) -> LmsColumn:
+    return LmsColumn("text", "auth_userprofile", name, _PROFILE_LENGTHS[name])
+
+
+_USERNAME = LmsColumn("text", "auth_user", "username", 150)
+
+OBJECTS: dict[str, LmsObject] = {
+    "user_profile": LmsObject(
+        "user_profile",
+        {
+            "id": LmsColumn("int", "auth_userprofile", "id"),
+            "user_id": LmsColumn("int", "auth_user", "id"),
+            "name": _profile("name"),
+            "username": _USERNAME,
+            "email": LmsColumn("text", "auth_user", "email", 254),
+            **{name: _profile(name) for name in ("meta", "courseware", "language", "location")},
+            "year_of_birth": LmsColumn("digits", "auth_userprofile", "year_of_birth"),
+            **{name: _profile(name) for name in ("gender", "level_of_education", "mailing_address", "city")},
+            **{name: _profile(name) for name in ("country", "state", "goals", "bio")},
+            "profile_image_uploaded_at": LmsColumn("datetime", "auth_userprofile", "profile_image_uploaded_at"),
+            "phone_number": _profile("phone_number"),
+        },
+        needs={"auth_user": ("id",), "auth_userprofile": ("id", "user_id")},
+    ),
+    "external_id": LmsObject(
+        "external_id",
+        {
+            "external_user_id": LmsColumn("uuid", _IDS.name, "external_user_id"),
+            "external_id_type": LmsColumn("text", _ID_TYPES.name, "name", 32),
+            "username": _USERNAME,
+            "user_id": LmsColumn("int", "auth_user", "id"),
+        },
+        needs={
+            "auth_user": ("id",),
+            _IDS.name: ("id", "user_id", "external_id_type_id"),
+            _ID_TYPES.name: ("id",),
+        },
+    ),
+    "course_access": LmsObject(
+        "course_access",
+        {
+            "user_id": LmsColumn("int", "auth_user", "id"),
+            "username": _USERNAME,
+            "org": LmsColumn("text", _ROLES.name, "org", 64),
+            "course_key": LmsColumn("text", _ROLES.name, "course_id", 255),
+            "role": LmsColumn("text", _ROLES.name, "role", 64),
+        },
+        needs={
+            "auth_user": ("id", "is_active", "is_staff", "is_superuser"),
+            _ROLES.name: ("id", "user_id", "org", "course_id", "role"),
+        },
+    ),
+}
+_RETIREMENT = {
+    "auth_user": ("id", "username"),
+    _REQUESTS.name: ("user_id",),
+    _STATUSES.name: (
+        *("user_id", "original_username", "original_email", "retired_username"),
+        *("current_state_id", "last_state_id"),
+    ),
+    _STATES.name: ("id", "state_name"),
+}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Where rows of an object come from; an object with several parts is their union."""
+
+    source: FromClause
+    key: ColumnElement[Any]
+    condition: ColumnElement[bool] | None = None
+    constants: Mapping[str, str] = field(default_factory=dict)
+    """Columns of the object that are the same in every row of this part."""
+
+
+_PROFILES = table("auth_userprofile", *map(column, ("id", "user_id", "year_of_birth", "profile_image_uploaded_at")))
+for _name in _PROFILE_LENGTHS:
+    _PROFILES.append_column(column(_name))
+_TABLES: dict[str, TableClause] = {t.name: t for t in (_USERS, _PROFILES, _IDS, _ID_TYPES, _ROLES)}
+
+_HAS_GLOBAL_ROLE_ROW = (
+    select(_ROLES.c.id)
+    .where(_ROLES.c.user_id == _USERS.c.id, _ROLES.c.org == "", _ROLES.c.course_id == "", _ROLES.c.role == "staff")
+    .exists()
+)
+_PARTS: dict[str, tuple[_Part, ...]] = {
+    "user_profile": (_Part(_USERS.join(_PROFILES, _PROFILES.c.user_id == _USERS.c.id), _PROFILES.c.id),),
+    "external_id": (
+        _Part(
+            _USERS.join(_IDS, _IDS.c.user_id == _USERS.c.id).join(
+                _ID_TYPES, _ID_TYPES.c.id == _IDS.c.external_id_type_id
+            ),
+            _IDS.c.id,
+        ),
+    ),
+    "course_access": (
+        # The LMS does not honour the role of an account that is not active (student/roles.py, RoleBase.has_user).
+        _Part(
+            _USERS.join(_ROLES, _ROLES.c.user_id == _USERS.c.id),
+            _ROLES.c.id,
+            and_(_USERS.c.is_active, _ROLES.c.role.in_(COURSE_ROLES)),
+        ),
+        _Part(
+            _USERS,
+            literal_column("NULL"),
+            and_(_USERS.c.is_active, or_(_USERS.c.is_staff, _USERS.c.is_superuser), ~_HAS_GLOBAL_ROLE_ROW),
+            {"org": "", "course_key": "", "role": "staff"},
+        ),
+    ),
+}
+
+
+class LmsDatabase:
+    """The LMS database at one address. Opens a connection a snapshot, and holds none in between."""
+
+    def __init__(self, url: SecretStr | str, *, retries: int = 4) -> None:
+        """Take the address; nothing is connected yet.
+
+        Args:
+            url: an SQLAlchemy address of MySQL, MariaDB, PostgreSQL or SQLite.
+            retries: how often connecting is tried again after a passing failure.
+
+        Raises:
+            SettingsError: the address is not one of these, or its driver is not installed.
+        """
+        address = _parse_url(url.get_secret_value() if isinstance(url, SecretStr) else url)
+        self.backend = address.get_backend_name()
+        self.retries = retries
+        self.place = _describe(address)
+        """Which database, for messages: without user and password."""
+        self._file = Path(address.database or "") if self.backend == "sqlite" else None
+        self._engine = _create_engine(address, self._file)
+
+    def check_schema(self, objects: Mapping[str, Sequence[str]] | Iterable[str]) -> None:
+        """Check that everything is there that a copy would read.
+
+        Args:
+            objects: names from `OBJECTS`, with the columns that will be read; without columns, all of them.
+
+        Raises:
+            LmsSchemaError: names every table and column that is missing.
+            LmsUnreachableError: there is no connection.
+        """
+        wanted = objects if isinstance(objects, Mapping) else {name: tuple(OBJECTS[name].columns) for name in objects}
+        needed: dict[str, list[str]] = {}
+        for name, columns in wanted.items():
+            for table_name, names in OBJECTS[name].needs.items():
+                needed.setdefault(table_name, []).extend(names)
+            for source in (OBJECTS[name].columns[c] for c in columns):
+                needed.setdefault(source.table, []).append(source.name)
+        with self._open() as connection:
+            self.require(self.read_columns(connection, needed), needed)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Everything read through the `Snapshot` is as it was at one moment.
+
+        Raises:
+            LmsUnreachableError: there is no connection, or it broke.
+        """
+        with self._open() as connection:
+            charsets = self.read_columns(connection, [*_TABLES, *_RETIREMENT])
+            if self.backend == "sqlite":
+                # The driver would abort on bytes that are no UTF-8.
+                raw = connection.connection.driver_connection
+                assert isinstance(raw, sqlite3.Connection)
+                raw.text_factory = bytes
+            yield Snapshot(self, connection, charsets)
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Run and translate what a driver raises."""
+        failure: LmsError | None = None
+        try:
+            return work()
+        except (SQLAlchemyError, UnicodeError) as error:
+            failure = self._translate(error)
+        # Raised here so that the driver's exception, which may quote a value, is not its context.
+        raise failure
+
+    @contextmanager
+    def _open(self) -> Iterator[Connection]:
+        """A connection in a read-only transaction that sees one moment."""
+        if self._file is not None and not self._file.is_file():
+            raise LmsUnreachableError(
+                f"The file {self._file} that ASPECTS_LMS_DATABASE_URL names does not exist. {_EXAMPLE}"
+            )
+        connection = self._connect()
+        try:
+            yield connection
+        finally:
+            # Closing rolls back first, which a lost connection cannot; nothing was written in any case.
+            with suppress(SQLAlchemyError):
+                connection.close()
+
+    def _connect(self) -> Connection:
+        def connect() -> Connection:
+            connection = self._engine.connect()
+            for statement in _BEGIN[self.backend]:
+                connection.exec_driver_sql(statement)
+            return connection
+
+        for attempt in stamina.retry_context(
+            on=LmsUnreachableError, attempts=1 + self.retries, timeout=None, wait_initial=0.2, wait_max=10
+        ):
+            with attempt:
+                return self.run(connect)
+        raise AssertionError("unreachable: stamina runs at least once")
+
+    def read_columns(self, connection: Connection, tables: Iterable[str]) -> dict[str, dict[str, str | None]]:
+        """The columns of these tables that this user may read: table → column → character set (of MySQL)."""
+        found: dict[str, dict[str, str | None]] = {}
+        names = sorted(set(tables))
+        for name, column_name, charset in self.run(lambda: self._list_columns(connection, names)):
+            found.setdefault(name.lower(), {})[column_name.lower()] = charset
+        return found
+
+    def _list_columns(self, connection: Connection, tables: list[str]) -> list[tuple[str, str, str | None]]:
+        if self.backend == "sqlite":
+            query = text("SELECT name FROM pragma_table_info(:table)")
+            return [(name, row[0], None) for name in tables for row in connection.execute(query, {"table": name})]
+        charset, schema = (
+            ("character_set_name", "= database()")
+            if self.backend == "mysql"
+            else ("NULL", "= ANY (current_schemas(false))")
+        )
+        query = text(
+            f"SELECT table_name, column_name, {charset} FROM information_schema.columns "
+            f"WHERE table_schema {schema} AND table_name IN :tables"
+        ).bindparams(bindparam("tables", expanding=True))
+        return [(row[0], row[1], row[2]) for row in connection.execute(query, {"tables": tables})]
+
+    def require(self, found: Mapping[str, Mapping[str, Any]], needed: Mapping[str, Iterable[str]]) -> None:
+        """Check that what is needed was found.
+
+        Raises:
+            LmsSchemaError: names every table and column that was not.
+        """
+        tables = sorted(name for name in needed if name not in found)
+        columns = sorted(
+            {f"{name}.{c}" for name, names in needed.items() if name in found for c in names if c not in found[name]}
+        )
+        missing = [
+            f"{kind} {', '.join(names)}" for kind, names in (("the tables", tables), ("the columns", columns)) if names
+        ]
+        if missing:
+            raise LmsSchemaError(
+                f"{self.place} lacks {' and '.join(missing)}, or its user may not read them. Does "
+                "ASPECTS_LMS_DATABASE_URL name the LMS database? Columns that your release does not have can be "
+                "taken out of `keep` in the PII map."
+            )
+
+    def _translate(self, error: SQLAlchemyError | UnicodeError) -> LmsError:
+        """The exception of ours that says the same, without the driver's text."""
+        if not isinstance(error, DBAPIError):
+            return LmsError(f"{self.place} could not be read ({type(error).__name__}).")
+        what, code = _classify(self.backend, error)
+        if what == "unreachable":
+            return LmsUnreachableError(
+                f"{self.place} cannot be reached ({code}); check ASPECTS_LMS_DATABASE_URL and that it runs."
+            )
+        if what == "authentication":
+            return LmsError(
+                f"{self.place} refused the user or the password ({code}); check ASPECTS_LMS_DATABASE_URL. {_EXAMPLE}"
+            )
+        if what == "no database":
+            return LmsError(f"{self.place} does not exist ({code}); check ASPECTS_LMS_DATABASE_URL. {_EXAMPLE}")
+        if what == "denied":
+            return LmsError(
+                f"{self.place} does not let the user of ASPECTS_LMS_DATABASE_URL read ({code}); grant it SELECT."
+            )
+        if what == "no table":
+            return LmsSchemaError(f"{self.place} lacks a table or column that is read ({code}).")
+        return LmsError(f"{self.place} refused a query ({code}).")
+
+
+class Snapshot:
+    """The LMS database as it was at one moment. Not safe for use by several threads at once."""
+
+    def __init__(
+        self, database: LmsDatabase, connection: Connection, columns: Mapping[str, Mapping[str, str | None]]
+    ) -> None:
+        """Made by `LmsDatabase.snapshot`."""
+        self._database = database
+        self._connection = connection
+        self._columns = columns
+
+    def count_rows(self, object_name: str, user_ids: Sequence[int] | None = None) -> int:
+        """How many rows `rows` will give, good and bad."""
+        total = 0
+        for ids in _split_ids(user_ids):
+            counted = self._select_rows(object_name, (), ids).order_by(None).subquery()
+            total += int(self._fetch(select(func.count()).select_from(counted), low=_BEFORE_ALL)[0][0])
+        return total
+
+    def user_ids(self, object_name: str) -> Iterator[list[int]]:
+        """The ids of the users who have a row in the object, ascending, in lists of limited length."""
+        users = self._select_rows(object_name, (), None).order_by(None).subquery().c.subject_id
+        return self._page_ids(select(users).distinct().order_by(users))
+
+    def rows(
+        self, object_name: str, columns: Sequence[str], batch_size: int, user_ids: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
+        """Read an object.
+
+        Args:
+            object_name: a name from `OBJECTS`.
+            columns: which of its columns, in the order in which the rows have them.
+            batch_size: rows in a batch; one user with more than that makes a longer one.
+            user_ids: only these users; all if None.
+
+        Raises:
+            LmsUnreachableError: the connection broke; the snapshot is lost with it.
+            LmsSchemaError: something is missing that `check_schema` would have named.
+        """
+        converters = [(name, _make_converter(OBJECTS[object_name].columns[name])) for name in columns]
+        for ids in _split_ids(user_ids):
+            for page in self._read_pages(object_name, columns, batch_size, ids):
+                yield _convert_page(page, converters)
+
+    def retired_user_ids(self) -> Iterator[list[int]]:
+        """Users whose retirement the LMS will not take back, ascending, in lists of limited length.
+
+        Of those with a retirement request or a retirement status, these are:
+
+        - who has no status any more: it was cleaned up after the retirement (a request that is cancelled goes itself);
+        - whose username is the retired one already, whatever the status says: the LMS has erased the profile;
+        - whose status is any other than PENDING, ERRORED at the very first step, or ABORTED. The LMS cancels from
+          PENDING only, so COMPLETE and every working state count, and so does ERRORED: the pipeline had begun, and an
+          operator mends it and goes on.
+
+        Not retired is who is ABORTED with the username intact: an operator stopped it before the LMS erased anything,
+        and may give the account back.
+
+        Raises:
+            LmsSchemaError: a table or column is missing.
+        """
+        self._require_retirement_tables()
+        status = _STATUSES.c.user_id
+        begun = and_(~_IS_WAITING, _CURRENT_STATE != "ABORTED")
+        return self._page_ids(_select_requests().where(or_(status.is_(None), _IS_ERASED, begun)))
+
+    def pending_user_ids(self) -> Iterator[list[int]]:
+        """Users who asked for retirement and can still take it back, ascending, in lists of limited length.
+
+        Raises:
+            LmsSchemaError: a table or column is missing.
+        """
+        self._require_retirement_tables()
+        status = _STATUSES.c.user_id
+        return self._page_ids(_select_requests().where(status.is_not(None), ~_IS_ERASED, _IS_WAITING))
+
+    def identities(self, user_ids: Sequence[int]) -> dict[int, Identity]:
+        """Who users were before their retirement, as far as their status rows still say. Keep it in memory only.
+
+        Raises:
+            LmsSchemaError: a table or column is missing.
+        """
+        self._require_retirement_tables()
+        names = (_STATUSES.c.original_username, _STATUSES.c.original_email)
+        statement = select(_STATUSES.c.user_id, *names)
+        found = {}
+        for ids in _split_ids(user_ids):
+            for row in self._fetch(statement.where(_STATUSES.c.user_id.in_(ids or ()))):
+                username, email = _read_original(row[1]), _read_original(row[2])
+                if username or email:
+                    found[int(row[0])] = Identity(username, email)
+        return found
+
+    def _require_retirement_tables(self) -> None:
+        self._database.require(self._columns, _RETIREMENT)
+
+    def _fetch(self, statement: Select[Any] | CompoundSelect[Any], **values: Any) -> Page:
+        page: Page = self._database.run(lambda: self._connection.execute(statement, values).all())
+        return page
+
+    def _page_ids(self, statement: Select[Any]) -> Iterator[list[int]]:
+        """Ids from a statement whose only column is an ascending id, the smallest above the parameter `low`."""
+        low = _BEFORE_ALL
+        while ids := [int(row[0]) for row in self._fetch(statement.limit(_USER_PAGE), low=low)]:
+            yield ids
+            low = ids[-1]
+
+    def _read_pages(
+        self, object_name: str, columns: Sequence[str], size: int, ids: Sequence[int] | None
+    ) -> Iterator[Page]:
+        """Pages of whole users."""
+        statement = self._select_rows(object_name, columns, ids).limit(size + 1)
+        low = _BEFORE_ALL
+        while page := self._fetch(statement, low=low):
+            if len(page) <= size:
+                yield page
+                return
+            # The last user may have rows beyond the page: they are left to the next one.
+            last = page[-1][0]
+            whole = [row for row in page if row[0] != last]
+            page = whole or self._fetch(self._select_rows(object_name, columns, [last]), low=low)
+            yield page
+            low = page[-1][0]
+
+    def _select_rows(
+        self, object_name: str, columns: Sequence[str], ids: Sequence[int] | None
+    ) -> Select[Any] | CompoundSelect[Any]:
+        """Rows of users above the parameter `low`, by user: id, key, columns."""
+        parts = []
+        for part in _PARTS[object_name]:
+            values = [self._read(part, OBJECTS[object_name].columns[name], name) for name in columns]
+            statement = select(_USERS.c.id.label("subject_id"), part.key.label("row_key"), *values)
+            statement = statement.select_from(part.source).where(_USERS.c.id > bindparam("low"))
+            if part.condition is not None:
+                statement = statement.where(part.condition)
+            if ids is not None:
+                statement = statement.where(_USERS.c.id.in_(ids))
+            parts.append(statement)
+        whole = parts[0] if len(parts) == 1 else union_all(*parts)
+        return whole.order_by("subject_id")
+
+    def _read(self, part: _Part, source: LmsColumn, name: str) -> ColumnElement[Any]:
+        """The expression that brings a column: texts cut above what is accepted, and as bytes where a driver decodes."""
+        if name in part.constants:
+            return literal_column(f"'{part.constants[name]}'").label(name)
+        value: ColumnElement[Any] = _TABLES[source.table].c[source.name]
+        if source.kind != "text":
+            return value.label(name)
+        longest = LONGEST_TEXT if source.max_length is None else _UTF8_BYTES * source.max_length
+        if self._database.backend == "sqlite":
+            # As a blob, since SQLite's substr ends a text at a zero byte.
+            return func.substr(cast(value, BLOB), 1, longest + 1).label(name)
+        cut: ColumnElement[Any] = func.substr(value, 1, longest + 1)
+        charset = self._columns.get(source.table, {}).get(source.name)
+        if charset is not None:
+            # The server converts what is in another character set; a blob has none and comes as it is.
+            cut = cast(cast(cut, mysql.CHAR(charset="utf8mb4")), BINARY)
+        return cut.label(name)
+
+
+_CURRENT = _STATES.alias("current_state")
+_LAST = _STATES.alias("last_state")
+_CURRENT_STATE = func.coalesce(_CURRENT.c.state_name, "")
+_IS_WAITING = or_(
+    _CURRENT_STATE == "PENDING", and_(_CURRENT_STATE == "ERRORED", func.coalesce(_LAST.c.state_name, "") == "PENDING")
+)
+# False rather than unknown where there is no status or no user: its negation is used too.
+_IS_ERASED = func.coalesce(_USERS.c.username, "-") == func.coalesce(_STATUSES.c.retired_username, "")
+
+
+def _select_requests() -> Select[Any]:
+    """The users above the parameter `low` with a retirement request or status, by id, joined with what the LMS says."""
+    asked = union(select(_REQUESTS.c.user_id), select(_STATUSES.c.user_id)).subquery("asked")
+    return (
+        select(asked.c.user_id)
+        .select_from(
+            asked.outerjoin(_STATUSES, _STATUSES.c.user_id == asked.c.user_id)
+            .outerjoin(_CURRENT, _CURRENT.c.id == _STATUSES.c.current_state_id)
+            .outerjoin(_LAST, _LAST.c.id == _STATUSES.c.last_state_id)
+            .outerjoin(_USERS, _USERS.c.id == asked.c.user_id)
+        )
+        .where(asked.c.user_id > bindparam("low"))
+        .order_by(asked.c.user_id)
+    )
+
+
+def _split_ids(user_ids: Sequence[int] | None) -> Iterator[list[int] | None]:
+    """Ids in ascending lists that a statement can take, or once None for everybody."""
+    if user_ids is None:
+        yield None
+        return
+    ids = sorted(set(user_ids))
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        yield ids[start : start + _IDS_AT_ONCE]
+
+
+class _BadValue(Exception):
+    """A value cannot be copied; the argument says why, without the value."""
+
+
+Converter = Callable[[Any], Any]
+
+
+def _convert_page(page: Page, converters: Sequence[tuple[str, Converter]]) -> Batch:
+    rows: list[tuple[Any, ...]] = []
+    bad: list[BadRow] = []
+    for row in page:
+        user_id, key = row[:2]
+        converted: list[Any] = []
+        try:
+            for (_, convert), value in zip(converters, row[2:], strict=True):
+                converted.append(convert(value))
+        except _BadValue as problem:
+            row_key = str(key) if isinstance(key, int) else ""
+            bad.append(BadRow(int(user_id), row_key, converters[len(converted)][0], str(problem)))
+        else:
+            rows.append(tuple(converted))
+    return Batch(rows, bad, int(page[-1][0]))
+
+
+def _make_converter(source: LmsColumn) -> Converter:
+    if source.kind == "text":
+        return lambda value: _convert_text(value, source.max_length)
+    return {"int": _convert_int, "digits": _convert_digits, "uuid": _convert_uuid, "datetime": _convert_datetime}[
+        source.kind
+    ]
+
+
+def _convert_text(value: Any, max_length: int | None) -> str:
+    if value is None:
+        return ""
+    limit = LONGEST_TEXT if max_length is None else _UTF8_BYTES * max_length
+    reason = "longer than 1 MiB" if max_length is None else f"longer than {max_length} characters"
+    # Before decoding: what was cut at the limit may end in the middle of a character.
+    if isinstance(value, bytes) and len(value) > limit:
+        raise _BadValue(reason)
+    string = _decode(value)
+    if len(string) > max_length if max_length is not None else len(string.encode()) > limit:
+        raise _BadValue(reason)
+    return string
+
+
+def _decode(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bytes):
+        raise _BadValue("not a text")
+    with suppress(UnicodeDecodeError):
+        return value.decode()
+    raise _BadValue("not valid UTF-8")
+
+
+def _convert_int(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    digits = _decode(value) if isinstance(value, bytes | str) else ""
+    if not re.fullmatch(r"-?[0-9]{1,18}", digits):
+        raise _BadValue("not an integer")
+    return int(digits)
+
+
+def _convert_digits(value: Any) -> str:
+    return "" if value is None else str(_convert_int(value))
+
+
+def _convert_uuid(value: Any) -> uuid.UUID:
+    if isinstance(value, uuid.UUID):
+        return value
+    digits = _decode(value) if isinstance(value, bytes | str) else ""
+    # char(32) on MySQL, with dashes from MariaDB's uuid.
+    if not re.fullmatch(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", digits):
+        raise _BadValue("not a UUID")
+    return uuid.UUID(digits)
+
+
+def _convert_datetime(value: Any) -> str:
+    """ISO 8601 in UTC, as the LMS itself writes times; Django stores UTC in columns without a time zone."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes | str):
+        string = _decode(value)
+        value = None
+        with suppress(ValueError):
+            value = datetime.fromisoformat(string)
+    if not isinstance(value, datetime):
+        raise _BadValue("not a date and time")
+    utc = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return utc.isoformat().replace("+00:00", "Z")
+
+
+def _read_original(value: Any) -> str:
+    """A name from a status row; the LMS overwrites it with `redacted` before it deletes the row."""
+    with suppress(_BadValue):
+        string = "" if value is None else _decode(value)
+        return "" if string == "redacted" else string
+    return ""
+
+
+def _parse_url(url: str) -> URL:
+    try:
+        address = make_url(url)
+    except (ArgumentError, ValueError):
+        # SQLAlchemy's message quotes the address, password included.
+        address = None
+    if address is None or address.drivername not in _DRIVERS:
+        raise SettingsError(
+            "ASPECTS_LMS_DATABASE_URL is not an SQLAlchemy address of MySQL (pymysql, mysqldb), PostgreSQL (psycopg) "
+            f"or SQLite. {_EXAMPLE}"
+        )
+    if not address.database or address.database == ":memory:":
+        raise SettingsError(f"ASPECTS_LMS_DATABASE_URL names no database. {_EXAMPLE}")
+    return address.set(drivername=_DRIVERS[address.drivername])
+
+
+def _describe(address: URL) -> str:
+    if address.get_backend_name() == "sqlite":
+        return f"The LMS database {address.database}"
+    port = f":{address.port}" if address.port else ""
+    return f"The LMS database {address.database} at {address.host or 'localhost'}{port}"
+
+
+def _create_engine(address: URL, file: Path | None) -> Engine:
+    options: dict[str, Any] = {
+        "connect_args": {
+            k: v for k, v in _CONNECT_OPTIONS[address.get_backend_name()].items() if k not in address.query
+        }
+    }
+    if file is not None:
+        # Read only, and never created; the path may hold what means something in an address.
+        place = f"file:{quote_path(str(file.absolute()))}?mode=ro"
+        options = {"creator": lambda: sqlite3.connect(place, uri=True, timeout=5)}
+    try:
+        return create_engine(
+            address,
+            poolclass=NullPool,
+            # The statements of `_BEGIN` open the transaction; SQLAlchemy is to leave it alone.
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            logging_name=_LOGGER_NAME,
+            **options,
+        )
+    except (ImportError, NoSuchModuleError):
+        driver = address.get_driver_name()
+    except (ArgumentError, TypeError, ValueError):
+        driver = ""
+    if driver:
+        raise SettingsError(
+            f"The driver {driver} of ASPECTS_LMS_DATABASE_URL is not installed. Install aspects-pii-sink[server], "
+            "which brings pymysql and psycopg."
+        )
+    raise SettingsError(f"ASPECTS_LMS_DATABASE_URL has options that do not fit. {_EXAMPLE}")
+
+
+Problem = Literal["unreachable", "authentication", "no database", "denied", "no table", "other"]
+
+
+def _classify(backend: str, error: DBAPIError) -> tuple[Problem, str]:
+    """What kind of problem it is, and its code."""
+    original = error.orig
+    if backend == "mysql":
+        code = original.args[0] if original is not None and original.args else None
+        return _classify_mysql(code if isinstance(code, int) else 0), f"MySQL error {code}"
+    if backend == "postgresql":
+        state = getattr(original, "sqlstate", None)
+        if state is None:
+            return _classify_postgres_connection(str(original)), "no connection"
+        return _classify_postgres(state), f"SQLSTATE {state}"
+    name = getattr(original, "sqlite_errorname", "") or "SQLite error"
+    if name.startswith(_SQLITE_PASSING):
+        return "unreachable", name
+    # SQLite has no code of its own for it, and names no value in this message.
+    return ("no table" if str(original).startswith(("no such table", "no such column")) else "other"), name
+
+
+def _classify_mysql(code: int) -> Problem:
+    if code in _MYSQL_UNREACHABLE or code == 0:
+        return "unreachable"
+    if code in _MYSQL_AUTHENTICATION:
+        return "authentication"
+    if code in _MYSQL_DENIED:
+        return "denied"
+    if code == _MYSQL_NO_DATABASE:
+        return "no database"
+    return "no table" if code in _MYSQL_NO_TABLE else "other"
+
+
+def _classify_postgres(state: str) -> Problem:
+    if state.startswith(_POSTGRES_UNREACHABLE):
+        return "unreachable"
+    if state.startswith("28"):
+        return "authentication"
+    if state == "42501":
+        return "denied"
+    if state == "3D000":
+        return "no database"
+    return "no table" if state in ("42P01", "42703") else "other"
+
+
+def _classify_postgres_connection(message: str) -> Problem:
+    """The driver gives no code while connecting; where the server speaks another language, it is unreachable."""
+    if re.search(r'FATAL: +database "[^"]*" does not exist', message):
+        return "no database"
+    if re.search(r"authentication failed|FATAL: +role .* does not exist|no pg_hba.conf entry", message):
+        return "authentication"
+    return "unreachable"
