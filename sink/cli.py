@@ -180,7 +180,7 @@ def build(context: typer.Context) -> int:
     from sink.warehouse import build as build_datasets
 
     settings = load_settings()
-    build_datasets(Address.from_settings(settings), context.args)
+    build_datasets(Address.from_settings(settings), context.args, enable_pii=settings.enable_pii, report=say)
     return 0
 
 

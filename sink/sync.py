@@ -190,7 +190,7 @@ def _find_leavers(store: Store, snapshot: Snapshot, copy: Copy, user_ids: Sequen
     client = store.client
     client.execute("DROP TEMPORARY TABLE IF EXISTS present")
     client.execute("CREATE TEMPORARY TABLE present (user_id Int64)")
-    for ids in snapshot.user_ids(copy.object):
+    for ids in _list_present(snapshot, copy, user_ids):
         client.insert("present", ("user_id",), [(user_id,) for user_id in ids])
     scope = "" if user_ids is None else "AND user_id IN {user_ids:Array(Int64)}"
     leavers = client.column(
@@ -202,6 +202,16 @@ def _find_leavers(store: Store, snapshot: Snapshot, copy: Copy, user_ids: Sequen
     )
     client.execute("DROP TEMPORARY TABLE present")
     return leavers
+
+
+def _list_present(snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None) -> Iterator[list[int]]:
+    if user_ids is None:
+        yield from snapshot.user_ids(copy.object)
+        return
+    for batch in snapshot.rows(copy.object, ("user_id",), _DELETE_AT_ONCE, user_ids):
+        yield sorted(
+            {int(row[0]) for row in batch.rows} | {bad.user_id for bad in batch.bad if bad.user_id is not None}
+        )
 
 
 def _check_removals(store: Store, copy: Copy, leavers: Sequence[int], user_ids: Sequence[int] | None) -> None:
