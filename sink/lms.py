@@ -10,6 +10,10 @@ the number of users, and several readings of one snapshot may be under way at on
 
 Text comes as bytes wherever the driver would abort on bytes that are no UTF-8, and is decoded here, row by row:
 a bad row costs itself, not the copy.
+
+.. pii: Profiles, anonymous ids and roles on their way from the LMS, a page at a time, in memory only.
+.. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
+.. pii_retirement: consumer_api
 """
 
 from __future__ import annotations
@@ -85,15 +89,6 @@ _CONNECT_OPTIONS: dict[str, dict[str, Any]] = {
     "mysql": {"charset": "utf8mb4", "connect_timeout": 10, "read_timeout": 300},
     "postgresql": {"connect_timeout": 10},
     "sqlite": {},
-}
-_BEGIN = {
-    "mysql": (
-        "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
-    ),
-    # These two take their snapshot at the first read, so one follows at once.
-    "postgresql": ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SELECT 1"),
-    "sqlite": ("BEGIN", "SELECT count(*) FROM sqlite_master"),
 }
 _EXAMPLE = "Example: ASPECTS_LMS_DATABASE_URL=mysql+pymysql://reader:secret@mysql:3306/openedx"
 
@@ -401,8 +396,7 @@ class LmsDatabase:
     def _connect(self) -> Connection:
         def connect() -> Connection:
             connection = self._engine.connect()
-            for statement in _BEGIN[self.backend]:
-                connection.exec_driver_sql(statement)
+            _begin(connection)
             return connection
 
         for attempt in stamina.retry_context(
@@ -416,24 +410,9 @@ class LmsDatabase:
         """The columns of these tables that this user may read: table → column → character set (of MySQL)."""
         found: dict[str, dict[str, str | None]] = {}
         names = sorted(set(tables))
-        for name, column_name, charset in self.run(lambda: self._list_columns(connection, names)):
+        for name, column_name, charset in self.run(lambda: _list_columns(connection, names)):
             found.setdefault(name.lower(), {})[column_name.lower()] = charset
         return found
-
-    def _list_columns(self, connection: Connection, tables: list[str]) -> list[tuple[str, str, str | None]]:
-        if self.backend == "sqlite":
-            query = text("SELECT name FROM pragma_table_info(:table)")
-            return [(name, row[0], None) for name in tables for row in connection.execute(query, {"table": name})]
-        charset, schema = (
-            ("character_set_name", "= database()")
-            if self.backend == "mysql"
-            else ("NULL", "= ANY (current_schemas(false))")
-        )
-        query = text(
-            f"SELECT table_name, column_name, {charset} FROM information_schema.columns "
-            f"WHERE table_schema {schema} AND table_name IN :tables"
-        ).bindparams(bindparam("tables", expanding=True))
-        return [(row[0], row[1], row[2]) for row in connection.execute(query, {"tables": tables})]
 
     def require(self, found: Mapping[str, Mapping[str, Any]], needed: Mapping[str, Iterable[str]]) -> None:
         """Check that what is needed was found.
@@ -477,6 +456,41 @@ class LmsDatabase:
         if what == "no table":
             return LmsSchemaError(f"{self.place} lacks a table or column that is read ({code}).")
         return LmsError(f"{self.place} refused a query ({code}).")
+
+
+def _begin(connection: Connection) -> None:
+    """Open a read-only transaction that sees the database as it is now."""
+    backend = connection.dialect.name
+    if backend == "mysql":
+        connection.exec_driver_sql("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+    # The other two take their snapshot at the first read, so one follows at once.
+    elif backend == "postgresql":
+        connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        connection.exec_driver_sql("SELECT 1")
+    else:
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+
+
+_MYSQL_COLUMNS = """
+SELECT table_name, column_name, character_set_name FROM information_schema.columns
+WHERE table_schema = database() AND table_name IN :tables
+"""
+_POSTGRES_COLUMNS = """
+SELECT table_name, column_name, NULL FROM information_schema.columns
+WHERE table_schema = ANY (current_schemas(false)) AND table_name IN :tables
+"""
+
+
+def _list_columns(connection: Connection, tables: list[str]) -> list[tuple[str, str, str | None]]:
+    """(table, column, character set) of the columns that this user may read."""
+    if connection.dialect.name == "sqlite":
+        query = text("SELECT name FROM pragma_table_info(:table)")
+        return [(name, row[0], None) for name in tables for row in connection.execute(query, {"table": name})]
+    sql = _MYSQL_COLUMNS if connection.dialect.name == "mysql" else _POSTGRES_COLUMNS
+    query = text(sql).bindparams(bindparam("tables", expanding=True))
+    return [(row[0], row[1], row[2]) for row in connection.execute(query, {"tables": tables})]
 
 
 class Snapshot:
@@ -609,7 +623,7 @@ class Snapshot:
         """Rows of users above the parameter `low`, by user: id, key, columns."""
         parts = []
         for part in _PARTS[object_name]:
-            values = [self._read(part, OBJECTS[object_name].columns[name], name) for name in columns]
+            values = [self._express(part, OBJECTS[object_name].columns[name], name) for name in columns]
             statement = select(_USERS.c.id.label("subject_id"), part.key.label("row_key"), *values)
             statement = statement.select_from(part.source).where(_USERS.c.id > bindparam("low"))
             if part.condition is not None:
@@ -620,7 +634,7 @@ class Snapshot:
         whole = parts[0] if len(parts) == 1 else union_all(*parts)
         return whole.order_by("subject_id")
 
-    def _read(self, part: _Part, source: LmsColumn, name: str) -> ColumnElement[Any]:
+    def _express(self, part: _Part, source: LmsColumn, name: str) -> ColumnElement[Any]:
         """The expression that brings a column: texts cut above what is accepted, and as bytes where a driver decodes."""
         if name in part.constants:
             return literal_column(f"'{part.constants[name]}'").label(name)
@@ -814,7 +828,7 @@ def _create_engine(address: URL, file: Path | None) -> Engine:
         return create_engine(
             address,
             poolclass=NullPool,
-            # The statements of `_BEGIN` open the transaction; SQLAlchemy is to leave it alone.
+            # `_begin` opens the transaction; SQLAlchemy is to leave it alone.
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
             logging_name=_LOGGER_NAME,
