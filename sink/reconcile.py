@@ -1,0 +1,71 @@
+"""Finding out what no event told us: whom the LMS has retired, and who came back after an erasure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sink.ledger import Retirement
+from sink.lms import LmsDatabase
+from sink.retire import Outcome, plan_retirement, retire, work_off
+from sink.store import Store
+from sink.verify import verify
+
+# .. no_pii: compares opaque user ids.
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What a comparison with the LMS came to."""
+
+    in_lms: int
+    """Users whose retirement the LMS will not take back."""
+    missed: list[str] = field(default_factory=list)
+    """Those of them whom no event had named."""
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+def reconcile(store: Store, lms: LmsDatabase, *, dry_run: bool = False, force: bool = False) -> Reconciled:
+    """Retire whoever the LMS has retired and an event never told us of.
+
+    A retirement that the LMS can still cancel is left alone.
+
+    Raises:
+        LmsSchemaError: the LMS database lacks the tables of retirements.
+        LmsUnreachableError: there is no connection; nothing was compared.
+    """
+    known = set(store.ledger.tombstones())
+    total, missed = 0, []
+    with lms.snapshot() as snapshot:
+        for ids in snapshot.retired_user_ids():
+            total += len(ids)
+            missed += [user_id for user_id in ids if str(user_id) not in known]
+    outcomes = [] if dry_run else retire(store, missed, force=force)
+    return Reconciled(total, [str(user_id) for user_id in missed], outcomes)
+
+
+def second_pass(store: Store, *, force: bool = False) -> list[Outcome]:
+    """Look again at every erasure that is older than the bound, and erase what came back.
+
+    Returns:
+        The outcomes of what was reopened; nothing where nothing came back.
+    """
+    now = store.client.value("SELECT now64(6, 'UTC')")
+    erased = store.ledger.find_erased(before=now - timedelta(seconds=store.policy.second_pass_after))
+    returned = _find_returned(store, erased)
+    if returned:
+        reopening = [(r.subject, r.request, {"reason": "found by the second pass"}) for r in returned]
+        store.ledger.record("reopened", reopening)
+    return list(work_off(store, store.ledger.find([r.subject for r in returned]), force=force))
+
+
+def _find_returned(store: Store, erased: Sequence[Retirement]) -> list[Retirement]:
+    if not erased:
+        return []
+    subjects = [store.pii_map.subject.parse(retirement.subject) for retirement in erased]
+    plan, counts = plan_retirement(store, subjects)
+    found = {subject for count in counts for subject in count.rows}
+    report = verify(store.client, store.pii_map, plan, subjects)
+    found |= {finding.subject for finding in report.findings if finding.subject}
+    return [retirement for retirement in erased if retirement.subject in found]
