@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 
 from sink import __version__, coverage, schema
 from sink.display import Progress, print_lines, print_table, say
-from sink.errors import AspectsPiiError, PiiDisabledError, UsageError
+from sink.errors import AspectsPiiError, PiiDisabledError, SettingsError, UsageError
 from sink.ledger import SubjectId
 from sink.pii import Subject
 from sink.purge import plan_purge, purge, require_off
@@ -140,11 +141,7 @@ def sync_command(
             raise UsageError(f"--object {name}: possible are {', '.join(OBJECTS)} and all.")
     if not settings.enable_pii:
         raise PiiDisabledError
-    if settings.lms_database_url is None:
-        raise UsageError(
-            "ASPECTS_LMS_DATABASE_URL is not set. Example: mysql+pymysql://reader:secret@mysql:3306/openedx"
-        )
-    lms = LmsDatabase(settings.lms_database_url)
+    lms = LmsDatabase(_require_lms(settings))
     with open_store(settings) as store, Progress() as progress:
         counts = sync(
             store,
@@ -171,6 +168,15 @@ def sync_command(
     for name, row in bad:
         say(f"{name}: user {row.user_id}, row {row.key}, {row.column}: {row.reason}. It was not copied.")
     return 1 if bad else 0
+
+
+def _require_lms(settings: Settings) -> SecretStr:
+    if settings.lms_database_url is None:
+        raise SettingsError(
+            "ASPECTS_LMS_DATABASE_URL is not set. "
+            "Example: ASPECTS_LMS_DATABASE_URL=mysql+pymysql://reader:secret@mysql:3306/openedx"
+        )
+    return settings.lms_database_url
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -316,6 +322,31 @@ def verify_command(
             ]
         )
     return 0 if report.is_clean else 1
+
+
+@app.command("reconcile")
+def reconcile_command(
+    force: Annotated[bool, typer.Option("--force", help="Even where it touches much of a table.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Retire whoever the LMS has retired and no event told us of."""
+    from sink.lms import LmsDatabase
+    from sink.reconcile import reconcile
+
+    settings = load_settings()
+    lms = LmsDatabase(_require_lms(settings))
+    with open_store(settings) as store:
+        result = reconcile(store, lms, dry_run=dry_run, force=force)
+    if as_json:
+        documents = [_outcome_document(outcome) for outcome in result.outcomes]
+        _print_json({"in_lms": result.in_lms, "missed": result.missed, "retirements": documents})
+        return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
+    print_lines([f"{result.in_lms} users are retired in the LMS, {len(result.missed)} of them were not here."])
+    if dry_run:
+        print_lines(result.missed)
+        return 0
+    return _show_outcomes(result.outcomes, as_json) if result.outcomes else 0
 
 
 @app.command("purge")

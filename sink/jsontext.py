@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from json.decoder import scanstring
 from typing import Any, Literal, NamedTuple
 
 Arrays = Literal["all", "first"]
@@ -79,7 +78,7 @@ def _members(text: str, start: int) -> Iterator[tuple[str, int]]:
     while not text.startswith("}", at):
         if not text.startswith('"', at):
             raise ValueError("a key is expected")
-        key, at = scanstring(text, at + 1, True)
+        key, at = _DECODER.raw_decode(text, at)
         at = _skip_blanks(text, _expect(text, _skip_blanks(text, at), ":"))
         yield key, at
         at = _skip_separator(text, _DECODER.raw_decode(text, at)[1], "}")
