@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
-import string
+import re
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,10 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, StreamFailureError
 from clickhouse_connect.driver.transform import NativeTransform
 from pydantic import SecretStr
+from urllib3.exceptions import ReadTimeoutError
 
 from sink.errors import (
+    AspectsPiiError,
     AuthenticationError,
     DatabaseError,
     DatabaseMissingError,
@@ -80,7 +83,11 @@ _AUTHENTICATION = {192: "UNKNOWN_USER", 193: "WRONG_PASSWORD", 194: "REQUIRED_PA
 _READ_ONLY = {164: "READONLY", 497: "ACCESS_DENIED"}
 _UNKNOWN_DATABASE = 81
 UNKNOWN_TABLE = 60
-_HTTP_AUTHENTICATION_STATUS = ("HTTP status code 401", "HTTP status code 403", "status code: 401", "status code: 403")
+# An answer without ClickHouse's code is a proxy's, or that of a server which is no ClickHouse.
+_NAME = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+_HTTP_STATUS = re.compile(r"HTTP driver received HTTP status (\d{3})")
+_HTTP_AUTHENTICATION = (401, 403, 407)
+_HTTP_UNREACHABLE = (408, 429, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,8 @@ class Address:
     password: SecretStr = field(default_factory=lambda: SecretStr(""))
     cluster: str | None = None
     ca_file: Path | None = None
-    connect_timeout: float = 10
-    timeout: float = 300
+    connect_timeout: int = 10
+    timeout: int = 300
     retries: int = 4
     databases: Mapping[str, str] = field(default_factory=dict)
 
@@ -173,8 +180,9 @@ class ClickHouse:
     def render(self, sql: str) -> str:
         """Put the names of the databases and the cluster clauses into `sql`."""
         names = {logical: quote(actual) for logical, actual in self.address.databases.items()}
-        replicated = "Replicated" if self.cluster else ""
-        return string.Template(sql).substitute(names, on_cluster=self.on_cluster, replicated=replicated)
+        names |= {"on_cluster": self.on_cluster, "replicated": "Replicated" if self.cluster else ""}
+        # Other dollars are the statement's own: of a regular expression, or of a table that is called so.
+        return _NAME.sub(lambda found: names.get(found[1] or found[2], found[0]), sql)
 
     def rows(self, sql: str, settings: Mapping[str, Any] | None = None, **values: Any) -> list[tuple[Any, ...]]:
         """Run a query and return its rows, `values` bound to its placeholders."""
@@ -261,7 +269,10 @@ class ClickHouse:
                     return run()
                 except ClickHouseError as error:
                     failure = _translate(error, self.address, sql)
-                except (UnicodeError, TypeError, ValueError, OverflowError) as error:
+                except AspectsPiiError:
+                    raise
+                except Exception as error:
+                    # Whatever else a driver stumbles over is a value, which its message may quote.
                     failure = QueryError(
                         f"A value cannot be sent to ClickHouse ({type(error).__name__}): {_shorten(sql)}"
                     )
@@ -298,6 +309,8 @@ def _open(address: Address) -> Client:
         return _open_embedded(address)
     parts = urlsplit(address.url)
     secure = parts.scheme == "https"
+    if secure and address.ca_file:
+        _check_ca_file(address.ca_file)
     return clickhouse_connect.get_client(
         host=parts.hostname,
         port=parts.port or (8443 if secure else 8123),
@@ -315,6 +328,17 @@ def _open(address: Address) -> Client:
         form_encode_query_params=True,
         settings={"session_timeout": 3600},
     )
+
+
+def _check_ca_file(path: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate in it"
+        raise SettingsError(
+            f"ASPECTS_CLICKHOUSE_CA_FILE is not valid: {path}: {reason}. "
+            "Example: ASPECTS_CLICKHOUSE_CA_FILE=/etc/ssl/clickhouse-ca.pem"
+        ) from None
 
 
 def _open_embedded(address: Address) -> Client:
@@ -347,7 +371,9 @@ def _translate(error: ClickHouseError, address: Address, sql: str) -> DatabaseEr
     where = f"the embedded engine in {address.folder}" if address.is_embedded else address.url
     if address.is_embedded and "EmbeddedServer" in text:
         return _translate_embedded_start(address)
-    if code in _AUTHENTICATION or any(status in text for status in _HTTP_AUTHENTICATION_STATUS):
+    found = _HTTP_STATUS.match(text) if not code else None
+    status = int(found[1]) if found else 0
+    if code in _AUTHENTICATION or status in _HTTP_AUTHENTICATION:
         message = (
             f"ClickHouse at {where} refused user {address.user}; "
             "check ASPECTS_CLICKHOUSE_USER and ASPECTS_CLICKHOUSE_PASSWORD."
@@ -361,12 +387,34 @@ def _translate(error: ClickHouseError, address: Address, sql: str) -> DatabaseEr
         return ReadOnlyError(message, code, name)
     if code in _OVERLOADED:
         return OverloadedError(f"ClickHouse at {where} is too busy ({name or _OVERLOADED[code]}).", code, name)
-    if code in _UNREACHABLE or (not code and isinstance(error, OperationalError | StreamFailureError)):
+    if _has_cause(error, ssl.SSLCertVerificationError):
+        return DatabaseError(
+            f"The certificate of {where} is not trusted; set ASPECTS_CLICKHOUSE_CA_FILE to the authority that signed it."
+        )
+    if _has_cause(error, TimeoutError, ReadTimeoutError):
+        message = f"ClickHouse at {where} did not answer within {address.timeout} s (ASPECTS_CLICKHOUSE_TIMEOUT)."
+        return UnreachableError(message, code, name)
+    unreachable = code in _UNREACHABLE or status in _HTTP_UNREACHABLE
+    if unreachable or (not code and isinstance(error, OperationalError | StreamFailureError)):
         message = f"ClickHouse at {where} cannot be reached; check ASPECTS_CLICKHOUSE_URL and that it runs."
         return UnreachableError(message, code, name)
+    if status:
+        return DatabaseError(
+            f"What answers at {where} is not ClickHouse (HTTP status {status}); check ASPECTS_CLICKHOUSE_URL."
+        )
     return QueryError(
         f"ClickHouse refused a statement ({name or 'unknown error'}, {code}): {_shorten(sql)}", code, name
     )
+
+
+def _has_cause(error: BaseException, *kinds: type[BaseException]) -> bool:
+    """True where one of `kinds` is behind an exception."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, kinds) or isinstance(getattr(seen, "reason", None), kinds):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _translate_embedded_start(address: Address) -> DatabaseError:

@@ -89,10 +89,12 @@ class Settings(BaseSettings):
         examples=["aspects"],
     )
     clickhouse_ca_file: Path | None = Field(
-        None, description="Certificate authority to trust beside the system's.", examples=["/etc/ssl/clickhouse-ca.pem"]
+        None,
+        description="Certificate authority to trust instead of the system's.",
+        examples=["/etc/ssl/clickhouse-ca.pem"],
     )
-    clickhouse_connect_timeout: float = Field(10, gt=0, description="Seconds to wait for a connection.", examples=[10])
-    clickhouse_timeout: float = Field(300, gt=0, description="Seconds to wait for an answer.", examples=[300])
+    clickhouse_connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a connection.", examples=[10])
+    clickhouse_timeout: int = Field(300, ge=1, description="Seconds to wait for an answer.", examples=[300])
     clickhouse_retries: int = Field(
         4,
         ge=0,

@@ -64,7 +64,7 @@ def test_environment_name() -> None:
         ("ASPECTS_CLICKHOUSE_URL", "https://clickhouse:8443?password=hunter2", "path"),
         ("ASPECTS_CLICKHOUSE_CLUSTER", "aspects`; DROP", "letters, digits and underscores"),
         ("ASPECTS_EVENT_SINK_DATABASE", "event-sink", "letters, digits and underscores"),
-        ("ASPECTS_CLICKHOUSE_TIMEOUT", "0", "greater than 0"),
+        ("ASPECTS_CLICKHOUSE_TIMEOUT", "0.5", "integer"),
         ("ASPECTS_CLICKHOUSE_RETRIES", "-1", "greater than or equal to 0"),
         ("ASPECTS_SYNC_MAX_REMOVED_SHARE", "1.5", "less than or equal to 1"),
         ("ASPECTS_LMS_DATABASE_URL", "hunter2", "not an SQLAlchemy address"),
