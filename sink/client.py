@@ -207,10 +207,10 @@ class ClickHouse:
     ) -> None:
         """Run a statement without a result. Tried again after passing failures unless not `repeatable`."""
         text = self.render(sql)
+        # The driver's `command` puts bound values into the address, which proxies log; `raw_query` into the body.
+        send = self._client.raw_query if values and not self.address.is_embedded else self._client.command
         self._repeat(
-            lambda: self._client.command(text, parameters=values or None, settings=dict(settings or {})),
-            text,
-            repeatable=repeatable,
+            lambda: send(text, parameters=values or None, settings=dict(settings or {})), text, repeatable=repeatable
         )
 
     def insert(

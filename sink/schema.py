@@ -16,6 +16,10 @@ from sink.client import ClickHouse
 from sink.errors import MigrationError
 from sink.resources import find_resource
 
+# Texts and quoted names are passed over: what looks like a comment or an end in them is none.
+_TEXT = r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`"
+_COMMENT = re.compile(rf"(?P<text>{_TEXT})|--[^\n]*", re.DOTALL)
+_STATEMENT = re.compile(rf"(?:{_TEXT}|[^;'`])+", re.DOTALL)
 _FILE_NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9_]+\.sql")
 
 _CREATE_RECORD = """
@@ -44,7 +48,8 @@ class Migration:
 
     def statements(self) -> Iterator[str]:
         """The statements of the file, without their comments."""
-        for statement in re.sub(r"--[^\n]*", "", self.sql).split(";"):
+        without_comments = _COMMENT.sub(lambda found: found["text"] or "", self.sql)
+        for statement in _STATEMENT.findall(without_comments):
             if statement.strip():
                 yield statement.strip()
 
