@@ -1,0 +1,111 @@
+{# Which relations are ours, and how not to touch those that are not.
+
+   A ClickHouse that Aspects filled has relations with the names of our compatible models, some of them tables with
+   data. Each relation that this project creates carries a mark in its comment, written by the statement that creates
+   it. A relation without the mark is somebody else's: it is left as it is, and models that refer to it read it. #}
+
+{% macro dataset_mark() -%}
+    {{ return('[aspects-pii] ') }}
+{%- endmacro %}
+
+
+{# What is there under the name of `relation`: none, or {engine, is_ours}. #}
+{% macro find_dataset(relation) -%}
+    {% set found = run_query(
+        "select engine, startsWith(comment, '" ~ dataset_mark() ~ "') from system.tables where database = '"
+        ~ relation.schema ~ "' and name = '" ~ relation.identifier ~ "'"
+    ) %}
+    {% if not found.rows %}{{ return(none) }}{% endif %}
+    {{ return({'engine': found.rows[0][0], 'is_ours': found.rows[0][1] | int == 1}) }}
+{%- endmacro %}
+
+
+{# `relation` in a test: without rows where it is somebody else's, whose promises are not ours to test. #}
+{% macro if_ours(relation) -%}
+    {% if execute and relation.schema %}
+        {% set found = find_dataset(relation) %}
+        {% if found and not found.is_ours %}{{ return('(select * from ' ~ relation ~ ' where false)') }}{% endif %}
+    {% endif %}
+    {{ return(relation) }}
+{%- endmacro %}
+
+
+{# What dbt's generic tests read. #}
+{% macro get_where_subquery(relation) -%}
+    {% set tested = if_ours(relation) if model.attached_node and model.attached_node.split('.')[-1] == relation.identifier else relation %}
+    {% set where = config.get('where', '') %}
+    {% if where %}{{ return('(select * from ' ~ tested ~ ' where ' ~ where ~ ') dbt_subquery') }}{% endif %}
+    {{ return(tested ~ ('' if tested is not string else ' dbt_subquery')) }}
+{%- endmacro %}
+
+
+{# As in dbt-clickhouse, plus the mark: in one statement, or a build killed between two would leave a relation
+   that the next one takes for somebody else's. #}
+{% macro clickhouse__create_view_as(relation, sql) -%}
+    create or replace view {{ relation.include(database=False) }} {{ on_cluster_clause(relation) }}
+    {{ get_sql_security_clause(relation) }}
+    {% if config.get('contract').enforced %}{{ get_assert_columns_equivalent(sql) }}{% endif %}
+    as (
+        {{ sql }}
+    )
+    comment {{ clickhouse_escape_comment(dataset_mark() ~ model.description | trim) }}
+{%- endmacro %}
+
+
+{% materialization view, adapter='clickhouse' -%}
+    {%- set target_relation = this.incorporate(type='view') -%}
+    {%- set found = find_dataset(this) -%}
+
+    {{ run_hooks(pre_hooks) }}
+
+    {% if found and not found.is_ours and not may_replace(found, model) %}
+        {% if not model.config.meta.get('upstream_name') %}
+            {{ exceptions.raise_compiler_error(
+                this ~ ' exists and was not made by aspects-pii. Rename or drop it, then build again.'
+            ) }}
+        {% endif %}
+        {{ log(this ~ ' is not ours and stays as it is.', info=true) }}
+        {% call statement('main') -%} select 1 {%- endcall %}
+    {% else %}
+        {% if found and found.engine != 'View' %}
+            {% call statement('drop') -%}
+                drop {{ 'dictionary' if found.engine == 'Dictionary' else 'view' }} {{ this }} {{ on_cluster_clause(target_relation) }}
+            {%- endcall %}
+        {% endif %}
+        {% call statement('main') -%} {{ get_create_view_as_sql(target_relation, sql) }} {%- endcall %}
+    {% endif %}
+
+    {{ run_hooks(post_hooks) }}
+
+    {{ return({'relations': [target_relation]}) }}
+{%- endmaterialization %}
+
+
+{% macro may_replace(found, model) -%}
+    {{ return(
+        var('replace_upstream') | string | lower == 'true'
+        and model.config.meta.get('upstream_name')
+        and found.engine in ('View', 'Dictionary')
+    ) }}
+{%- endmacro %}
+
+
+{# Drops relations of ours that no model stands for any more: renamed in a new version, or absent while PII is off. #}
+{% macro drop_stale_datasets() -%}
+    {% if execute %}
+        {% set kept, schemas = [], [] %}
+        {% for node in graph.nodes.values() if node.resource_type == 'model' and node.config.materialized == 'view' %}
+            {% do kept.append("('" ~ node.schema ~ "', '" ~ node.alias ~ "')") %}
+            {% if node.schema not in schemas %}{% do schemas.append(node.schema) %}{% endif %}
+        {% endfor %}
+        {% set stale = run_query(
+            "select database, name from system.tables where engine = 'View' and startsWith(comment, '" ~ dataset_mark()
+            ~ "') and database in ('" ~ schemas | join("', '") ~ "') and (database, name) not in (" ~ kept | join(', ') ~ ")"
+        ) %}
+        {% for row in stale.rows %}
+            {% set relation = api.Relation.create(schema=row[0], identifier=row[1], type='view', can_on_cluster=true) %}
+            {% do run_query('drop view if exists ' ~ relation ~ ' ' ~ on_cluster_clause(relation)) %}
+            {{ log(relation ~ ' has no model any more and was dropped.', info=true) }}
+        {% endfor %}
+    {% endif %}
+{%- endmacro %}

@@ -1,0 +1,42 @@
+-- .. pii: Which subject an actor of an event is.
+-- .. pii_types: id, email_address
+-- .. pii_retirement: consumer_api
+with
+
+external_ids as (
+
+    select * from {{ ref('stg_event_sink__external_ids') }}
+
+),
+
+profiles as (
+
+    select * from {{ ref('stg_event_sink__user_profiles') }}
+    where email != ''
+
+),
+
+-- The three forms an LMS names an actor in. One column to join on, instead of an OR that would match twice.
+names as (
+
+    select toString(external_user_id) as actor_id, user_id from external_ids
+    union all
+    select concat('mailto:', email) as actor_id, user_id from profiles
+    union all
+    select lower(hex(SHA1(concat('mailto:', email)))) as actor_id, user_id from profiles
+
+),
+
+-- A name that would fit two people is nobody's.
+resolved as (
+
+    select
+        actor_id,
+        any(user_id) as user_id
+    from names
+    group by actor_id
+    having min(names.user_id) = max(names.user_id)
+
+)
+
+select * from resolved

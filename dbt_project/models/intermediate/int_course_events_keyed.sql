@@ -1,0 +1,29 @@
+-- .. pii: The actor is an anonymous id, unless the LMS is set to name its actors by e-mail address (XAPI_AGENT_IFI_TYPE).
+-- .. pii_types: id, email_address
+-- .. pii_retirement: consumer_api
+with
+
+-- Ours, or upstream's table where Aspects made one. Only the columns that both have.
+events as (
+
+    select * from {{ ref('xapi_events_all_parsed') }}
+    {{ exact_scan() }}
+
+),
+
+keyed as (
+
+    select
+        event_id,
+        toDateTime64(emission_time, 6, 'UTC') as emission_time,
+        verb_id,
+        actor_id,
+        object_id,
+        {{ course_key('course_id') }} as course_key,
+        {{ course_org('course_key') }} as org,
+        event
+    from events
+
+)
+
+select * from keyed

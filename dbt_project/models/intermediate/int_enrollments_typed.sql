@@ -1,0 +1,40 @@
+-- .. pii: The actor is an anonymous id, unless the LMS is set to name its actors by e-mail address (XAPI_AGENT_IFI_TYPE).
+-- .. pii_types: id, email_address
+-- .. pii_retirement: consumer_api
+with
+
+events as (
+
+    select * from {{ ref('int_course_events_keyed') }}
+    where verb_id in (
+        'http://adlnet.gov/expapi/verbs/registered',
+        'http://id.tincanapi.com/verb/unregistered'
+    )
+
+),
+
+-- A delivery that was repeated is one event.
+deduplicated as (
+
+    select * from events
+    limit 1 by event_id
+
+),
+
+typed as (
+
+    select
+        event_id,
+        emission_time,
+        org,
+        course_key,
+        actor_id,
+        JSONExtractString(
+            event, 'object', 'definition', 'extensions', 'https://w3id.org/xapi/acrossx/extensions/type'
+        ) as enrollment_mode,
+        splitByChar('/', verb_id)[-1] as enrollment_status
+    from deduplicated
+
+)
+
+select * from typed

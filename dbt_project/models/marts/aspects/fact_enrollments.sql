@@ -1,0 +1,56 @@
+-- .. pii: Who enrolled and left, with upstream's name and columns. A retired learner's rows stay, without the person.
+-- .. pii_types: id, name, username, email_address
+-- .. pii_retirement: consumer_api
+with
+
+enrollments as (
+
+    select * from {{ ref('int_enrollments_typed') }}
+
+),
+
+actors as (
+
+    select * from {{ ref('int_actors_resolved') }}
+
+),
+
+contacts as (
+
+    select * from {{ ref('int_contacts_listed') }}
+
+),
+
+courses as (
+
+    select * from {{ ref('stg_event_sink__course_overviews') }}
+
+),
+
+people as (
+
+    select
+        actors.actor_id as actor_id,
+        contacts.username as username,
+        contacts.name as name,
+        contacts.email as email
+    from actors
+    inner join contacts on actors.user_id = contacts.user_id
+
+)
+
+select
+    enrollments.emission_time as emission_time,
+    enrollments.org as org,
+    enrollments.course_key as course_key,
+    courses.course_name as course_name,
+    {{ course_run('enrollments.course_key') }} as course_run,
+    enrollments.actor_id as actor_id,
+    enrollments.enrollment_mode as enrollment_mode,
+    enrollments.enrollment_status as enrollment_status,
+    people.username as username,
+    people.name as name,
+    people.email as email
+from enrollments
+left join courses on enrollments.course_key = courses.course_key
+left join people on enrollments.actor_id = people.actor_id

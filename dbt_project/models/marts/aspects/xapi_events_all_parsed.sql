@@ -1,0 +1,24 @@
+-- .. pii: The actor is an anonymous id, unless the LMS is set to name its actors by e-mail address (XAPI_AGENT_IFI_TYPE).
+-- .. pii_types: id, email_address
+-- .. pii_retirement: consumer_api
+{{ config(schema=env_var('ASPECTS_XAPI_DATABASE', 'xapi')) }}
+
+with
+
+events as (
+
+    select * from {{ ref('stg_xapi__events') }}
+
+)
+
+select
+    event_id,
+    verb_id,
+    actor_id,
+    object_id,
+    course_id,
+    {{ course_key('course_id') }} as course_key,
+    {{ course_org('course_key') }} as org,
+    emission_time,
+    event
+from events

@@ -1,0 +1,63 @@
+-- .. pii: The actor is an anonymous id, unless the LMS is set to name its actors by e-mail address (XAPI_AGENT_IFI_TYPE).
+-- .. pii_types: id, email_address
+-- .. pii_retirement: consumer_api
+with
+
+source as (
+
+    select * from {{ source('xapi', 'xapi_events_all') }}
+    {{ exact_scan() }}
+
+),
+
+-- One pass over the JSON; what is absent comes out empty.
+parsed as (
+
+    select
+        event_id,
+        emission_time,
+        toString(event) as event,
+        JSONExtract(
+            event,
+            'Tuple(
+                verb Tuple(id String),
+                actor Tuple(account Tuple(name String), mbox String, mbox_sha1sum String),
+                object Tuple(id String),
+                context Tuple(contextActivities Tuple(
+                    parent Array(Tuple(id String, definition Tuple(type String))),
+                    grouping Array(Tuple(id String, definition Tuple(type String)))
+                ))
+            )'
+        ) as statement,
+        statement.actor as actor,
+        arrayConcat(
+            statement.context.contextActivities.parent,
+            statement.context.contextActivities.grouping
+        ) as activities
+    from source
+
+),
+
+renamed as (
+
+    select
+        event_id,
+        statement.verb.id as verb_id,
+        coalesce(nullIf(actor.account.name, ''), nullIf(actor.mbox, ''), actor.mbox_sha1sum) as actor_id,
+        statement.object.id as object_id,
+        coalesce(
+            nullIf(
+                arrayFirst(
+                    activity -> activity.definition.type = 'http://adlnet.gov/expapi/activities/course', activities
+                ).id,
+                ''
+            ),
+            statement.object.id
+        ) as course_id,
+        emission_time,
+        event
+    from parsed
+
+)
+
+select * from renamed

@@ -1,0 +1,25 @@
+-- Rows of subjects that are retired. There are none from the moment a retirement is requested.
+{{ config(group='pii') }}
+
+with
+
+tombstones as (
+
+    select user_id from {{ source('pii_ledger', 'tombstones') }}
+
+),
+
+shown as (
+
+    select 'user_pii' as dataset, toInt64(user_id) as user_id from {{ if_ours(ref('user_pii')) }}
+    union all
+    select 'enrolled_learners' as dataset, user_id from {{ ref('enrolled_learners') }}
+
+)
+
+select
+    dataset,
+    count() as learners
+from shown
+where user_id in (select user_id from tombstones)
+group by dataset

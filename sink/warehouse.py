@@ -1,0 +1,247 @@
+"""The datasets: runs dbt against whatever ClickHouse is configured, and knows which relations it made.
+
+dbt runs as a process of its own, since it keeps connections, logs and environment for the whole of its process.
+What it says reaches people line by line and without the texts of its errors: those quote what ClickHouse says,
+and ClickHouse quotes values. For the same reason nothing of a run is kept unless the caller names a folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from sink.client import Address, ClickHouse
+from sink.errors import AspectsPiiError, SettingsError, UsageError
+from sink.names import TableName
+from sink.resources import find_resource
+
+DATASET_MARK = "[aspects-pii] "
+"""Begins the comment of every relation that the dbt project made (dbt_project/macros/datasets.sql)."""
+
+# Each would leave what dbt or ClickHouse quotes, or rows that failed a test, where the map does not reach.
+_REFUSED_OPTIONS = ("--store-failures", "--write-json", "--log-level-file", "--log-format", "--log-format-file")
+
+# dbt's events that carry names, counts and times, and nothing that ClickHouse said.
+_SHOWN_EVENTS = (
+    "FoundStats",
+    "LogModelResult",
+    "LogTestResult",
+    "LogSkipBecauseError",
+    "SkippingDetails",
+    "JinjaLogInfo",
+    "NoNodesForSelectionCriteria",
+    "NothingToDo",
+    "FinishedRunningStats",
+    "StatsLine",
+)
+_FAILED = ("error", "fail", "runtime error")
+
+# Of these the compiler, not ClickHouse, is the author.
+_COMPILER_ERRORS = ("Compilation Error", "Parsing Error", "Contract Error", "This model has an enforced contract")
+
+
+class BuildError(AspectsPiiError):
+    """Building the datasets failed; the message names the models and tests."""
+
+
+@dataclass
+class _Outcome:
+    """What a run of dbt came to, collected from its events."""
+
+    failed: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+
+def build(
+    address: Address,
+    arguments: Sequence[str] = (),
+    *,
+    enable_pii: bool,
+    report: Callable[[str], None] = lambda line: None,
+    state: Path | None = None,
+) -> None:
+    """Build the datasets, as `dbt build` does, and test them.
+
+    Args:
+        address: the ClickHouse to build in. The engine in process is served to dbt on a loopback port meanwhile.
+        arguments: further arguments of `dbt build`.
+        enable_pii: show people; else the datasets show no one.
+        report: takes the lines that dbt says, free of values.
+        state: folder for what dbt keeps between runs; without it, nothing is kept.
+
+    Raises:
+        SettingsError: dbt is not installed.
+        UsageError: dbt does not know an argument, or it is one that would keep values.
+        DatabaseError: one of its subclasses says why ClickHouse cannot be used.
+        BuildError: names the models and tests that failed.
+    """
+    _require_dbt()
+    _refuse(arguments)
+    with tempfile.TemporaryDirectory(prefix="aspects-pii-dbt-") as temporary, _reachable(address) as reachable:
+        folder = state or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        _run([*_fixed_arguments(folder), *arguments], _environment(reachable, enable_pii), report)
+
+
+def list_datasets(client: ClickHouse) -> list[TableName]:
+    """The relations that the dbt project made, in the configured databases."""
+    return [
+        TableName(database, name)
+        for database, name in client.rows(
+            "SELECT database, name FROM system.tables "
+            "WHERE database IN {databases:Array(String)} AND startsWith(comment, {mark:String}) ORDER BY database, name",
+            databases=sorted(client.databases.values()),
+            mark=DATASET_MARK,
+        )
+    ]
+
+
+def _require_dbt() -> None:
+    if importlib.util.find_spec("dbt") is None or importlib.util.find_spec("dbt.adapters.clickhouse") is None:
+        raise SettingsError("dbt is not installed. Install aspects-pii-sink[server].")
+
+
+def _refuse(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if argument.partition("=")[0] in _REFUSED_OPTIONS:
+            raise UsageError(
+                f"{argument.partition('=')[0]} could keep values outside of the PII map's reach; leave it out."
+            )
+
+
+@contextmanager
+def _reachable(address: Address) -> Iterator[Address]:
+    """An address that another process can use."""
+    if not address.is_embedded:
+        # dbt's own message, where this fails, is a page long.
+        ClickHouse(address).close()
+        yield address
+        return
+    from sink.endpoint import running
+
+    password = SecretStr(secrets.token_urlsafe(24))
+    with running(address.folder, user="aspects_pii", password=password) as url:
+        yield replace(address, url=url, user="aspects_pii", password=password)
+
+
+def _fixed_arguments(folder: Path) -> list[str]:
+    return [
+        sys.executable,
+        "-P",  # A file called dbt.py in the working directory is not dbt.
+        "-c",
+        "from dbt.cli.main import cli; cli()",
+        "build",
+        "--project-dir",
+        str(find_resource("dbt_project")),
+        "--profiles-dir",
+        str(find_resource("config/profiles.yml").parent),
+        "--target-path",
+        str(folder / "target"),
+        "--log-path",
+        str(folder / "logs"),
+        "--log-format",
+        "json",
+        "--log-level-file",
+        "none",
+        "--no-write-json",
+        # They prove the models, not the data, and ran before this version was released.
+        "--exclude-resource-type",
+        "unit_test",
+    ]
+
+
+def _environment(address: Address, enable_pii: bool) -> dict[str, str]:
+    """What dbt reads; none of our secrets but the one it needs, and none of its own options from outside."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ASPECTS_", "DBT_"))}
+    databases = {f"ASPECTS_{logical.upper()}_DATABASE": actual for logical, actual in address.databases.items()}
+    databases["ASPECTS_LEDGER_DATABASE"] = databases.pop("ASPECTS_PII_LEDGER_DATABASE", "pii_ledger")
+    environment = {
+        **inherited,
+        **databases,
+        "ASPECTS_ENABLE_PII": str(enable_pii).lower(),
+        "ASPECTS_CLICKHOUSE_URL": address.url,
+        "ASPECTS_CLICKHOUSE_USER": address.user,
+        "ASPECTS_CLICKHOUSE_CLUSTER": address.cluster or "",
+        "DBT_ENV_SECRET_CLICKHOUSE_PASSWORD": address.password.get_secret_value(),
+        # The endpoint of the engine in process is not behind a proxy.
+        "NO_PROXY": ",".join(filter(None, (inherited.get("NO_PROXY"), "127.0.0.1", "localhost"))),
+    }
+    if "ASPECTS_RAW_XAPI_TABLE" in os.environ:
+        environment["ASPECTS_RAW_XAPI_TABLE"] = os.environ["ASPECTS_RAW_XAPI_TABLE"]
+    if address.ca_file:
+        environment["SSL_CERT_FILE"] = str(address.ca_file)
+    return environment
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str], report: Callable[[str], None]) -> None:
+    outcome = _Outcome()
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        try:
+            for line in process.stdout or ():
+                _take(line, outcome, report)
+            status = process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+        if status == 0:
+            return
+        errors.seek(0)
+        _fail(outcome, errors.read())
+
+
+def _take(line: str, outcome: _Outcome, report: Callable[[str], None]) -> None:
+    """Pass on what one event of dbt says, and remember failures."""
+    try:
+        event = json.loads(line)
+        name, message, data = event["info"]["name"], str(event["info"]["msg"]), event.get("data", {})
+    except (ValueError, KeyError, TypeError):
+        return
+    if name in _SHOWN_EVENTS and message:
+        report(message)
+    if name in ("LogModelResult", "LogTestResult") and _status(data) in _FAILED:
+        outcome.failed.append(str(data["node_info"]["node_name"]))
+    if event["info"].get("level") == "error" and (reason := _explain(message)) and reason not in outcome.reasons:
+        outcome.reasons.append(reason)
+
+
+def _status(data: Mapping[str, Any]) -> str:
+    return str(data.get("node_info", {}).get("node_status", "")).lower()
+
+
+def _explain(message: str) -> str | None:
+    """What can be said of an error: ClickHouse's code and its name, or the compiler's words."""
+    if match := re.search(r"\bCode: (\d+)\b", message):
+        name = re.findall(r"\(([A-Z][A-Z0-9_]+)\)", message)
+        return f"ClickHouse error {match[1]}{f' ({name[-1]})' if name else ''}"
+    if any(kind in message for kind in _COMPILER_ERRORS) and "DB::Exception" not in message:
+        return " ".join(message.split())[:500]
+    return None
+
+
+def _fail(outcome: _Outcome, errors: str) -> None:
+    reasons = "; ".join(outcome.reasons)
+    if outcome.failed:
+        names = ", ".join(sorted(set(outcome.failed)))
+        hint = " Run `aspects-pii init` first." if re.search(r"error (60|81)\b", reasons) else ""
+        raise BuildError(f"Failed: {names}.{f' {reasons}.' if reasons else ''}{hint}")
+    if usage := re.search(r"^Error: (.{1,300})$", errors, re.MULTILINE):
+        raise UsageError(f"dbt build: {usage[1]}")
+    raise BuildError(f"dbt stopped before building anything. {reasons or 'Run `dbt parse` to see why'}.")

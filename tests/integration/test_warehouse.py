@@ -1,0 +1,306 @@
+"""The datasets on the real engine: who they show, and whose relations a build leaves alone."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sink import warehouse
+from sink.client import Address, ClickHouse
+from sink.errors import UsageError
+from sink.names import TableName
+from sink.schema import migrate
+from sink.warehouse import BuildError, build, list_datasets
+
+DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
+COURSE = "course-v1:Org+A+2026"
+REGISTERED = "http://adlnet.gov/expapi/verbs/registered"
+UNREGISTERED = "http://id.tincanapi.com/verb/unregistered"
+
+DATASETS = {
+    TableName("event_sink", "user_pii"),
+    TableName("reporting", "dim_user_pii"),
+    TableName("reporting", "enrolled_learners"),
+    TableName("reporting", "fact_enrollments"),
+    TableName("xapi", "xapi_events_all_parsed"),
+}
+
+
+def external_id(user_id: int) -> uuid.UUID:
+    return uuid.UUID(int=0x4000 << 64 | user_id)
+
+
+def add_profile(client: ClickHouse, user_id: int, name: str, at: str = "2026-01-01 00:00:00.000000") -> None:
+    client.execute(
+        "INSERT INTO $event_sink.user_profile (id, user_id, name, username, email, time_last_dumped) "
+        "SELECT {id:Int32}, {user:Int32}, {name:String}, {username:String}, {email:String}, {at:String}",
+        id=1000 + user_id,
+        user=user_id,
+        name=name,
+        username=f"user{user_id}",
+        email=f"user{user_id}@example.com",
+        at=at,
+    )
+
+
+def add_external_id(client: ClickHouse, user_id: int, kind: str = "xapi", number: int | None = None) -> None:
+    client.execute(
+        "INSERT INTO $event_sink.external_id (external_user_id, external_id_type, username, user_id, time_last_dumped) "
+        "SELECT {id:UUID}, {kind:String}, {username:String}, {user:Int32}, '2026-01-01 00:00:00.000000'",
+        id=external_id(number or user_id),
+        kind=kind,
+        username=f"user{user_id}",
+        user=user_id,
+    )
+
+
+def add_event(client: ClickHouse, actor: str, verb: str = REGISTERED, at: str = "2026-01-02 00:00:00") -> None:
+    field = "mbox" if actor.startswith("mailto:") else "account"
+    value: Any = actor if field == "mbox" else {"name": actor}
+    statement = {
+        "actor": {field: value},
+        "verb": {"id": verb},
+        "object": {
+            "id": f"http://lms.example.com/course/{COURSE}",
+            "definition": {"extensions": {"https://w3id.org/xapi/acrossx/extensions/type": "audit"}},
+        },
+    }
+    client.execute(
+        "INSERT INTO $xapi.xapi_events_all SELECT {id:UUID}, {at:DateTime64(6)}, {event:String}",
+        id=uuid.uuid4(),
+        at=at,
+        event=json.dumps(statement),
+    )
+
+
+def retire(client: ClickHouse, user_id: int) -> None:
+    """Only the request: nothing is erased yet."""
+    client.execute(
+        "INSERT INTO $pii_ledger.entries (subject, at, action, request, detail) "
+        "SELECT {subject:String}, now64(6), 'requested', generateUUIDv4(), ''",
+        subject=str(user_id),
+    )
+
+
+def add_people(client: ClickHouse) -> None:
+    add_profile(client, 1, "Old Name")
+    add_profile(client, 1, "New Name", at="2026-01-02 00:00:00.000000")
+    for kind in ("xapi", "caliper", "lti"):
+        add_external_id(client, 1, kind, number={"xapi": 1, "caliper": 101, "lti": 201}[kind])
+    add_profile(client, 2, "No External Id")
+    add_external_id(client, 3)  # No profile.
+    add_profile(client, 4, "Retired Soon")
+    add_external_id(client, 4)
+    add_profile(client, 5, "Known By Mail")
+    add_event(client, str(external_id(1)))
+    add_event(client, str(external_id(3)))
+    add_event(client, str(external_id(4)))
+    add_event(client, "mailto:user5@example.com")
+    add_event(client, "mailto:user5@example.com", UNREGISTERED, at="2026-01-03 00:00:00")
+    client.execute(
+        "INSERT INTO $event_sink.course_overviews (org, course_key, display_name, time_last_dumped) "
+        "SELECT 'Org', {course:String}, name, at FROM values('name String, at String', ('Old', '1'), ('Course A', '2'))",
+        course=COURSE,
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
+    """Our own tables, with people in them and the datasets over them."""
+    address = Address(f"chdb://{tmp_path_factory.mktemp('clickhouse')}", databases=DATABASES)
+    with ClickHouse(address) as client:
+        migrate(client)
+        add_people(client)
+        build(address, enable_pii=True)
+        yield client
+
+
+def shown(client: ClickHouse, dataset: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    return client.rows(f"SELECT {', '.join(columns)} FROM {dataset} ORDER BY ALL")
+
+
+def test_user_pii_is_one_row_a_subject_and_xapi_id(built: ClickHouse) -> None:
+    # Two versions of the profile and three kinds of id are one row; no id, or no profile, is none and not user 0.
+    assert shown(built, "event_sink.user_pii", ["user_id", "external_user_id", "username", "name", "email"]) == [
+        (1, external_id(1), "user1", "New Name", "user1@example.com"),
+        (4, external_id(4), "user4", "Retired Soon", "user4@example.com"),
+    ]
+    assert shown(built, "reporting.dim_user_pii", ["external_user_id", "username", "name", "email"]) == [
+        (external_id(1), "user1", "New Name", "user1@example.com"),
+        (external_id(4), "user4", "Retired Soon", "user4@example.com"),
+    ]
+
+
+def test_enrolled_learners_has_course_enrolment_and_contact(built: ClickHouse) -> None:
+    columns = ["course_key", "course_name", "enrollment_mode", "enrollment_status", "username", "name", "email"]
+    assert shown(built, "reporting.enrolled_learners", columns) == [
+        (COURSE, "Course A", "audit", "registered", "user1", "New Name", "user1@example.com"),
+        (COURSE, "Course A", "audit", "registered", "user4", "Retired Soon", "user4@example.com"),
+        (COURSE, "Course A", "audit", "unregistered", "user5", "Known By Mail", "user5@example.com"),
+    ]
+
+
+def test_events_have_their_course_and_enrollments_do_not_fan_out(built: ClickHouse) -> None:
+    assert shown(built, "xapi.xapi_events_all_parsed", ["course_key", "org"]) == [(COURSE, "Org")] * 5
+    facts = shown(built, "reporting.fact_enrollments", ["actor_id", "username"])
+    assert len(facts) == 5
+    assert (str(external_id(3)), "") in facts
+
+
+def test_a_retirement_shows_in_every_dataset_before_anything_is_erased(built: ClickHouse) -> None:
+    retire(built, 4)
+    try:
+        for dataset in ("event_sink.user_pii", "reporting.dim_user_pii", "reporting.enrolled_learners"):
+            assert shown(built, dataset, ["username"])[0] == ("user1",)
+            assert ("user4",) not in shown(built, dataset, ["username"])
+        facts = shown(built, "reporting.fact_enrollments", ["actor_id", "username", "name", "email"])
+        assert len(facts) == 5
+        assert (str(external_id(4)), "", "", "") in facts
+    finally:
+        built.execute("TRUNCATE TABLE $pii_ledger.entries")
+
+
+def test_the_datasets_are_views_and_known_as_ours(built: ClickHouse) -> None:
+    assert set(list_datasets(built)) == DATASETS
+    engines = built.column(
+        "SELECT engine FROM system.tables WHERE startsWith(comment, {mark:String})", mark=warehouse.DATASET_MARK
+    )
+    assert engines == ["View"] * len(DATASETS)
+
+
+def test_a_failure_names_the_model_and_no_value(built: ClickHouse) -> None:
+    built.execute("RENAME TABLE $event_sink.external_id TO $event_sink.gone")
+    said: list[str] = []
+    try:
+        with pytest.raises(BuildError, match=r"dim_user_pii.*UNKNOWN_TABLE.*aspects-pii init"):
+            build(built.address, ["--select", "dim_user_pii"], enable_pii=True, report=said.append)
+    finally:
+        built.execute("RENAME TABLE $event_sink.gone TO $event_sink.external_id")
+    assert len(said) > 1
+    assert "SELECT" not in "".join(said).upper()
+
+
+def test_off_shows_no_one_and_keeps_the_columns(built: ClickHouse) -> None:
+    build(built.address, enable_pii=False)
+    for dataset in ("event_sink.user_pii", "reporting.dim_user_pii"):
+        assert built.value(f"SELECT count() FROM {dataset}") == 0
+    assert built.value("SELECT count() FROM reporting.enrolled_learners") == 4
+    assert built.value("SELECT count() FROM reporting.enrolled_learners WHERE email != '' OR username != ''") == 0
+    assert set(list_datasets(built)) == DATASETS
+
+
+@pytest.mark.parametrize("option", ["--store-failures", "--write-json", "--log-level-file=debug"])
+def test_options_that_keep_values_are_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=option.partition("=")[0]):
+        build(Address("http://nowhere.invalid"), [option], enable_pii=True)
+
+
+# ── Beside upstream ─────────────────────────────────────────────────────────────────────────────────
+
+UPSTREAM = """
+CREATE DATABASE $event_sink; CREATE DATABASE $xapi; CREATE DATABASE $reporting;
+CREATE TABLE $event_sink.user_profile (id Int32, user_id Int32, name String, username String, email String, meta String,
+    courseware String, language String, location String, year_of_birth String, gender String, level_of_education String,
+    mailing_address String, city String, country String, state String, goals String, bio String,
+    profile_image_uploaded_at String, dump_id UUID, time_last_dumped String, phone_number String)
+    ENGINE = ReplacingMergeTree PARTITION BY user_id MOD 100 ORDER BY (id, time_last_dumped);
+CREATE TABLE $event_sink.external_id (external_user_id UUID, external_id_type String, username String, user_id Int32,
+    dump_id UUID, time_last_dumped String)
+    ENGINE = ReplacingMergeTree PARTITION BY user_id MOD 100 ORDER BY (external_user_id, time_last_dumped);
+CREATE DICTIONARY $event_sink.user_pii (user_id Int32, external_user_id UUID, username String, name String, email String)
+    PRIMARY KEY user_id, external_user_id
+    SOURCE(CLICKHOUSE(QUERY 'SELECT p.user_id AS user_id, external_user_id, p.username AS username, name, email
+        FROM $event_sink.external_id AS e LEFT JOIN $event_sink.user_profile AS p ON p.user_id = e.user_id'))
+    LAYOUT(COMPLEX_KEY_SPARSE_HASHED()) LIFETIME(120);
+CREATE VIEW $reporting.dim_user_pii AS SELECT external_user_id, username, name, email FROM $event_sink.user_pii;
+CREATE TABLE $xapi.xapi_events_all (event_id UUID, emission_time DateTime64(6), event String)
+    ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(emission_time) ORDER BY (emission_time, event_id);
+CREATE TABLE $xapi.xapi_events_all_parsed (event_id UUID, verb_id String, actor_id String, object_id String, course_id String,
+    org String, emission_time DateTime64(6), event String) ENGINE = ReplacingMergeTree ORDER BY (org, course_id, event_id);
+CREATE MATERIALIZED VIEW $xapi.xapi_events_all_parsed_mv TO $xapi.xapi_events_all_parsed AS
+    SELECT event_id, JSONExtractString(event, 'verb', 'id') AS verb_id,
+    if(JSONExtractString(event, 'actor', 'account', 'name') != '', JSONExtractString(event, 'actor', 'account', 'name'),
+       JSONExtractString(event, 'actor', 'mbox')) AS actor_id,
+    JSONExtractString(event, 'object', 'id') AS object_id, JSONExtractString(event, 'object', 'id') AS course_id, 'Org' AS org,
+    emission_time, event FROM $xapi.xapi_events_all
+"""
+_IDENTITIES = (
+    "SELECT name, uuid, create_table_query FROM system.tables WHERE startsWith(database, 'site_') "
+    "AND name IN ('user_pii', 'dim_user_pii', 'xapi_events_all_parsed', 'xapi_events_all_parsed_mv') ORDER BY name"
+)
+
+
+@pytest.fixture(scope="module")
+def beside_upstream(built: ClickHouse) -> Iterator[ClickHouse]:
+    """What Aspects filled, in databases of other names of the same engine."""
+    databases = {name: f"site_{name}" for name in DATABASES}
+    with ClickHouse(replace(built.address, databases=databases)) as client:
+        for statement in UPSTREAM.split(";"):
+            client.execute(statement)
+        migrate(client)
+        add_people(client)
+        yield client
+
+
+def test_relations_that_upstream_made_stay_as_they_are(beside_upstream: ClickHouse) -> None:
+    client = beside_upstream
+    before = client.rows(_IDENTITIES)
+    assert len(before) == 4
+    build(client.address, enable_pii=True)
+    assert client.rows(_IDENTITIES) == before
+    assert set(list_datasets(client)) == {
+        TableName("site_reporting", "enrolled_learners"),
+        TableName("site_reporting", "fact_enrollments"),
+    }
+    # Ours read upstream's tables, and have none of the defects of what stands beside them.
+    columns = ["user_id", "external_user_id", "name", "enrollment_status"]
+    assert shown(client, "$reporting.enrolled_learners", columns) == [
+        (1, external_id(1), "New Name", "registered"),
+        (4, external_id(4), "Retired Soon", "registered"),
+        (5, None, "Known By Mail", "unregistered"),
+    ]
+    retire(client, 4)
+    assert client.value("SELECT count() FROM $reporting.enrolled_learners") == 2
+
+
+def test_upstreams_views_and_dictionaries_are_replaced_where_told_and_tables_never(beside_upstream: ClickHouse) -> None:
+    client = beside_upstream
+    table = client.rows(
+        "SELECT uuid FROM system.tables WHERE database = 'site_xapi' AND name = 'xapi_events_all_parsed'"
+    )
+    build(client.address, ["--vars", "{replace_upstream: true}"], enable_pii=True)
+    assert set(list_datasets(client)) == {
+        TableName("site_event_sink", "user_pii"),
+        *(TableName("site_reporting", name) for name in ("dim_user_pii", "enrolled_learners", "fact_enrollments")),
+    }
+    assert (
+        client.rows("SELECT uuid FROM system.tables WHERE database = 'site_xapi' AND name = 'xapi_events_all_parsed'")
+        == table
+    )
+    assert shown(client, "$event_sink.user_pii", ["user_id", "name"]) == [(1, "New Name")]
+
+
+def test_a_relation_of_somebody_else_under_a_name_of_our_own_stops_the_build(beside_upstream: ClickHouse) -> None:
+    client = beside_upstream
+    client.execute("DROP VIEW IF EXISTS $reporting.enrolled_learners")
+    client.execute("CREATE TABLE $reporting.enrolled_learners (a UInt8) ENGINE = Memory")
+    with pytest.raises(BuildError, match=r"enrolled_learners.*was not made by aspects-pii"):
+        build(client.address, ["--select", "enrolled_learners"], enable_pii=True)
+    assert (
+        client.value(
+            "SELECT engine FROM system.tables WHERE database = 'site_reporting' AND name = 'enrolled_learners'"
+        )
+        == "Memory"
+    )
+
+
+def test_nothing_is_left_behind(beside_upstream: ClickHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warehouse.tempfile, "tempdir", str(tmp_path))
+    build(beside_upstream.address, ["--select", "dim_user_pii"], enable_pii=True)
+    assert list(tmp_path.iterdir()) == []
