@@ -213,20 +213,22 @@ def retire_command(
 
 
 def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], as_json: bool) -> int:
-    plan, counts = plan_retirement(store, subjects)
-    lines = [(str(c.step.table.name), c.step.action, ", ".join(c.step.columns), sum(c.rows.values())) for c in counts]
+    planned = plan_retirement(store, subjects)
+    lines = [
+        (str(c.step.table.name), c.step.action, ", ".join(c.step.columns), sum(c.rows.values())) for c in planned.counts
+    ]
     if as_json:
         keys = ("target", "action", "columns", "rows")
         _print_json(
             {
                 "subjects": len(subjects),
                 "targets": [dict(zip(keys, line, strict=True)) for line in lines],
-                "absent": plan.absent,
+                "absent": planned.plan.absent,
             }
         )
     else:
         print_table(("target", "action", "columns", "rows"), lines)
-        print_lines([f"{name} is absent." for name in plan.absent])
+        print_lines([f"{name} is absent." for name in planned.plan.absent])
     return 0
 
 

@@ -8,10 +8,8 @@ rows and the replaced parts off the disk.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,15 +18,12 @@ from pydantic import SecretStr
 from sink.catalog import Table, read_tables
 from sink.client import WAIT_FOR_MUTATIONS, ClickHouse
 from sink.errors import ErasureError, MapError
-from sink.ledger import SubjectId
-from sink.names import TableName, quote
+from sink.names import TableName
 from sink.pii import PiiMap, Redaction, Rule, Target
+from sink.rewrite import RewriteStep
+from sink.steps import DirectStep, Step, is_json, is_text
 
-# Rows in hiding count as well: what a lightweight DELETE hides is still in the files.
-INCLUDING_HIDDEN = {"apply_deleted_mask": 0}
-
-# Values that are bound one a subject, such as hashes, would make a statement too long for a server's form limit.
-_SUBJECTS_WITH_VALUES = 2_000
+# .. no_pii: statements with placeholders; ids are bound.
 
 _CLEANUP_SETTINGS = ", ".join(
     (
@@ -41,133 +36,6 @@ _CLEANUP_SETTINGS = ", ".join(
 
 
 @dataclass(frozen=True)
-class Statement:
-    """A statement with the values that are bound to it."""
-
-    sql: str
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one rule of the map means for one table of the live schema."""
-
-    table: Table
-    rule: Rule
-    subject_type: str
-    secret: SecretStr | None
-    pii_types: Mapping[str, str]
-    everybody: bool = False
-    """True for a purge, which means every row that is not exempt."""
-
-    @property
-    def needs_subjects(self) -> bool:
-        """True where what takes a value's place is different for each subject."""
-        return any(redaction.kind in ("hash", "pseudonym") for redaction in self.rule.on_retire.redact.values())
-
-    @property
-    def action(self) -> str:
-        """How a receipt names it: `delete`, `redact` or `redact, delete`."""
-        words = (["redact"] if self.rule.on_retire.redact else []) + (["delete"] if self.rule.on_retire.delete else [])
-        return ", ".join(words)
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that are redacted; none where rows are deleted."""
-        return sorted(self.rule.on_retire.redact)
-
-    @property
-    def subject_expression(self) -> str:
-        """The subject's id of a row, as text."""
-        return f"toString({quote(self.rule.key)})"
-
-    @property
-    def match(self) -> str:
-        """The condition that finds the rows of `{subjects}`, exempted rows left out."""
-        if self.everybody:
-            return self._not_exempt() if self.rule.on_retire.unless else "true"
-        kind = "String" if _is_text(self.table.columns[self.rule.key]) else self.subject_type
-        condition = f"{quote(self.rule.key)} IN {{subjects:Array({kind})}}"
-        return f"{condition} AND {self._not_exempt()}" if self.rule.on_retire.unless else condition
-
-    def _not_exempt(self) -> str:
-        exemption = self.rule.on_retire.unless
-        assert exemption is not None
-        return f"toString({quote(exemption.column)}) NOT IN {{exempt:Array(String)}}"
-
-    @property
-    def left(self) -> str:
-        """The condition that finds rows of `{subjects}` that still have to be erased."""
-        if self.rule.on_retire.delete:
-            return self.match
-        differs = " OR ".join(
-            f"ifNull(toString({quote(column)}), '\\0') != ifNull(toString({self._replacement(column)}), '\\0')"
-            for column in self.columns
-        )
-        return f"{self.match} AND ({differs})"
-
-    def values(self, subjects: Sequence[SubjectId]) -> dict[str, Any]:
-        """What is bound to `match`, `left` and the statements."""
-        as_text = _is_text(self.table.columns[self.rule.key])
-        values: dict[str, Any] = {"subjects": [str(s) if as_text else s for s in subjects]}
-        if self.rule.on_retire.unless:
-            values["exempt"] = self.rule.on_retire.unless.values
-        for index, column in enumerate(self.columns):
-            redaction = self.rule.on_retire.redact[column]
-            if redaction.kind == "constant":
-                values[f"value_{index}"] = redaction.constant
-            elif redaction.kind == "truncate":
-                values[f"value_{index}"] = redaction.length
-            elif redaction.kind == "default":
-                values[f"value_{index}"] = self.table.columns[column]
-            elif redaction.kind in ("hash", "pseudonym"):
-                values[f"value_{index}"] = [self._hash(column, subject) for subject in subjects]
-                values["texts"] = [str(subject) for subject in subjects]
-        return values
-
-    def batches(self, subjects: Sequence[SubjectId], size: int) -> Iterator[Sequence[SubjectId]]:
-        """Split `subjects` into as many as one statement takes."""
-        if self.needs_subjects:
-            size = min(size, _SUBJECTS_WITH_VALUES)
-        for start in range(0, len(subjects), size):
-            yield subjects[start : start + size]
-
-    def statements(self, subjects: Sequence[SubjectId], on_cluster: str = "") -> list[Statement]:
-        """The statements that erase `subjects`, in order."""
-        values = self.values(subjects)
-        statements = []
-        if self.columns:
-            assignments = ", ".join(f"{quote(column)} = {self._replacement(column)}" for column in self.columns)
-            # Rows that are about to be deleted are redacted first: copies taken in between show nothing.
-            redacting = f"ALTER TABLE {self.table.name.sql} {on_cluster} UPDATE {assignments} WHERE {self.match}"
-            statements.append(Statement(redacting, values))
-        if self.rule.on_retire.delete:
-            used = {name: value for name, value in values.items() if name in ("subjects", "exempt")}
-            deleting = f"DELETE FROM {self.table.name.sql} {on_cluster} WHERE {self.match}"
-            statements.append(Statement(deleting, used))
-        return statements
-
-    def _replacement(self, column: str) -> str:
-        redaction = self.rule.on_retire.redact[column]
-        name = f"value_{self.columns.index(column)}"
-        if redaction.kind in ("hash", "pseudonym"):
-            texts = "{texts:Array(String)}"
-            return f"transform({self.subject_expression}, {texts}, {{{name}:Array(String)}}, toString({quote(column)}))"
-        return {
-            "null": "NULL",
-            "empty": "''",
-            "default": f"defaultValueOfTypeName({{{name}:String}})",
-            "constant": f"{{{name}:String}}",
-            "truncate": f"substringUTF8({quote(column)}, 1, {{{name}:UInt32}})",
-            "expression": f"({redaction.expression})",
-        }[redaction.kind]
-
-    def _hash(self, column: str, subject: SubjectId) -> str:
-        assert self.secret is not None
-        return keyed_hash(self.secret, self.pii_types[column], subject)
-
-
-@dataclass(frozen=True)
 class Plan:
     """Everything that a retirement touches in the live schema."""
 
@@ -176,20 +44,13 @@ class Plan:
     """Targets of the map that do not exist here."""
     problems: list[str] = field(default_factory=list)
     """Why the map cannot be carried out, one line each, with the fix."""
+    sources: frozenset[TableName] = frozenset()
+    """The tables that identifiers are read from."""
 
     @property
     def tables(self) -> list[TableName]:
         """The tables of the steps, each once."""
         return list(dict.fromkeys(step.table.name for step in self.steps))
-
-
-def keyed_hash(secret: SecretStr, purpose: str, subject: SubjectId) -> str:
-    """A pseudonym for a subject: 32 hexadecimal digits of HMAC-SHA256, alike in every column of one PII type.
-
-    It is made from the subject's id and not from the value, so that nothing of the value remains.
-    """
-    message = f"{purpose}:{subject}".encode()
-    return hmac.new(secret.get_secret_value().encode(), message, hashlib.sha256).hexdigest()[:32]
 
 
 def read_plan(
@@ -221,12 +82,27 @@ def plan_steps(
         found = list(_find_problems(target_name, target, rule, table, secret))
         problems += found
         if not found:
-            steps.append(Step(table, rule, pii_map.subject.clickhouse_type, secret, target.pii))
+            steps.append(_make_step(pii_map, target, rule, table, secret))
     absent = sorted(name for name in pii_map.targets if names[name] not in tables)
-    # What identifiers are read from goes last.
-    sources = {names[source.rpartition(".")[0]] for source in pii_map.subject.identifiers.values()}
-    steps.sort(key=lambda step: step.table.name in sources)
-    return Plan(steps, absent, problems)
+    # What needs another name of the subject goes first, and what those names are read from last.
+    sources = frozenset(names[source.rpartition(".")[0]] for source in pii_map.subject.identifiers.values())
+    steps.sort(key=lambda step: (not step.needs_identities, step.table.name in sources))
+    return Plan(steps, absent, problems, sources)
+
+
+def _make_step(pii_map: PiiMap, target: Target, rule: Rule, table: Table, secret: SecretStr | None) -> Step:
+    arguments = (table, rule, pii_map.subject.clickhouse_type, secret, target.pii)
+    paths = [rule.key, *rule.on_retire.redact]
+    in_key = not rule.on_retire.delete and any(path in table.key_columns for path in rule.on_retire.redact)
+    if rule.is_by_id and not in_key and not any("." in path for path in paths):
+        return DirectStep(*arguments)
+    types = {_find_type(pii_map, source) for source in rule.sources}
+    return RewriteStep(*arguments, ignores_case="email_address" in types and not rule.template.startswith("sha1:"))
+
+
+def _find_type(pii_map: PiiMap, identifier: str) -> str:
+    table, _, column = pii_map.subject.identifiers.get(identifier, "").rpartition(".")
+    return pii_map.targets[table].pii[column] if table else "id"
 
 
 def _find_problems(name: str, target: Target, rule: Rule, table: Table, secret: SecretStr | None) -> Iterator[str]:
@@ -237,55 +113,42 @@ def _find_problems(name: str, target: Target, rule: Rule, table: Table, secret: 
             "and put this one under `derived`."
         )
         return
-    for path in [rule.key, *rule.on_retire.redact, *([rule.on_retire.unless.column] if rule.on_retire.unless else [])]:
-        if path.partition(".")[0] not in table.columns:
-            yield f"{where}: there is no column {path.partition('.')[0]}. Correct the map."
-    for column, redaction in rule.on_retire.redact.items():
+    exempt = [rule.on_retire.unless.column] if rule.on_retire.unless else []
+    for path in [rule.key, *rule.on_retire.redact, *exempt]:
+        column, dot, _ = path.partition(".")
         kind = table.columns.get(column)
         if kind is None:
+            yield f"{where}: there is no column {column}. Correct the map."
+        elif dot and not (is_json(kind) or is_text(kind)):
+            yield f"{where}: {path} is a path into {column}, which is {kind} and not JSON. Correct the map."
+    for path, redaction in rule.on_retire.redact.items():
+        kind = table.columns.get(path.partition(".")[0])
+        if kind is None:
             continue
-        if column in table.key_columns and not rule.on_retire.delete:
+        if path in table.key_columns and not rule.on_retire.delete and redaction.kind != "pseudonym":
             yield (
-                f"{where}.redact.{column}: the column is in the sort or partition key, which ClickHouse cannot update. "
-                "Delete the rows instead, or rebuild the table with another key."
+                f"{where}.redact.{path}: the column is in the sort or partition key, which ClickHouse cannot update. "
+                "Use `pseudonym`, which rewrites the rows, or delete them."
             )
-        yield from (f"{where}.redact.{column}: {reason}" for reason in _explain_misfit(redaction, kind, secret))
+        misfits = _explain_misfit_in_json(redaction) if "." in path else _explain_misfit(redaction, kind)
+        yield from (f"{where}.redact.{path}: {reason}" for reason in misfits)
+        if redaction.kind in ("hash", "pseudonym") and secret is None:
+            yield (
+                f"{where}.redact.{path}: a keyed hash needs ASPECTS_PSEUDONYM_SECRET. "
+                "Set it to at least 16 secret characters."
+            )
 
 
-def _explain_misfit(redaction: Redaction, kind: str, secret: SecretStr | None) -> Iterator[str]:
+def _explain_misfit(redaction: Redaction, kind: str) -> Iterator[str]:
     if redaction.kind == "null" and not kind.startswith(("Nullable(", "LowCardinality(Nullable(")):
         yield f"null does not fit into {kind}. Use `default` or `empty`."
-    if redaction.kind in ("empty", "constant", "truncate", "hash", "pseudonym") and not _is_text(kind):
+    if redaction.kind in ("empty", "constant", "truncate", "hash", "pseudonym") and not is_text(kind):
         yield f"{redaction.kind} needs a text column, and this is {kind}. Use `default` or `null`."
-    if redaction.kind in ("hash", "pseudonym") and secret is None:
-        yield "a keyed hash needs ASPECTS_PSEUDONYM_SECRET. Set it to at least 16 secret characters."
 
 
-def _is_text(kind: str) -> bool:
-    return kind.removeprefix("LowCardinality(").removeprefix("Nullable(").startswith(("String", "FixedString"))
-
-
-def count_left(
-    client: ClickHouse, step: Step, subjects: Sequence[SubjectId], *, including_hidden: bool = False
-) -> dict[str, int]:
-    """Rows of each subject that still have to be erased from the step's table; asks every replica."""
-    found: dict[str, int] = {}
-    for batch in step.batches(subjects, 10_000):
-        rows = client.rows(
-            f"SELECT {step.subject_expression} AS subject, count() "
-            f"FROM {client.replicas(step.table.name.sql)} WHERE {step.left} GROUP BY subject",
-            INCLUDING_HIDDEN if including_hidden else None,
-            **step.values(batch),
-        )
-        found.update({str(subject): int(count) for subject, count in rows})
-    return found
-
-
-def hide(client: ClickHouse, step: Step, subjects: Sequence[SubjectId], batch_size: int) -> None:
-    """Erase `subjects` from the step's table for every reader, and wait until that is done on every replica."""
-    for batch in step.batches(subjects, batch_size):
-        for statement in step.statements(batch, client.on_cluster):
-            client.execute(statement.sql, WAIT_FOR_MUTATIONS, **statement.values)
+def _explain_misfit_in_json(redaction: Redaction) -> Iterator[str]:
+    if redaction.kind in ("default", "expression"):
+        yield f"{redaction.kind} cannot be put into JSON. Use `null`, `empty`, `constant`, `truncate`, `hash` or `pseudonym`."
 
 
 def delete_rows(client: ClickHouse, table: TableName, condition: str, **values: Any) -> None:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sink.catalog import Table
 from sink.derived import Dependent, read_dependents, reload
-from sink.erase import (
-    INCLUDING_HIDDEN,
-    Step,
-    count_detached_parts,
-    count_left,
-    drop_hidden_rows,
-    hide,
-    read_plan,
-    require_sound,
-    scrub,
-)
+from sink.erase import count_detached_parts, drop_hidden_rows, read_plan, require_sound, scrub
 from sink.errors import ErasureError, RefusedError
-from sink.names import TableName
+from sink.identity import Identities, read_identities
+from sink.ledger import SubjectId
+from sink.names import TableName, quote
+from sink.steps import INCLUDING_HIDDEN, DirectStep, Step
 from sink.store import Store
 
 _SUBJECTS_AT_ONCE = 10_000
@@ -131,8 +124,8 @@ def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
 
 def _count_rows(store: Store, step: Step) -> int:
     """Rows that a purge deletes or redacts, those included that are hidden and still in the files."""
-    if step.needs_subjects:
-        return int(store.client.value(f"SELECT count() FROM {step.table.name.sql}", INCLUDING_HIDDEN))
+    if not isinstance(step, DirectStep) or step.needs_subjects:
+        return sum(sum(_count_batch(store, step, batch)) for batch in _list_batches(store, step))
     everybody = replace(step, everybody=True)
     count = store.client.value(
         f"SELECT count() FROM {store.client.replicas(step.table.name.sql)} WHERE {everybody.left}",
@@ -144,24 +137,38 @@ def _count_rows(store: Store, step: Step) -> int:
 
 def _purge_step(store: Store, step: Step) -> int:
     """Delete or redact every row of the step's table that is not exempt, and return how many are left."""
-    if not step.needs_subjects:
-        everybody = replace(step, everybody=True)
-        hide(store.client, everybody, [""], 1)
+    if isinstance(step, DirectStep) and not step.needs_subjects:
+        replace(step, everybody=True).hide(store.client, [""], Identities(), 1)
         drop_hidden_rows(store.client, step.table.name)
         return _count_rows(store, step)
-    left, last = 0, ""
-    while subjects := _list_subjects(store, step, last):
-        parsed = [int(subject) if step.subject_type == "Int64" else subject for subject in subjects]
-        hide(store.client, step, parsed, _SUBJECTS_AT_ONCE)
-        left += sum(count_left(store.client, step, parsed, including_hidden=True).values())
-        last = subjects[-1]
+    left = 0
+    for batch in _list_batches(store, step):
+        identities = read_identities(store.client, store.pii_map, batch) if step.needs_identities else Identities()
+        step.hide(store.client, batch, identities, _SUBJECTS_AT_ONCE)
+        drop_hidden_rows(store.client, step.table.name)
+        left += sum(_count_batch(store, step, batch))
     return left
 
 
-def _list_subjects(store: Store, step: Step, after: str) -> list[str]:
-    return store.client.column(
-        f"SELECT DISTINCT {step.subject_expression} AS subject FROM {step.table.name.sql} "
-        "WHERE subject > {after:String} ORDER BY subject LIMIT {limit:UInt32}",
+def _count_batch(store: Store, step: Step, batch: Sequence[SubjectId]) -> list[int]:
+    identities = read_identities(store.client, store.pii_map, batch) if step.needs_identities else Identities()
+    return list(step.count_left(store.client, batch, identities, including_hidden=True).values())
+
+
+def _list_batches(store: Store, step: Step) -> Iterator[list[SubjectId]]:
+    """Every subject of the step's table; of whom it does not hold the id, everybody whose other names are stored."""
+    table, subject = step.table.name.sql, step.subject_expression
+    if step.needs_identities:
+        source = next(iter(store.pii_map.subject.identifiers.values())).rpartition(".")[0]
+        key = next(rule.key for rule in store.pii_map.targets[source].rules if rule.is_by_id)
+        table, subject = store.client.table(source).sql, f"toString({quote(key)})"
+    after = ""
+    while texts := store.client.column(
+        f"SELECT DISTINCT {subject} AS subject FROM {table} WHERE subject > {{after:String}} "
+        "ORDER BY subject LIMIT {limit:UInt32}",
         after=after,
         limit=_SUBJECTS_AT_ONCE,
-    )
+    ):
+        after = texts[-1]
+        with_id = [text for text in texts if step.subject_type == "String" or text.isdecimal()]
+        yield [text if step.subject_type == "String" else int(text) for text in with_id]

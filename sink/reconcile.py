@@ -64,8 +64,8 @@ def _find_returned(store: Store, erased: Sequence[Retirement]) -> list[Retiremen
     if not erased:
         return []
     subjects = [store.pii_map.subject.parse(retirement.subject) for retirement in erased]
-    plan, counts = plan_retirement(store, subjects)
-    found = {subject for count in counts for subject in count.rows}
-    report = verify(store.client, store.pii_map, plan, subjects)
-    found |= {finding.subject for finding in report.findings if finding.subject}
+    planned = plan_retirement(store, subjects)
+    report = verify(store.client, store.pii_map, planned.plan, subjects, planned.identities)
+    found = {finding.subject for finding in report.findings if finding.subject}
+    found |= {subject for count in planned.counts for subject in count.rows}
     return [retirement for retirement in erased if retirement.subject in found]

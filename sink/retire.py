@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from sink.derived import read_dependents, reload
-from sink.erase import Plan, Step, count_left, hide, read_clock, read_plan, require_sound, scrub
+from sink.erase import Plan, read_clock, read_plan, require_sound, scrub
 from sink.errors import AspectsPiiError, ErasureError, LedgerError, RefusedError
+from sink.identity import Identities, read_identities
 from sink.ledger import Retirement, SubjectId
-from sink.receipt import Receipt, TargetLine, format_time, write_receipt
+from sink.receipt import NOT_COVERED, Receipt, TargetLine, format_time, write_receipt
+from sink.steps import Step
 from sink.store import Store
 from sink.verify import Report, verify
 
@@ -57,7 +59,12 @@ Progress = Callable[[str], None]
 
 
 def retire(
-    store: Store, subjects: Sequence[SubjectId], *, actor: str | None = None, force: bool = False
+    store: Store,
+    subjects: Sequence[SubjectId],
+    *,
+    actor: str | None = None,
+    known: Identities | None = None,
+    force: bool = False,
 ) -> list[Outcome]:
     """Retire `subjects`, one outcome each, in the order given.
 
@@ -65,6 +72,7 @@ def retire(
         store: the store to erase from.
         subjects: ids; repetitions count once.
         actor: opaque id of who asks; None for the system.
+        known: other names of the subjects, beside those that the PII tables say.
         force: carry out a plan that touches more of a table than the safeguard allows.
 
     Raises:
@@ -73,7 +81,7 @@ def retire(
     """
     wanted = list(dict.fromkeys(subjects))
     retirements = store.ledger.request(wanted, actor)
-    outcomes = {outcome.subject: outcome for outcome in work_off(store, retirements, force=force)}
+    outcomes = {outcome.subject: outcome for outcome in work_off(store, retirements, known=known, force=force)}
     return [outcomes[str(subject)] for subject in wanted]
 
 
@@ -82,8 +90,26 @@ def sweep(store: Store, *, force: bool = False) -> list[Outcome]:
     return list(work_off(store, store.ledger.find_open(), force=force))
 
 
-def plan_retirement(store: Store, subjects: Sequence[SubjectId]) -> tuple[Plan, list[StepCounts]]:
+@dataclass(frozen=True)
+class Planned:
+    """What retiring some subjects touches."""
+
+    plan: Plan
+    counts: list[StepCounts]
+    identities: Identities
+
+    def rows_of(self, subject: str) -> int:
+        """Rows of one subject that still have to be erased."""
+        return sum(count.rows.get(subject, 0) for count in self.counts)
+
+
+def plan_retirement(store: Store, subjects: Sequence[SubjectId], known: Identities | None = None) -> Planned:
     """What retiring `subjects` would touch. Changes nothing.
+
+    Args:
+        store: the store.
+        subjects: ids.
+        known: other names of the subjects, beside those that the PII tables say.
 
     Raises:
         MapError: the map cannot be carried out on the live schema.
@@ -95,57 +121,97 @@ def plan_retirement(store: Store, subjects: Sequence[SubjectId]) -> tuple[Plan, 
         secret=store.policy.pseudonym_secret,
     )
     require_sound(plan)
-    return plan, [StepCounts(s, count_left(store.client, s, subjects, including_hidden=True)) for s in plan.steps]
+    identities = known or Identities()
+    if any(step.needs_identities for step in plan.steps):
+        identities = identities.merge(read_identities(store.client, store.pii_map, subjects))
+    counts = [
+        StepCounts(step, step.count_left(store.client, subjects, identities, including_hidden=True))
+        for step in plan.steps
+    ]
+    return Planned(plan, counts, identities)
 
 
-def work_off(store: Store, retirements: Sequence[Retirement], *, force: bool = False) -> Iterator[Outcome]:
+def work_off(
+    store: Store, retirements: Sequence[Retirement], *, known: Identities | None = None, force: bool = False
+) -> Iterator[Outcome]:
     """Erase, verify and record; a failure leaves the retirement open, with the reason."""
     size = store.policy.retire_batch_size
     for start in range(0, len(retirements), size):
         batch = retirements[start : start + size]
         try:
-            yield from _erase_batch(store, batch, force)
+            yield from _erase_batch(store, batch, known, force)
         except LedgerError as error:
             yield from (Outcome(r.subject, "failed", reason=str(error)) for r in batch)
         except AspectsPiiError as error:
             yield from _record_failures(store, [(r, str(error)) for r in batch])
 
 
-def _erase_batch(store: Store, batch: Sequence[Retirement], force: bool) -> Iterator[Outcome]:
-    subjects = [store.pii_map.subject.parse(retirement.subject) for retirement in batch]
-    plan, counts = plan_retirement(store, subjects)
-    finished = {r.subject for r in batch if not r.is_open} - {s for count in counts for s in count.rows}
-    if finished:
-        yield from _confirm(store, plan, [r for r in batch if r.subject in finished])
-        batch = [r for r in batch if r.subject not in finished]
-        subjects = [store.pii_map.subject.parse(retirement.subject) for retirement in batch]
+def _erase_batch(store: Store, batch: Sequence[Retirement], known: Identities | None, force: bool) -> Iterator[Outcome]:
+    planned = plan_retirement(store, _parse(store, batch), known)
+    finished = [r for r in batch if not r.is_open and not planned.rows_of(r.subject)]
+    yield from _confirm(store, planned, finished)
+    batch = [r for r in batch if r not in finished]
     if not batch:
         return
-    batch = _reopen(store, batch)
+    _reopen(store, batch)
     if not force:
-        _check_share(store, counts)
-    _record_counts(store, batch, counts)
-    for count in counts:
-        hide(store.client, count.step, [s for s in subjects if str(s) in count.rows], store.policy.retire_batch_size)
-    dependents = read_dependents(store.client, store.pii_map)
-    reloaded = reload(store.client, dependents)
-    visible = verify(store.client, store.pii_map, plan, subjects)
+        _check_share(store, planned.counts)
+    _record_counts(store, batch, planned.counts)
+    failures = _hide(store, batch, planned)
+    yield from _record_failures(store, failures)
+    batch = [r for r in batch if r not in [failed for failed, _ in failures]]
+    if not batch:
+        return
+    reloaded = reload(store.client, read_dependents(store.client, store.pii_map))
+    visible = verify(store.client, store.pii_map, planned.plan, _parse(store, batch), planned.identities)
     hidden = [r for r in batch if not visible.residue_of(r.subject)]
     yield from _record_failures(store, [(r, _explain(visible, r)) for r in batch if r not in hidden])
     if not hidden:
         return
     hidden_at = store.ledger.record("hidden", [(r.subject, r.request, {}) for r in hidden])
-    scrubbed_at = scrub(store.client, plan.tables, store.policy.scrub_within)
-    proof = verify(store.client, store.pii_map, plan, subjects, scrubbed_at=scrubbed_at)
+    scrubbed_at = scrub(store.client, planned.plan.tables, store.policy.scrub_within)
+    proof = verify(
+        store.client, store.pii_map, planned.plan, _parse(store, hidden), planned.identities, scrubbed_at=scrubbed_at
+    )
     yield from _record_failures(store, [(r, _explain(proof, r)) for r in hidden if proof.residue_of(r.subject)])
     proved = [r for r in hidden if not proof.residue_of(r.subject)]
-    yield from _record_erased(store, proved, plan, counts, reloaded, proof, hidden_at, scrubbed_at)
+    yield from _record_erased(store, proved, planned.plan, reloaded, proof, hidden_at, scrubbed_at)
 
 
-def _confirm(store: Store, plan: Plan, retirements: Sequence[Retirement]) -> Iterator[Outcome]:
+def _parse(store: Store, retirements: Sequence[Retirement]) -> list[SubjectId]:
+    return [store.pii_map.subject.parse(retirement.subject) for retirement in retirements]
+
+
+def _hide(store: Store, batch: Sequence[Retirement], planned: Planned) -> list[tuple[Retirement, str]]:
+    """Erase for every reader; returns who could not be, and why.
+
+    Where rows are found by another name of the subject, that name is needed until they are gone: the profile of whom
+    anything is left is not touched.
+    """
+    failed: dict[str, str] = {}
+    for count in planned.counts:
+        step = count.step
+        subjects = [s for s in _parse(store, batch) if str(s) in count.rows and str(s) not in failed]
+        step.hide(store.client, subjects, planned.identities, store.policy.retire_batch_size)
+        if step.needs_identities:
+            left = step.count_left(store.client, subjects, planned.identities)
+            failed |= {subject: f"{step.table.name}: {rows} rows" for subject, rows in left.items()}
+    return [(r, failed[r.subject]) for r in batch if r.subject in failed]
+
+
+def _confirm(store: Store, planned: Planned, retirements: Sequence[Retirement]) -> Iterator[Outcome]:
     """Retirements that were proved before and of which no row is found: look again, write nothing."""
-    subjects = [store.pii_map.subject.parse(r.subject) for r in retirements]
-    report = verify(store.client, store.pii_map, plan, subjects, scrubbed_at=max(r.scrubbed_at for r in retirements))
+    if not retirements:
+        return
+    subjects = _parse(store, retirements)
+    report = verify(
+        store.client,
+        store.pii_map,
+        planned.plan,
+        subjects,
+        planned.identities,
+        scrubbed_at=max(r.scrubbed_at for r in retirements),
+    )
     for retirement in retirements:
         if report.residue_of(retirement.subject):
             yield from _record_failures(store, [(retirement, _explain(report, retirement))])
@@ -153,18 +219,17 @@ def _confirm(store: Store, plan: Plan, retirements: Sequence[Retirement]) -> Ite
             yield Outcome(retirement.subject, "already erased", receipt=retirement.detail.get("receipt"))
 
 
-def _reopen(store: Store, batch: Sequence[Retirement]) -> Sequence[Retirement]:
+def _reopen(store: Store, batch: Sequence[Retirement]) -> None:
     closed = [r for r in batch if not r.is_open]
     if closed:
         store.ledger.record("reopened", [(r.subject, r.request, {"reason": "rows came back"}) for r in closed])
-    return batch
 
 
 def _record_counts(store: Store, batch: Sequence[Retirement], counts: Sequence[StepCounts]) -> None:
     """Write down what is there before it goes; nothing where there is nothing."""
     entries = []
     for retirement in batch:
-        rows = {str(c.step.table.name): c.rows[retirement.subject] for c in counts if retirement.subject in c.rows}
+        rows = {c.step.label: c.rows[retirement.subject] for c in counts if retirement.subject in c.rows}
         if rows:
             entries.append((retirement.subject, retirement.request, {"rows": rows}))
     if entries:
@@ -199,7 +264,6 @@ def _record_erased(
     store: Store,
     retirements: Sequence[Retirement],
     plan: Plan,
-    counts: Sequence[StepCounts],
     reloaded: list[str],
     proof: Report,
     hidden_at: datetime,
@@ -210,7 +274,7 @@ def _record_erased(
     outcomes = []
     found = store.ledger.find_counts(retirements)
     for retirement in retirements:
-        lines = [_describe(count.step, found.get(retirement.subject, {})) for count in counts]
+        lines = [_describe(step, found.get(retirement.subject, {})) for step in plan.steps]
         lines += [TargetLine(target=name, action="none", absent=True) for name in plan.absent]
         rows = sum(line.rows_before for line in lines)
         document = Receipt(
@@ -225,6 +289,7 @@ def _record_erased(
             reloaded=reloaded,
             verified=proof.checked,
             verified_in_files=True,
+            not_covered=[*NOT_COVERED, *proof.not_asked_of(retirement.subject)],
         ).to_dict(store.policy.receipt_key)
         path = _write(document, store.policy.receipts_dir)
         outcomes.append(Outcome(retirement.subject, "erased", rows, "", document, path))
@@ -248,5 +313,6 @@ def _write(document: dict[str, Any], folder: Path) -> Path:
 
 
 def _describe(step: Step, found: dict[str, int]) -> TargetLine:
-    name = str(step.table.name)
-    return TargetLine(target=name, action=step.action, columns=step.columns, rows_before=found.get(name, 0))
+    return TargetLine(
+        target=str(step.table.name), action=step.action, columns=step.columns, rows_before=found.get(step.label, 0)
+    )

@@ -11,11 +11,13 @@ from functools import partial
 
 from sink.client import ClickHouse
 from sink.derived import Dependent, read_dependents
-from sink.erase import Plan, Step, count_detached_parts, count_left, count_old_parts, read_clock, read_plan
+from sink.erase import Plan, count_detached_parts, count_old_parts, read_clock, read_plan
 from sink.errors import DatabaseError
+from sink.identity import Identities, read_identities
 from sink.ledger import SubjectId
 from sink.names import TableName, quote
 from sink.pii import PiiMap
+from sink.steps import Step
 from sink.store import Store
 
 _BATCH = 10_000
@@ -49,11 +51,21 @@ class Report:
     checked: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    not_asked: dict[str, list[str]] = field(default_factory=dict)
+    """Where nobody could be looked for whose other names are not known, as place -> subjects."""
 
     @property
     def is_clean(self) -> bool:
         """True where every question was answered with nothing."""
         return not self.findings
+
+    def not_asked_of(self, subject: SubjectId) -> list[str]:
+        """What a receipt says about the places where this subject could not be looked for."""
+        return [
+            f"{place}: rows are found by another name of the subject, and none was stored"
+            for place, subjects in self.not_asked.items()
+            if str(subject) in subjects
+        ]
 
     def residue_of(self, subject: SubjectId) -> list[Finding]:
         """The findings that keep this subject's retirement open: its own, and those about no one in particular."""
@@ -65,6 +77,7 @@ def verify(
     pii_map: PiiMap,
     plan: Plan,
     subjects: Sequence[SubjectId],
+    identities: Identities,
     *,
     scrubbed_at: int | None = None,
 ) -> Report:
@@ -75,13 +88,23 @@ def verify(
     """
     findings: list[Finding] = [Finding("PII map", "unchecked", reason=problem) for problem in plan.problems]
     checked: set[str] = set()
-    for place, ask in _list_questions(client, pii_map, plan, subjects, scrubbed_at):
+    for place, ask in _list_questions(client, pii_map, plan, subjects, identities, scrubbed_at):
         checked.add(place)
         try:
             findings += ask()
         except DatabaseError as error:
             findings.append(Finding(place, "unchecked", reason=str(error)))
-    return Report(len(subjects), sorted(checked), plan.absent, findings)
+    not_asked = {
+        str(step.table.name): unknown
+        for step in plan.steps
+        if step.needs_identities and (unknown := _find_unknown(step, subjects, identities))
+    }
+    return Report(len(subjects), sorted(checked), plan.absent, findings, not_asked)
+
+
+def _find_unknown(step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[str]:
+    sources = step.rule.sources
+    return [str(s) for s in subjects if not all(identities.of(s, source) for source in sources)]
 
 
 def verify_subjects(store: Store, subjects: Sequence[SubjectId] | None = None) -> Report:
@@ -99,18 +122,26 @@ def verify_subjects(store: Store, subjects: Sequence[SubjectId] | None = None) -
         scrubbed_at = max(retirement.scrubbed_at for retirement in erased)
     else:
         scrubbed_at = read_clock(store.client)
-    return verify(store.client, store.pii_map, plan, subjects, scrubbed_at=scrubbed_at)
+    identities = Identities()
+    if any(step.needs_identities for step in plan.steps):
+        identities = read_identities(store.client, store.pii_map, subjects)
+    return verify(store.client, store.pii_map, plan, subjects, identities, scrubbed_at=scrubbed_at)
 
 
 _Question = tuple[str, Callable[[], list[Finding]]]
 
 
 def _list_questions(
-    client: ClickHouse, pii_map: PiiMap, plan: Plan, subjects: Sequence[SubjectId], scrubbed_at: int | None
+    client: ClickHouse,
+    pii_map: PiiMap,
+    plan: Plan,
+    subjects: Sequence[SubjectId],
+    identities: Identities,
+    scrubbed_at: int | None,
 ) -> Iterator[_Question]:
     in_files = scrubbed_at is not None
     for step in plan.steps:
-        yield str(step.table.name), partial(_ask_rows, client, step, subjects, in_files)
+        yield str(step.table.name), partial(_ask_rows, client, step, subjects, identities, in_files)
     if scrubbed_at is not None:
         for table in plan.tables:
             yield str(table), partial(_ask_parts, client, table, scrubbed_at)
@@ -125,12 +156,14 @@ def _list_questions(
             yield str(dependent.table.name), partial(_ask_dependent, client, dependent, dependent.key, subjects)
 
 
-def _ask_rows(client: ClickHouse, step: Step, subjects: Sequence[SubjectId], in_files: bool) -> list[Finding]:
+def _ask_rows(
+    client: ClickHouse, step: Step, subjects: Sequence[SubjectId], identities: Identities, in_files: bool
+) -> list[Finding]:
     place = str(step.table.name)
-    readable = count_left(client, step, subjects)
+    readable = step.count_left(client, subjects, identities)
     findings = [Finding(place, "rows", subject, count) for subject, count in readable.items()]
     if in_files:
-        everything = count_left(client, step, subjects, including_hidden=True)
+        everything = step.count_left(client, subjects, identities, including_hidden=True)
         findings += [Finding(place, "hidden rows", s, count) for s, count in everything.items() if s not in readable]
     return findings
 

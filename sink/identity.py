@@ -1,0 +1,108 @@
+"""The other names of a subject: read before an erasure, held in memory only, and never shown.
+
+.. pii: Holds user names, e-mail addresses and anonymous ids of the users being retired, in memory only.
+.. pii_types: id, username, email_address
+.. pii_retirement: consumer_api
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sink.client import ClickHouse
+from sink.ledger import SubjectId
+from sink.names import quote
+from sink.pii import SUBJECT_ID, PiiMap, Rule
+
+# Rows in hiding count as well: an interrupted retirement may have hidden the profile already.
+_INCLUDING_HIDDEN = {"apply_deleted_mask": 0}
+_BATCH = 10_000
+_SHA1 = "sha1:"
+
+
+@dataclass(frozen=True)
+class Identities:
+    """What subjects are called, as subject -> identifier -> values; `repr` shows none of it."""
+
+    values: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict, repr=False)
+
+    def of(self, subject: SubjectId, identifier: str) -> frozenset[str]:
+        """The values of one identifier; none where they are not known."""
+        if identifier == SUBJECT_ID:
+            return frozenset([str(subject)])
+        return self.values.get(str(subject), {}).get(identifier, frozenset())
+
+    def merge(self, other: Identities) -> Identities:
+        """What either of two knows."""
+        merged: dict[str, dict[str, frozenset[str]]] = {}
+        for source in (self.values, other.values):
+            for subject, names in source.items():
+                known = merged.setdefault(subject, {})
+                for identifier, values in names.items():
+                    known[identifier] = known.get(identifier, frozenset()) | values
+        return Identities(merged)
+
+
+def read_identities(client: ClickHouse, pii_map: PiiMap, subjects: Sequence[SubjectId]) -> Identities:
+    """What the PII tables say that `subjects` are called.
+
+    Raises:
+        DatabaseError: it could not be read, so a retirement must not go on.
+    """
+    found: dict[str, dict[str, set[str]]] = {}
+    for identifier, source in pii_map.subject.identifiers.items():
+        table_name, _, column = source.rpartition(".")
+        table = client.table(table_name)
+        if not _exists(client, table.database, table.table, column):
+            continue
+        key = quote(next(rule.key for rule in pii_map.targets[table_name].rules if rule.is_by_id))
+        for start in range(0, len(subjects), _BATCH):
+            rows = client.rows(
+                f"SELECT DISTINCT toString({key}), toString({quote(column)}) FROM {table.sql} "
+                f"WHERE toString({key}) IN {{subjects:Array(String)}}",
+                _INCLUDING_HIDDEN,
+                subjects=[str(subject) for subject in subjects[start : start + _BATCH]],
+            )
+            for subject, value in rows:
+                if value:
+                    found.setdefault(subject, {}).setdefault(identifier, set()).add(value)
+    return Identities({s: {i: frozenset(v) for i, v in names.items()} for s, names in found.items()})
+
+
+def _exists(client: ClickHouse, database: str, table: str, column: str) -> bool:
+    return bool(
+        client.value(
+            "SELECT count() FROM system.columns WHERE database = {database:String} AND table = {table:String} "
+            "AND name = {column:String}",
+            database=database,
+            table=table,
+            column=column,
+        )
+    )
+
+
+def list_keys(rule: Rule, subjects: Iterable[SubjectId], identities: Identities) -> dict[str, str]:
+    """What the rule's key holds for `subjects`, as value -> subject; nothing for whom the identifiers are unknown.
+
+    A template that begins with `sha1:` means the SHA-1 of the rest, in hexadecimal: xAPI's `mbox_sha1sum`.
+    """
+    is_hashed = rule.template.startswith(_SHA1)
+    template = rule.template.removeprefix(_SHA1)
+    keys: dict[str, str] = {}
+    for subject in subjects:
+        for text in _fill(template, rule.sources, subject, identities):
+            # An address is written as its owner typed it, or in lower case: software does either.
+            for variant in {text, text.lower()} if is_hashed else {text}:
+                key = hashlib.sha1(variant.encode(), usedforsecurity=False).hexdigest() if is_hashed else variant
+                keys[key] = str(subject)
+    return keys
+
+
+def _fill(template: str, sources: set[str], subject: SubjectId, identities: Identities) -> list[str]:
+    texts = [template]
+    for source in sorted(sources):
+        values = identities.of(subject, source)
+        texts = [text.replace(f"{{{source}}}", value) for text in texts for value in sorted(values)]
+    return texts
