@@ -11,9 +11,15 @@ tombstones as (
 
 shown as (
 
-    select 'user_pii' as dataset, toInt64(user_id) as user_id from {{ if_ours(ref('user_pii')) }}
+    select
+        'user_pii' as dataset,
+        toInt64(user_id) as user_id
+    from {{ if_ours(ref('user_pii')) }}
     union all
-    select 'enrolled_learners' as dataset, user_id from {{ ref('enrolled_learners') }}
+    select
+        'enrolled_learners' as dataset,
+        user_id
+    from {{ ref('enrolled_learners') }}
 
 )
 

@@ -19,11 +19,20 @@ profiles as (
 -- The three forms an LMS names an actor in. One column to join on, instead of an OR that would match twice.
 names as (
 
-    select toString(external_user_id) as actor_id, user_id from external_ids
+    select
+        toString(external_user_id) as actor_id,
+        user_id
+    from external_ids
     union all
-    select concat('mailto:', email) as actor_id, user_id from profiles
+    select
+        concat('mailto:', email) as actor_id,
+        user_id
+    from profiles
     union all
-    select lower(hex(SHA1(concat('mailto:', email)))) as actor_id, user_id from profiles
+    select
+        lower(hex(SHA1(concat('mailto:', email)))) as actor_id,
+        user_id
+    from profiles
 
 ),
 

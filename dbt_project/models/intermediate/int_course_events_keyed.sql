@@ -1,4 +1,4 @@
--- .. pii: The actor is an anonymous id, unless the LMS is set to name its actors by e-mail address (XAPI_AGENT_IFI_TYPE).
+-- .. pii: An anonymous id as the actor, or an e-mail address where the LMS is set so (XAPI_AGENT_IFI_TYPE).
 -- .. pii_types: id, email_address
 -- .. pii_retirement: consumer_api
 with

@@ -1,4 +1,4 @@
--- .. pii: The actor is an anonymous id, unless the LMS is set to name its actors by e-mail address (XAPI_AGENT_IFI_TYPE).
+-- .. pii: An anonymous id as the actor, or an e-mail address where the LMS is set so (XAPI_AGENT_IFI_TYPE).
 -- .. pii_types: id, email_address
 -- .. pii_retirement: consumer_api
 with
@@ -29,11 +29,12 @@ parsed as (
                 ))
             )'
         ) as statement,
-        statement.actor as actor,
-        arrayConcat(
-            statement.context.contextActivities.parent,
-            statement.context.contextActivities.grouping
-        ) as activities
+        statement.context.contextActivities as activities,
+        -- The first that is a course; parents come before what they are grouped in.
+        arrayFirst(
+            activity -> activity.definition.type = 'http://adlnet.gov/expapi/activities/course',
+            arrayConcat(activities.parent, activities.grouping)
+        ) as course
     from source
 
 ),
@@ -43,17 +44,11 @@ renamed as (
     select
         event_id,
         statement.verb.id as verb_id,
-        coalesce(nullIf(actor.account.name, ''), nullIf(actor.mbox, ''), actor.mbox_sha1sum) as actor_id,
-        statement.object.id as object_id,
         coalesce(
-            nullIf(
-                arrayFirst(
-                    activity -> activity.definition.type = 'http://adlnet.gov/expapi/activities/course', activities
-                ).id,
-                ''
-            ),
-            statement.object.id
-        ) as course_id,
+            nullIf(statement.actor.account.name, ''), nullIf(statement.actor.mbox, ''), statement.actor.mbox_sha1sum
+        ) as actor_id,
+        statement.object.id as object_id,
+        if(course.id != '', course.id, object_id) as course_id,
         emission_time,
         event
     from parsed
