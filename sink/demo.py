@@ -1,0 +1,183 @@
+"""`aspects-pii demo`: the whole story on generated data, with the commands that an operator would type.
+
+.. no_pii: The people are generated.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sink import demo_data
+from sink.client import ClickHouse
+from sink.display import print_lines, print_table
+from sink.errors import AspectsPiiError, UsageError
+from sink.settings import load_settings
+from sink.store import open_store
+
+# By this file the demo knows a folder as its own, and may remove it.
+_MARK = ".made-by-aspects-pii-demo"
+_SHOWN_LEARNERS = 5
+_RETIRED_LEARNERS = 3
+
+
+class DemoError(AspectsPiiError):
+    """Something went otherwise than the story says."""
+
+
+def run_demo(folder: Path, *, users: int, seed: int, keep: bool) -> int:
+    """Tell the story; everything lies in `folder`, which is removed at the end unless `keep`.
+
+    Raises:
+        UsageError: the folder exists and is not the demo's.
+        DemoError: a step of the story ended otherwise than it should.
+    """
+    started = time.monotonic()
+    folder = _prepare_folder(folder)
+    with _environment(folder):
+        _tell(folder, users, seed)
+    print_lines(["", f"Done in {time.monotonic() - started:.0f} s. Everything was in {folder}."])
+    if keep:
+        print_lines([f"It is still there. Remove it with: rm -r {folder}"])
+    else:
+        shutil.rmtree(folder)
+        print_lines(["It is removed; --keep leaves it for a look around."])
+    return 0
+
+
+def _tell(folder: Path, users: int, seed: int) -> None:
+    _head("1", f"An LMS with {users:,} users, and the events of their learning")
+    lms = demo_data.create_lms(f"sqlite:///{folder}/lms.sqlite3", users=users, seed=seed)
+    _run("init")
+    events = _load_aspects(lms)
+    print_lines([f"{users:,} users, {len(lms.courses)} courses, {events:,} anonymised events (seed {seed})."])
+
+    _head("2", "Off means off")
+    _run("sync", expected=3)
+
+    _head("3", "The operator opts in, copies and builds")
+    os.environ["ASPECTS_ENABLE_PII"] = "true"
+    _run("sync")
+    _run("build", "--quiet")
+    _run("map", "check")
+
+    course = lms.courses[0].key
+    _head("4", f"What an instructor of {course} sees")
+    shown = _show_learners(course)
+    learners = [row[0] for row in shown[:_RETIRED_LEARNERS]]
+
+    _head("5", "Three of them leave, and want to be forgotten")
+    _run("retire", *learners)
+    _run("verify", *learners)
+
+    _head("6", "The next row of people; the retired are gone, and the LMS cannot bring them back")
+    _run("sync")
+    left = _show_learners(course)
+    if {row[0] for row in left} & set(learners):
+        raise DemoError("A retired learner is in the dataset.")
+    _check_events(events)
+
+    _head("7", "The receipt for the data protection officer")
+    receipt = sorted((folder / "receipts").glob("*.json"))[0]
+    print_lines([f"$ cat {receipt}", *receipt.read_text().splitlines()])
+
+    _head("8", "The operator opts out")
+    os.environ["ASPECTS_ENABLE_PII"] = "false"
+    _run("purge", "--yes")
+    _check_events(events)
+    _run("status")
+
+
+def _load_aspects(lms: demo_data.DemoLms) -> int:
+    """What Aspects would have put into ClickHouse; returns the number of events."""
+    with open_store(load_settings()) as store:
+        client = store.client
+        for enrolments in demo_data.course_enrollment_rows(lms):
+            client.insert(client.table("event_sink.course_enrollment"), demo_data.COURSE_ENROLLMENT_COLUMNS, enrolments)
+        overviews = demo_data.course_overview_rows(lms)
+        client.insert(client.table("event_sink.course_overviews"), demo_data.COURSE_OVERVIEW_COLUMNS, overviews)
+        for events in demo_data.event_rows(lms):
+            client.insert(client.table("xapi.xapi_events_all"), ("event_id", "emission_time", "event"), events)
+        return _count_events(client)
+
+
+def _count_events(client: ClickHouse) -> int:
+    return int(client.value("SELECT count() FROM $xapi.xapi_events_all"))
+
+
+def _check_events(expected: int) -> None:
+    with open_store(load_settings()) as store:
+        found = _count_events(store.client)
+    if found != expected:
+        raise DemoError(f"There were {expected:,} events, and there are {found:,}.")
+    print_lines([f"{found:,} events, as before."])
+
+
+def _show_learners(course: str) -> list[tuple[str, ...]]:
+    """Some learners of a course as (id, name, username, e-mail, mode, status)."""
+    with open_store(load_settings()) as store:
+        rows = store.client.rows(
+            """
+            SELECT toString(user_id), learners.name, learners.username, learners.email, enrollment_mode, enrollment_status
+            FROM $reporting.enrolled_learners AS learners
+            WHERE course_key = {course:String} ORDER BY user_id LIMIT {limit:UInt32}
+            """,
+            course=course,
+            limit=_SHOWN_LEARNERS,
+        )
+    if len(rows) < _SHOWN_LEARNERS:
+        raise DemoError("The dataset shows too few learners.")
+    print_lines(["$ SELECT … FROM reporting.enrolled_learners"])
+    print_table(("user", "name", "username", "e-mail", "mode", "status"), rows)
+    return rows
+
+
+def _run(*arguments: str, expected: int = 0) -> None:
+    from sink.cli import run
+
+    print_lines([f"$ aspects-pii {' '.join(arguments)}"])
+    status = run(arguments)
+    if status != expected:
+        raise DemoError(f"aspects-pii {' '.join(arguments)} ended with status {status} instead of {expected}.")
+    if expected:
+        print_lines([f"(exit status {status})"])
+
+
+def _head(number: str, title: str) -> None:
+    print_lines(["", f"{number}. {title}", "-" * (len(title) + len(number) + 2)])
+
+
+def _prepare_folder(folder: Path) -> Path:
+    folder = folder.resolve()
+    if folder.exists():
+        if not (folder / _MARK).exists() and any(folder.iterdir()):
+            raise UsageError(f"--folder {folder}: it exists and is not the demo's. Name another one.")
+        shutil.rmtree(folder)
+    folder.mkdir(mode=0o700, parents=True)
+    (folder / _MARK).touch()
+    return folder
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """Settings of the demo alone: none of the operator's reach it, and none of its are left behind."""
+    before = dict(os.environ)
+    for name in _list_settings(before):
+        del os.environ[name]
+    os.environ["ASPECTS_CLICKHOUSE_URL"] = f"chdb://{folder}/clickhouse"
+    os.environ["ASPECTS_LMS_DATABASE_URL"] = f"sqlite:///{folder}/lms.sqlite3"
+    os.environ["ASPECTS_RECEIPTS_DIR"] = str(folder / "receipts")
+    os.environ["ASPECTS_PSEUDONYM_SECRET"] = "a secret of the demo"  # noqa: S105 - it protects generated people
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _list_settings(environment: Sequence[str] | dict[str, str]) -> list[str]:
+    return [name for name in environment if name.startswith("ASPECTS_")]
