@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from sink.client import ClickHouse
 from sink.names import TableName
 
-# Engines whose rows are in nobody's storage but their sources'.
-_WITHOUT_STORAGE = ("View", "Dictionary", "Distributed", "Merge", "Buffer")
+# Engines that show the rows of others. A dictionary has a copy, but one that is reloaded.
+_WITHOUT_ROWS = ("View", "Dictionary", "Distributed", "Merge")
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,17 @@ class Table:
     rows: int = 0
     create_query: str = ""
     comment: str = ""
+    uuid: str = ""
 
     @property
     def is_merge_tree(self) -> bool:
         """True where rows can be deleted and updated."""
         return self.engine.endswith("MergeTree")
+
+    @property
+    def has_rows(self) -> bool:
+        """True where rows are kept that somebody has to erase."""
+        return self.engine not in _WITHOUT_ROWS and not self.is_refreshable_view
 
     @property
     def is_dictionary(self) -> bool:
@@ -79,8 +85,9 @@ def read_tables(client: ClickHouse, names: Iterable[TableName] | None = None) ->
         if is_key:
             keys.setdefault(name, set()).add(column)
     tables = {}
-    for database, table, engine, engine_full, rows, create_query, comment in client.rows(
-        "SELECT database, name, engine, engine_full, ifNull(total_rows, 0), create_table_query, comment FROM system.tables "
+    for database, table, engine, engine_full, rows, create_query, comment, uuid in client.rows(
+        "SELECT database, name, engine, engine_full, ifNull(total_rows, 0), create_table_query, comment, toString(uuid) "
+        "FROM system.tables "
         "WHERE database IN {databases:Array(String)} AND NOT is_temporary ORDER BY database, name",
         databases=databases,
     ):
@@ -96,6 +103,7 @@ def read_tables(client: ClickHouse, names: Iterable[TableName] | None = None) ->
             rows=rows,
             create_query=create_query,
             comment=comment,
+            uuid=uuid,
         )
     return tables
 

@@ -8,25 +8,32 @@ PII without the map saying so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
-from sink.catalog import Table, find_dependents, read_tables
+from sink.catalog import Table, read_tables
 from sink.client import ClickHouse
 from sink.erase import plan_steps
+from sink.lineage import find_storage, trace_columns
 from sink.names import TableName
 from sink.pii import PiiMap
 
-# Names that the LMS, Aspects and their neighbours give to columns with PII. Whole names or parts between
-# underscores; camelCase is read as underscores.
+# Words that the LMS, Aspects and their neighbours use in names of columns with PII, alone or between underscores.
 _SUSPICIOUS = re.compile(
-    r"(^|_)(user_?name|e?_?mail|email_address|first_?name|last_?name|full_?name|given_?name|family_?name|surname|nick_?name|"
-    r"phone|phone_?number|mobile|mailing_?address|postal_?address|street|birth|birth_?date|birth_?day|year_of_birth|dob|"
-    r"gender|sex|biography|bio|ssn|passport|ip_?address|password|mbox|mbox_sha1sum|external_user_id)($|_)"
+    r"(^|_)(user_?name|login|e_?mail|e_?mail_address|"
+    r"(first|last|full|middle|maiden|given|family|real|legal|preferred|nick|learner|student|author|owner)_?name|surname|"
+    r"phone|phone_?number|mobile|(mailing|postal|street|home|billing)_?address|street|post_?code|postal_?code|zip_?code|"
+    r"birth|birth_?date|birth_?day|year_of_birth|dob|gender|sex|biography|bio|avatar|photo|profile_image|"
+    r"ssn|passport|national_id|tax_id|ip|ip_?address|password|mbox|mbox_sha1sum|external_user_id)s?($|_)"
 )
-_SUSPICIOUS_WHOLE = ("name", "city", "country", "location", "ip", "anonymous_id")
+# Words that mean a person only where nothing stands beside them.
+_SUSPICIOUS_WHOLE = ("name", "address", "city", "country", "location", "anonymous_id", "anonymous_user_id")
+# A yes or no, or a number, about such a thing.
+_ABOUT = re.compile(r"^(is|has|num|count)_|_(count|verified)$")
+# The ledger and its kin hold opaque ids, counts, and names of files and things.
+_OWN_TABLES = ("pii_ledger.entries", "pii_ledger.migrations", "pii_ledger.tombstones")
 
 
 @dataclass(frozen=True)
@@ -60,23 +67,34 @@ def check_map(
 ) -> Coverage:
     """Interrogate the live schema. Rules that are switched off are checked all the same."""
     targets = {name: client.table(name) for name in pii_map.targets}
-    derived = {client.table(name): entry.pii for name, entry in pii_map.derived.items()}
+    derived = {client.table(name) for name in pii_map.derived}
     tables = {**read_tables(client), **read_tables(client, [*targets.values(), *derived])}
     plan = plan_steps(pii_map, targets, tables, redact_history=redact_history, secret=secret)
     problems = [_split_problem(problem) for problem in plan.problems]
-    exempt = _read_exemptions(client, pii_map)
+    harmless = _read_exemptions(client, pii_map)
     mapped = {targets[name]: target.pii_columns for name, target in pii_map.targets.items()}
+    survey = Survey(tables, mapped, derived, harmless, {actual: name for name, actual in client.databases.items()})
     problems += _find_missing_columns(pii_map, targets, tables)
-    problems += _find_unmapped_dependents(tables, mapped, derived, exempt)
-    problems += _find_suspicious_columns(tables, mapped, derived, exempt)
+    problems += survey.find_derived_with_rows()
+    problems += survey.find_shown_columns()
+    problems += survey.find_suspicious_columns()
     present = [name for name in pii_map.targets if targets[name] in tables]
     return Coverage(present, plan.absent, sorted(set(problems), key=str))
 
 
-def looks_like_pii(column: str) -> bool:
-    """True where a column's name says that it holds PII."""
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column).lower()
-    return name in _SUSPICIOUS_WHOLE or _SUSPICIOUS.search(name) is not None
+def looks_like_pii(column: str, kind: str = "") -> bool:
+    """True where a column's name, or one of the names within its type, says that it holds PII."""
+    within = (
+        re.findall(r"[(,]\s*`?(\w+)`? [A-Z]", kind) if kind.startswith(("Tuple(", "Nested(", "JSON(", "Array(")) else []
+    )
+    return any(_is_suspicious(name) for name in [column, *within])
+
+
+def _is_suspicious(name: str) -> bool:
+    words = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).lower()
+    if words in _SUSPICIOUS_WHOLE:
+        return True
+    return _SUSPICIOUS.search(words) is not None and _ABOUT.search(words) is None
 
 
 def _split_problem(problem: str) -> Problem:
@@ -107,65 +125,97 @@ def _find_missing_columns(
                 yield Problem(f"targets.{name}.pii.{column}", "the table has no such column", "Correct the map.")
 
 
-def _find_unmapped_dependents(
-    tables: dict[TableName, Table],
-    mapped: Mapping[TableName, set[str]],
-    derived: Mapping[TableName, Mapping[str, str]],
-    exempt: set[tuple[TableName, str | None]],
-) -> Iterator[Problem]:
-    for name, origins in find_dependents(tables, [target for target in mapped if target in tables]).items():
-        if name in derived or name in mapped or (name, None) in exempt:
-            continue
-        table = tables[name]
-        shown = sorted(
-            column
-            for column in table.columns
-            if (name, column) not in exempt and any(column in mapped[origin] for origin in origins)
-        )
-        renamed = sorted(
-            column
-            for column in table.columns
-            if not shown and (name, column) not in exempt and _selects(table, column, [mapped[o] for o in origins])
-        )
-        for column in shown or renamed:
-            yield Problem(
-                f"{name}.{column}",
-                f"this {table.engine} shows PII of {', '.join(sorted(map(str, origins)))} and is not in the map",
-                _advise(table),
-            )
+@dataclass(frozen=True)
+class Survey:
+    """The live schema beside what the map says about it."""
 
+    tables: Mapping[TableName, Table]
+    mapped: Mapping[TableName, set[str]]
+    """Targets with their PII columns."""
+    derived: set[TableName]
+    harmless: set[tuple[TableName, str | None]]
+    """(table, column), or (table, None) for a whole table, that is no PII."""
+    databases: Mapping[str, str]
+    """The map's names of the databases, by their names in this installation."""
 
-def _selects(table: Table, column: str, mapped: Iterable[set[str]]) -> bool:
-    """True where the definition makes `column` out of a column with PII under another name."""
-    definition = table.create_query
-    return any(
-        re.search(rf"\b{re.escape(source)}\b[^,]*\bAS\s+`?{re.escape(column)}`?(?!\w)", definition, re.IGNORECASE)
-        for columns in mapped
-        for source in columns
-    )
+    def find_derived_with_rows(self) -> Iterator[Problem]:
+        """What is listed as a view and keeps rows, which nothing would erase."""
+        for name in sorted(self.derived & set(self.tables)):
+            table = self.tables[name]
+            if table.has_rows and not self._is_erased_elsewhere(table):
+                yield Problem(
+                    f"derived.{self._name(name)}",
+                    f"a {table.engine} keeps rows of its own, which a retirement does not reach here",
+                    self._advise(table),
+                )
 
-
-def _advise(table: Table) -> str:
-    if table.engine in ("View", "Dictionary") or table.is_refreshable_view:
-        return f"Add {table.name} under `derived`."
-    return f"Add {table.name} under `targets` with what a retirement does to it."
-
-
-def _find_suspicious_columns(
-    tables: Mapping[TableName, Table],
-    mapped: Mapping[TableName, set[str]],
-    derived: Mapping[TableName, Mapping[str, str]],
-    exempt: set[tuple[TableName, str | None]],
-) -> Iterator[Problem]:
-    for table in tables.values():
-        if table.name in derived or (table.name, None) in exempt or table.engine in ("View", "Dictionary"):
-            continue
-        for column in table.columns:
-            if column in mapped.get(table.name, ()) or (table.name, column) in exempt or not looks_like_pii(column):
+    def find_shown_columns(self) -> Iterator[Problem]:
+        """Columns of views, dictionaries and their like that show PII of targets without the map saying so."""
+        for name, columns in trace_columns(self.tables, self.mapped, self.harmless).items():
+            table = self.tables.get(name)
+            if table is None or name in self.derived or _is_inner(table) or self._is_erased_elsewhere(table):
                 continue
-            place = f"targets.{table.name}.pii.{column}" if table.name in mapped else f"targets.{table.name}"
-            yield Problem(
-                f"{table.name}.{column}",
-                "the column looks like PII by its name and is not in the map",
-                f"Add it as {place}, or name it under `not_pii` with the reason.",
+            storage = self.tables.get(find_storage(table, self.tables) or name, table)
+            if storage is not table and not _is_inner(storage) and not table.is_refreshable_view:
+                # Its rows are in a table of their own, which is reported instead.
+                continue
+            for column, origins in columns.items():
+                yield Problem(
+                    f"{name}.{column}",
+                    f"this {table.engine} shows PII of {', '.join(sorted(map(str, origins)))} and is not in the map",
+                    self._advise(table),
+                )
+
+    def find_suspicious_columns(self) -> Iterator[Problem]:
+        """Columns that look like PII by their names and are not in the map."""
+        own = {self._actual(name) for name in _OWN_TABLES}
+        for table in self.tables.values():
+            if table.name in self.derived | own or table.engine in ("View", "MaterializedView") or _is_inner(table):
+                # What views show is traced to where it comes from.
+                continue
+            known = self.mapped.get(table.name, set())
+            for column, kind in table.columns.items():
+                if column in known or self._is_harmless(table.name, column) or not looks_like_pii(column, kind):
+                    continue
+                fix = self._advise(table)
+                if table.name in self.mapped:
+                    fix = f"Add it as targets.{self._name(table.name)}.pii.{column}."
+                yield Problem(
+                    f"{table.name}.{column}",
+                    "the column looks like PII by its name and is not in the map",
+                    f"{fix} If it is none, name it under `not_pii` with the reason.",
+                )
+
+    def _is_harmless(self, table: TableName, column: str) -> bool:
+        # Elements of a Nested column are columns with a dot.
+        names = {column, column.partition(".")[0]}
+        return (table, None) in self.harmless or any((table, name) in self.harmless for name in names)
+
+    def _is_erased_elsewhere(self, table: Table) -> bool:
+        return find_storage(table, self.tables) in self.mapped
+
+    def _advise(self, table: Table) -> str:
+        name = self._name(table.name)
+        if not table.has_rows:
+            return f"Add {name} under `derived`."
+        if table.is_merge_tree:
+            return f"Add {name} under `targets` with what a retirement does to it."
+        if table.engine == "MaterializedView":
+            return (
+                "Its rows lie in a table without a name: make it anew as CREATE MATERIALIZED VIEW … TO a table, "
+                "and add that table under `targets`."
             )
+        return f"Rows of a {table.engine} table cannot be erased: drop it, or make it anew as a MergeTree."
+
+    def _name(self, name: TableName) -> str:
+        """A table as the map writes it."""
+        return f"{self.databases.get(name.database, name.database)}.{name.table}"
+
+    def _actual(self, name: str) -> TableName:
+        database, _, table = name.partition(".")
+        return TableName(next((a for a, n in self.databases.items() if n == database), database), table)
+
+
+def _is_inner(table: Table) -> bool:
+    """True for the nameless table behind a materialized view, which is reported as the view."""
+    return table.name.table.startswith((".inner.", ".inner_id."))
