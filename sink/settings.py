@@ -13,8 +13,8 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sink.errors import SettingsError
 from sink.names import check_identifier
@@ -60,7 +60,13 @@ def _check_ledger_database(name: str, info: ValidationInfo) -> str:
     return name
 
 
+def _split_names(value: Any) -> Any:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
 Identifier = Annotated[str, AfterValidator(check_identifier)]
+# Several names in one variable, with commas between them.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_names)]
 
 
 class Settings(BaseSettings):
@@ -157,8 +163,91 @@ class Settings(BaseSettings):
         86_400, ge=0, description="Seconds after which an erasure is looked at again.", examples=[86400]
     )
     broker_url: SecretStr | None = Field(None, description="Celery's broker.", examples=["redis://redis:6379/0"])
+    broker_visibility_timeout: int = Field(
+        900,
+        ge=1,
+        description="Seconds after which a Redis broker gives a message that a killed worker had taken to another.",
+        examples=[900],
+    )
+    worker_concurrency: int = Field(
+        2, ge=1, le=64, description="Processes of a worker; the embedded engine has one.", examples=[2]
+    )
+    sweep_every: float = Field(
+        60, ge=1, description="Seconds between sweeps that a worker does by itself.", examples=[60]
+    )
+    second_pass_every: float = Field(3_600, ge=1, description="The same for second passes.", examples=[3600])
+    reconcile_every: float = Field(3_600, ge=1, description="The same for comparisons with the LMS.", examples=[3600])
     event_bus_url: SecretStr | None = Field(
         None, description="Redis of the Open edX event bus.", examples=["redis://redis:6379/0"]
+    )
+    event_bus_topic_prefix: str = Field(
+        "", description="EVENT_BUS_TOPIC_PREFIX of the LMS, if it has one.", examples=["prod"]
+    )
+    event_bus_topics: Names = Field(
+        ("learning-course-access-role-lifecycle", "learning-user-lifecycle"),
+        description="Topics of the Open edX event bus to read, without the prefix.",
+        examples=["learning-course-access-role-lifecycle,learning-user-lifecycle"],
+    )
+    event_streams: Names = Field(
+        (), description="Redis streams of JSON events that ASPECTS_EVENT_MAP explains.", examples=["user-jobs"]
+    )
+    event_field: str = Field(
+        "event", min_length=1, description="Field of a stream's entry that holds the JSON.", examples=["event"]
+    )
+    event_map: Path | None = Field(
+        None,
+        description="Mapping of JSON events to use instead of the one that ships.",
+        examples=["/etc/aspects-pii/events.yaml"],
+    )
+    event_group: str = Field(
+        "aspects-pii", min_length=1, description="Consumer group of ours.", examples=["aspects-pii"]
+    )
+    event_consumer: str | None = Field(
+        None,
+        description="Name of this consumer, the same after a restart; the host name if left out.",
+        examples=["consumer-1"],
+    )
+    event_batch_size: int = Field(500, ge=1, le=10_000, description="Events worked off at a time.", examples=[500])
+    event_claim_after: float = Field(
+        300, gt=0, description="Seconds after which another consumer's unfinished event is taken over.", examples=[300]
+    )
+    event_dead_letters: str = Field(
+        "aspects-pii-dead-letters",
+        min_length=1,
+        description="Stream for events that cannot be used: the reason, never the content.",
+        examples=["aspects-pii-dead-letters"],
+    )
+    web_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Token that callers of the HTTP hook present.",
+        examples=["at least 16 characters"],
+    )
+    web_jwt_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Secret that the LMS signs its tokens with (HS256).",
+        examples=["JWT_SECRET_KEY of the LMS"],
+    )
+    web_jwt_public_keys: Path | None = Field(
+        None,
+        description="File with the keys that check the LMS's tokens (RS256, RS512): PEM, or a JWK set.",
+        examples=["/etc/aspects-pii/jwks.json"],
+    )
+    web_jwt_users: Names = Field(
+        (),
+        description="User names whose tokens may retire; needed with either kind of key, for every learner has tokens.",
+        examples=["retirement_service_worker"],
+    )
+    web_jwt_audience: str | None = Field(None, description="Audience that tokens must have.", examples=["openedx"])
+    web_jwt_issuer: str | None = Field(
+        None, description="Issuer that tokens must have.", examples=["https://lms.example.org/oauth2"]
+    )
+    web_max_body: int = Field(
+        65_536, ge=1_024, description="Largest request that the HTTP hook reads, in bytes.", examples=[65536]
+    )
+    web_sweep: bool = Field(
+        True, description="Work retirements off in the HTTP hook too, not only in a worker.", examples=["false"]
     )
 
     @property

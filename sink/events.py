@@ -1,0 +1,443 @@
+"""Reading event streams: `aspects-pii consume`.
+
+Two kinds of stream: topics of the Open edX event bus, which say whom to copy again, and JSON events, which a mapping
+explains and which may also say whom to retire. A message is acknowledged when what it asks for is recorded or done,
+never before; one that fails for a passing reason stays with the group and is tried again, with growing pauses.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sink.errors import AspectsPiiError, RefusedError, UsageError
+from sink.event_avro import decode_open_edx_event, read_headers
+from sink.event_json import load_event_map, make_json_decoder
+from sink.event_stream import RedisStreams, StreamsUnreachable
+from sink.event_work import Action, Decoder, InvalidMessage, Message, Work
+from sink.ledger import SubjectId
+from sink.lms import LmsDatabase
+from sink.pii import Subject, load_map
+from sink.resources import find_resource
+from sink.retire import sweep, work_off
+from sink.settings import Settings
+from sink.store import Store, find_map, open_store
+from sink.sync import sync
+
+# .. no_pii: sees ids and counts; what decodes and transports messages is annotated where it does.
+
+_log = logging.getLogger(__name__)
+
+WAIT = 1.0
+"""Seconds that a read waits for a message; also how long SIGTERM may go unnoticed."""
+
+MAX_LEFT = 5_000
+"""Messages that may wait for another try before no new ones are read."""
+
+SWEEP_AGAIN = 60.0
+"""Seconds after which a retirement that failed here is tried again here."""
+
+
+@dataclass
+class Counts:
+    """What became of the messages."""
+
+    read: int = 0
+    synced: int = 0
+    """Messages because of which a user was copied."""
+    retired: int = 0
+    reassigned: int = 0
+    off: int = 0
+    """Messages that ask for a copy while storing PII is off."""
+    skipped: int = 0
+    """Messages of kinds that are not read."""
+    buried: int = 0
+    """Messages, or parts of them, that went to the dead letters."""
+    failed: int = 0
+    """Attempts that failed; the messages stay and come again."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A message and what it asks for."""
+
+    message: Message
+    work: Work
+
+
+class Pause:
+    """Growing pauses between attempts at something that fails."""
+
+    def __init__(self, first: float = 1.0, longest: float = 60.0) -> None:
+        self._first, self._longest, self._next = first, longest, first
+        self.until = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """True where the next attempt may be made."""
+        return time.monotonic() >= self.until
+
+    def extend(self) -> float:
+        """Note a failure, and return the seconds until the next attempt."""
+        seconds = self._next
+        self.until = time.monotonic() + seconds
+        self._next = min(self._next * 2, self._longest)
+        return seconds
+
+    def end(self) -> None:
+        """Note a success."""
+        self.until, self._next = 0.0, self._first
+
+
+class Office:
+    """Where the work is done: the store and the LMS, opened when they are first needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Check the settings.
+
+        Raises:
+            UsageError: PII is on and there is no LMS to copy from.
+            SettingsError: the LMS's address is not valid.
+        """
+        if settings.enable_pii and settings.lms_database_url is None:
+            raise UsageError(
+                "ASPECTS_ENABLE_PII is on, so events lead to copies, but ASPECTS_LMS_DATABASE_URL is not set. "
+                "Example: mysql+pymysql://reader:secret@mysql:3306/openedx"
+            )
+        self.enabled = settings.enable_pii
+        self._settings = settings
+        self._lms = LmsDatabase(settings.lms_database_url) if settings.lms_database_url else None
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store.
+
+        Raises:
+            DatabaseError: there is no connection.
+        """
+        if self._store is None:
+            self._store = open_store(self._settings)
+        return self._store
+
+    def close(self) -> None:
+        """Give up the connection."""
+        if self._store is not None:
+            self._store.client.close()
+
+    def sync(self, jobs: Iterable[Job]) -> None:
+        """Copy the users whom jobs name, each once."""
+        assert self._lms is not None
+        by_user: dict[int, set[str]] = {}
+        whole: set[int] = set()
+        for job in jobs:
+            for subject in job.work.subjects:
+                by_user.setdefault(int(subject), set()).update(job.work.objects)
+                if not job.work.objects:
+                    whole.add(int(subject))
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for user_id, objects in by_user.items():
+            groups.setdefault(() if user_id in whole else tuple(sorted(objects)), []).append(user_id)
+        for chosen, user_ids in groups.items():
+            counts = sync(self.store, self._lms, enabled=self.enabled, objects=chosen, user_ids=sorted(user_ids))
+            for count in counts:
+                for bad in count.bad:
+                    _log.warning("%s: user %s, %s: %s; not copied", count.object, bad.user_id, bad.column, bad.reason)
+
+    def request(self, jobs: Iterable[Job]) -> list[SubjectId]:
+        """Record that the subjects of jobs are to be retired, and return them."""
+        by_actor: dict[str | None, list[SubjectId]] = {}
+        for job in jobs:
+            by_actor.setdefault(job.work.actor, []).extend(job.work.subjects)
+        for actor, subjects in by_actor.items():
+            self.store.ledger.request(subjects, actor)
+        return list(dict.fromkeys(subject for subjects in by_actor.values() for subject in subjects))
+
+    def work_off(self, subjects: Sequence[SubjectId]) -> bool:
+        """Retire who was requested; False where a retirement stays open."""
+        outcomes = list(work_off(self.store, self.store.ledger.find(subjects)))
+        for outcome in outcomes:
+            if not outcome.is_done:
+                _log.error("Subject %s: not retired yet: %s", outcome.subject, outcome.reason)
+        return all(outcome.is_done for outcome in outcomes)
+
+    def sweep(self) -> bool:
+        """Work off whatever is open; False where a retirement stays open."""
+        return all(outcome.is_done for outcome in sweep(self.store))
+
+    def reassign(self, jobs: Iterable[Job]) -> None:
+        """Hand over what leaving users owned, in the order of the messages."""
+        reassign = _find_reassign()
+        for job in jobs:
+            reassign(self.store, job.work.subjects[0], job.work.heir, actor=job.work.actor)
+
+
+def _find_reassign() -> Callable[..., Any]:
+    try:
+        found: Callable[..., Any] = importlib.import_module("sink.reassign").reassign
+    except ImportError:
+        raise UsageError("This version of aspects-pii cannot reassign; the messages wait.") from None
+    return found
+
+
+class Consumer:
+    """Takes messages from streams and sees to it that what they ask for is done."""
+
+    def __init__(
+        self,
+        streams: RedisStreams,
+        decoders: Mapping[str, Decoder],
+        office: Office,
+        *,
+        batch_size: int = 500,
+        claim_after: float = 300,
+    ) -> None:
+        """`decoders` are by stream; see the settings for the rest."""
+        self.counts = Counts()
+        self._streams, self._decoders, self._office = streams, decoders, office
+        self._batch_size, self._claim_after = batch_size, claim_after
+        self._pauses: dict[Action, Pause] = {"retire": Pause(), "sync": Pause(), "reassign": Pause()}
+        self._left = 0
+        self._claim_at = 0.0
+        # At once: the process before this one may have died between recording and erasing.
+        self._sweep_at: float | None = 0.0
+
+    def run(self, stop: threading.Event, *, once: bool = False) -> None:
+        """Work until `stop` is set; with `once`, until nothing is left to read.
+
+        Raises:
+            SettingsError: Redis refuses the password.
+            AspectsPiiError: with `once`, Redis cannot be reached.
+        """
+        pause = Pause(longest=30)
+        while not stop.is_set():
+            try:
+                self._streams.prepare()
+                self._work(stop, once, pause)
+                return
+            except StreamsUnreachable as error:
+                if once:
+                    raise AspectsPiiError(f"{error}.") from None
+                _log.error("%s; trying again in %.0f s", error, seconds := pause.extend())
+                stop.wait(seconds)
+
+    def _work(self, stop: threading.Event, once: bool, pause: Pause) -> None:
+        self._take_unfinished(stop)
+        while not stop.is_set():
+            self._sweep_if_due()
+            self._claim_if_due(stop)
+            if self._left and all(pause.is_over for pause in self._pauses.values()):
+                self._take_unfinished(stop)
+            if self._left >= MAX_LEFT:
+                stop.wait(WAIT)
+                continue
+            messages = self._streams.read_new(self._batch_size, 0.01 if once else WAIT)
+            pause.end()
+            self._take(messages)
+            if once and not messages:
+                return
+
+    def _take_unfinished(self, stop: threading.Event) -> None:
+        self._left = 0
+        for messages in self._streams.read_unfinished(self._batch_size):
+            self._take(messages)
+            if stop.is_set():
+                return
+
+    def _claim_if_due(self, stop: threading.Event) -> None:
+        if time.monotonic() < self._claim_at:
+            return
+        for messages in self._streams.claim(self._claim_after, self._batch_size):
+            self._take(messages)
+            if stop.is_set():
+                return
+        self._claim_at = time.monotonic() + self._claim_after / 2
+
+    def _sweep_if_due(self) -> None:
+        if self._sweep_at is None or time.monotonic() < self._sweep_at:
+            return
+        try:
+            done = self._office.sweep()
+        except AspectsPiiError as error:
+            _log.error("Open retirements could not be worked off: %s", error)
+            done = False
+        self._sweep_at = None if done else time.monotonic() + SWEEP_AGAIN
+
+    def _take(self, messages: Sequence[Message]) -> None:
+        """See to one batch: first what must not be lost, then what takes long."""
+        self.counts.read += len(messages)
+        jobs = list(self._decode(messages))
+        requested: list[SubjectId] = []
+        self._attempt("retire", jobs, lambda chosen: requested.extend(self._office.request(chosen)))
+        self._attempt("reassign", jobs, self._office.reassign)
+        if requested:
+            self._retire(requested)
+        self._attempt("sync", jobs, self._office.sync)
+
+    def _decode(self, messages: Sequence[Message]) -> Iterator[Job]:
+        others = []
+        for message in messages:
+            if not message.fields:
+                self._bury(message, "the stream was trimmed before it was read; reconcile and sync catch up")
+                continue
+            try:
+                work = self._decoders[message.stream](message)
+            except InvalidMessage as problem:
+                self._bury(message, problem.reason, problem.kind)
+                continue
+            if work is None:
+                self.counts.skipped += 1
+                others.append(message)
+            elif work.action == "sync" and not self._office.enabled:
+                self.counts.off += 1
+                others.append(message)
+            else:
+                yield Job(message, work)
+        self._streams.acknowledge(others)
+
+    def _attempt(self, action: Action, jobs: Sequence[Job], do: Callable[[Sequence[Job]], object]) -> None:
+        """Do the jobs of one kind together, and acknowledge them; where that fails they are left for later."""
+        chosen = [job for job in jobs if job.work.action == action]
+        pause = self._pauses[action]
+        if not chosen:
+            return
+        if not pause.is_over:
+            self._left += len(chosen)
+            return
+        try:
+            do(chosen)
+        except RefusedError as error:
+            # A safeguard is about one of them; which one shows when they come singly.
+            if len(chosen) > 1:
+                for job in chosen:
+                    self._attempt(action, [job], do)
+            else:
+                self._bury(chosen[0].message, f"refused: {error}", chosen[0].work.kind)
+        except AspectsPiiError as error:
+            self.counts.failed += 1
+            self._left += len(chosen)
+            _log.error("%s of %s events failed, again in %.0f s: %s", action, len(chosen), pause.extend(), error)
+        else:
+            pause.end()
+            self._finish(action, chosen)
+
+    def _finish(self, action: Action, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.work.complaint:
+                self._bury(job.message, job.work.complaint, job.work.kind)
+        self._streams.acknowledge([job.message for job in jobs if not job.work.complaint])
+        if action == "retire":
+            self.counts.retired += len(jobs)
+        elif action == "sync":
+            self.counts.synced += len(jobs)
+        else:
+            self.counts.reassigned += len(jobs)
+
+    def _retire(self, subjects: Sequence[SubjectId]) -> None:
+        """Erase who was recorded. What fails is open in the ledger, and swept."""
+        try:
+            done = self._office.work_off(subjects)
+        except AspectsPiiError as error:
+            _log.error("%s retirements are recorded and could not be worked off: %s", len(subjects), error)
+            done = False
+        if not done:
+            self._sweep_at = time.monotonic() + SWEEP_AGAIN
+
+    def _bury(self, message: Message, reason: str, kind: str = "") -> None:
+        details = read_headers(message) | ({"type": kind} if kind else {})
+        self._streams.bury(message, reason, details)
+        self.counts.buried += 1
+        _log.warning("Dead letter: %s %s %s", message.stream, message.id, reason)
+
+
+def list_decoders(settings: Settings, subject: Subject) -> dict[str, Decoder]:
+    """The streams that the settings name, with their prefix, and how to read each.
+
+    Raises:
+        UsageError: a stream is named twice, or events of the LMS meet ids that are not the LMS's.
+        MapError: the mapping of JSON events is not valid.
+    """
+    prefix = f"{settings.event_bus_topic_prefix}-" if settings.event_bus_topic_prefix else ""
+    topics = [prefix + topic for topic in settings.event_bus_topics]
+    both = set(topics) & set(settings.event_streams)
+    if both:
+        raise UsageError(f"{min(both)} stands in ASPECTS_EVENT_BUS_TOPICS and in ASPECTS_EVENT_STREAMS.")
+    # Where subjects are not known by the LMS's ids, its events say nothing.
+    decoders: dict[str, Decoder] = dict.fromkeys(topics, decode_open_edx_event) if subject.type == "integer" else {}
+    if settings.event_streams:
+        event_map = load_event_map(settings.event_map or find_resource("config/events.yaml"))
+        if subject.type == "text" and any(rule.action == "sync" for rule in event_map.events.values()):
+            raise UsageError("The mapping of events asks for `sync`, but the map's subject.type is text: no LMS id.")
+        decoder = make_json_decoder(event_map, subject, settings.event_field)
+        decoders |= dict.fromkeys(settings.event_streams, decoder)
+    if not decoders:
+        raise UsageError("No stream is named. Set ASPECTS_EVENT_STREAMS or ASPECTS_EVENT_BUS_TOPICS.")
+    return decoders
+
+
+def open_streams(settings: Settings, streams: Sequence[str]) -> RedisStreams:
+    """The Redis that the settings name.
+
+    Raises:
+        UsageError: they name none.
+        SettingsError: it is no address of a Redis.
+    """
+    if settings.event_bus_url is None:
+        raise UsageError("ASPECTS_EVENT_BUS_URL is not set. Example: ASPECTS_EVENT_BUS_URL=redis://redis:6379/0")
+    return RedisStreams(
+        settings.event_bus_url,
+        streams,
+        group=settings.event_group,
+        consumer=settings.event_consumer or socket.gethostname(),
+        dead_letters=settings.event_dead_letters,
+    )
+
+
+def run_consumer(settings: Settings, *, once: bool = False, stop: threading.Event | None = None) -> Counts:
+    """Read the streams until SIGTERM or SIGINT, and return what became of the messages.
+
+    Args:
+        settings: which streams, which store, which LMS.
+        once: work off what is there, and return.
+        stop: set it to stop; signals do so too where this runs in the main thread.
+
+    Raises:
+        UsageError: no Redis, no stream or no LMS is named.
+        SettingsError: an address is not valid, or Redis refuses the password.
+        MapError: the map or the mapping of events is not valid.
+        AspectsPiiError: with `once`, Redis cannot be reached.
+    """
+    decoders = list_decoders(settings, load_map(find_map(settings)).subject)
+    streams = open_streams(settings, list(decoders))
+    office = Office(settings)
+    consumer = Consumer(
+        streams, decoders, office, batch_size=settings.event_batch_size, claim_after=settings.event_claim_after
+    )
+    try:
+        with _stopped_by_signals(stop or threading.Event()) as stopped:
+            consumer.run(stopped, once=once)
+    finally:
+        office.close()
+        streams.close()
+    return consumer.counts
+
+
+@contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[threading.Event]:
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
