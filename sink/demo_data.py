@@ -38,6 +38,7 @@ from sqlalchemy import (
     Uuid,
     create_engine,
     delete,
+    func,
     insert,
     make_url,
     select,
@@ -298,6 +299,8 @@ def create_lms(
                     (ENROLLMENTS, _enrollment_rows(lms)),
                 )
             }
+            if connection.dialect.name == "postgresql":
+                _advance_sequences(connection)
     finally:
         engine.dispose()
     lms.counts.update(counts)
@@ -309,12 +312,15 @@ def open_writable(url: str, *, native_uuid: bool = True) -> Engine:
     address = make_url(url)
     backend = address.get_backend_name()
     if backend in ("mysql", "mariadb"):
-        # Only SQLAlchemy's dialect of MariaDB knows its type uuid.
-        dialect = "mariadb" if native_uuid else "mysql"
-        address = address.set(drivername=f"{dialect}+pymysql")
+        address = address.set(drivername="mysql+pymysql")
     elif backend == "postgresql":
         address = address.set(drivername="postgresql+psycopg")
-    return create_engine(address, hide_parameters=True)
+    engine = create_engine(address, hide_parameters=True)
+    if not native_uuid:
+        # SQLAlchemy finds out when it connects first.
+        engine.connect().close()
+        engine.dialect.supports_native_uuid = False
+    return engine
 
 
 def create_tables(connection: Connection) -> None:
@@ -437,6 +443,13 @@ def _insert_all(connection: Connection, table: Table, rows: Iterator[dict[str, A
     if batch:
         connection.execute(insert(table), batch)
     return total + len(batch)
+
+
+def _advance_sequences(connection: Connection) -> None:
+    """PostgreSQL's sequences do not notice ids that were given."""
+    for table in METADATA.sorted_tables:
+        sequence = func.pg_get_serial_sequence(table.name, "id")
+        connection.execute(select(func.setval(sequence, select(func.max(table.c.id)).scalar_subquery())))
 
 
 def _naive(time: datetime) -> datetime:

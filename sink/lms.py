@@ -36,6 +36,7 @@ from sqlalchemy import (
     BINARY,
     BLOB,
     URL,
+    BigInteger,
     Boolean,
     ColumnElement,
     CompoundSelect,
@@ -163,16 +164,18 @@ class Identity:
 
 _USERS = table(
     "auth_user",
-    *map(column, ("id", "username", "email")),
+    column("id", BigInteger),
+    *map(column, ("username", "email")),
     *(column(name, Boolean) for name in ("is_active", "is_staff", "is_superuser")),
 )
 _ROLES = table("student_courseaccessrole", *map(column, ("id", "user_id", "org", "course_id", "role")))
 _IDS = table("external_user_ids_externalid", *map(column, ("id", "user_id", "external_user_id", "external_id_type_id")))
 _ID_TYPES = table("external_user_ids_externalidtype", *map(column, ("id", "name")))
-_REQUESTS = table("user_api_userretirementrequest", column("user_id"))
+_REQUESTS = table("user_api_userretirementrequest", column("user_id", BigInteger))
 _STATUSES = table(
     "user_api_userretirementstatus",
-    *map(column, ("user_id", "original_username", "original_email", "retired_username")),
+    column("user_id", BigInteger),
+    *map(column, ("original_username", "original_email", "retired_username")),
     *map(column, ("current_state_id", "last_state_id")),
 )
 _STATES = table("user_api_retirementstate", *map(column, ("id", "state_name")))
@@ -625,7 +628,7 @@ class Snapshot:
         for part in _PARTS[object_name]:
             values = [self._express(part, OBJECTS[object_name].columns[name], name) for name in columns]
             statement = select(_USERS.c.id.label("subject_id"), part.key.label("row_key"), *values)
-            statement = statement.select_from(part.source).where(_USERS.c.id > bindparam("low"))
+            statement = statement.select_from(part.source).where(_USERS.c.id > bindparam("low", type_=BigInteger))
             if part.condition is not None:
                 statement = statement.where(part.condition)
             if ids is not None:
@@ -674,7 +677,7 @@ def _select_requests() -> Select[Any]:
             .outerjoin(_LAST, _LAST.c.id == _STATUSES.c.last_state_id)
             .outerjoin(_USERS, _USERS.c.id == asked.c.user_id)
         )
-        .where(asked.c.user_id > bindparam("low"))
+        .where(asked.c.user_id > bindparam("low", type_=BigInteger))
         .order_by(asked.c.user_id)
     )
 
@@ -684,7 +687,8 @@ def _split_ids(user_ids: Sequence[int] | None) -> Iterator[list[int] | None]:
     if user_ids is None:
         yield None
         return
-    ids = sorted(set(user_ids))
+    # What no column of a database can hold, its driver does not take either.
+    ids = sorted({user_id for user_id in user_ids if user_id.bit_length() < 64})
     for start in range(0, len(ids), _IDS_AT_ONCE):
         yield ids[start : start + _IDS_AT_ONCE]
 

@@ -1,0 +1,719 @@
+"""The LMS database, read: the same tests on SQLite, the real MariaDB (both kinds of anonymous id) and PostgreSQL."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import sys
+import tracemalloc
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import URL, Engine, create_engine, insert, text, update
+
+from sink import demo_data
+from sink.demo_data import EXTERNAL_IDS, PROFILES, USERS, LmsWriter, create_lms, open_writable
+from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
+from sink.lms import LONGEST_TEXT, OBJECTS, BadRow, LmsDatabase
+
+MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
+POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432"
+KINDS = {
+    "sqlite": [],
+    "mariadb-uuid": [pytest.mark.mariadb],
+    "mariadb-char32": [pytest.mark.mariadb],
+    "postgresql": [pytest.mark.postgres],
+}
+PARAMETERS = [pytest.param(kind, marks=marks, id=kind) for kind, marks in KINDS.items()]
+each_kind = pytest.mark.parametrize("place", PARAMETERS, indirect=True)
+each_database = pytest.mark.parametrize("place", [p for p in PARAMETERS if p.id != "mariadb-char32"], indirect=True)
+
+
+@dataclass
+class Place:
+    """An empty database of one kind."""
+
+    kind: str
+    url: str
+
+    @property
+    def native_uuid(self) -> bool:
+        return self.kind != "mariadb-char32"
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.kind == "sqlite"
+
+    def fill(self, users: int = 60, courses: int = 3) -> demo_data.DemoLms:
+        return create_lms(self.url, users, courses, native_uuid=self.native_uuid)
+
+    def create_tables(self) -> None:
+        with self.engine() as engine, engine.begin() as connection:
+            demo_data.create_tables(connection)
+
+    def engine(self) -> Any:
+        return _disposing(open_writable(self.url, native_uuid=self.native_uuid))
+
+    def execute(self, *statements: Any) -> None:
+        with self.engine() as engine, engine.begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement) if isinstance(statement, str) else statement)
+
+    def writer(self) -> LmsWriter:
+        return LmsWriter(self.url, native_uuid=self.native_uuid)
+
+
+class _disposing:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def __enter__(self) -> Engine:
+        return self.engine
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.dispose()
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    kind: str = request.param
+    if kind == "sqlite":
+        yield Place(kind, f"sqlite:///{tmp_path}/lms.db")
+        return
+    name = f"aspects_pii_test_{uuid.uuid4().hex}"
+    server, options = (
+        (f"{MARIADB}/", {})
+        if kind.startswith("mariadb")
+        else (f"{POSTGRES}/postgres", {"isolation_level": "AUTOCOMMIT"})
+    )
+    with _disposing(create_engine(server, **options)) as engine:
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        yield Place(kind, f"{server.rpartition('/')[0]}/{name}")
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name}"))
+
+
+@pytest.fixture
+def writer(place: Place) -> Iterator[LmsWriter]:
+    writer = place.writer()
+    yield writer
+    writer.close()
+
+
+def read(place: Place, name: str, columns: tuple[str, ...] = (), **arguments: Any) -> list[dict[str, Any]]:
+    """All good rows as dictionaries; there must be no bad ones."""
+    rows, bad = read_all(place, name, columns, **arguments)
+    assert bad == []
+    return rows
+
+
+def read_all(
+    place: Place, name: str, columns: tuple[str, ...] = (), batch_size: int = 1000, user_ids: list[int] | None = None
+) -> tuple[list[dict[str, Any]], list[BadRow]]:
+    columns = columns or tuple(OBJECTS[name].columns)
+    rows, bad = [], []
+    with LmsDatabase(place.url).snapshot() as snapshot:
+        for batch in snapshot.rows(name, columns, batch_size, user_ids):
+            rows += [dict(zip(columns, row, strict=True)) for row in batch.rows]
+            bad += batch.bad
+        assert snapshot.count_rows(name, user_ids) == len(rows) + len(bad)
+    return rows, bad
+
+
+@each_database
+class TestObjects:
+    def test_profile_is_read_as_text(self, place: Place, writer: LmsWriter) -> None:
+        place.create_tables()
+        writer.register_user(
+            7,
+            "ana",
+            "ana@example.org",
+            "Ana Müller-Ōe 🎓",
+            year_of_birth=1990,
+            country="ES",
+            profile_image_uploaded_at=demo_data.UNTIL.replace(tzinfo=None, microsecond=120),
+        )
+        (row,) = read(place, "user_profile")
+        assert isinstance(row.pop("id"), int)
+        image = "2026-06-30T12:00:00.000120Z"
+        expected = dict.fromkeys(OBJECTS["user_profile"].columns, "")
+        expected |= {"user_id": 7, "name": "Ana Müller-Ōe 🎓", "username": "ana", "email": "ana@example.org"}  # type: ignore[dict-item]
+        expected |= {"year_of_birth": "1990", "country": "ES", "profile_image_uploaded_at": image}
+        del expected["id"]
+        assert row == expected
+        assert all(type(value) in (int, str) for value in row.values())
+
+    def test_zero_bytes_and_line_ends_stay(self, place: Place, writer: LmsWriter) -> None:
+        place.create_tables()
+        # PostgreSQL has no zero bytes in texts.
+        told = "one\r\ntwo\t'\"\\ %s" + ("" if place.kind == "postgresql" else "\x00three")
+        writer.register_user(1, "a", "a@example.org", "A", bio=told)
+        assert [row["bio"] for row in read(place, "user_profile", ("user_id", "bio"))] == [told]
+
+    def test_course_access_is_of_courses_organisations_and_everywhere(self, place: Place, writer: LmsWriter) -> None:
+        place.create_tables()
+        course = "course-v1:X+1+2026"
+        for user_id in range(1, 9):
+            writer.register_user(user_id, f"u{user_id}", f"u{user_id}@example.org", "U")
+        writer.grant_role(1, "X", course, "instructor")
+        writer.grant_role(1, "X", course, "staff")
+        writer.grant_role(2, "X", course, "limited_staff")
+        writer.grant_role(3, "X", "", "staff")
+        writer.grant_role(4, "", "", "staff")
+        writer.grant_role(5, "X", course, "beta_testers")
+        writer.grant_role(6, "X", course, "staff")
+        place.execute(
+            update(USERS).where(USERS.c.id.in_([4, 7])).values(is_staff=True),
+            update(USERS).where(USERS.c.id == 8).values(is_superuser=True),
+            update(USERS).where(USERS.c.id == 6).values(is_active=False),
+        )
+        columns = ("user_id", "org", "course_key", "role")
+        rows = [tuple(row[c] for c in columns) for row in read(place, "course_access")]
+        assert sorted(rows) == [
+            (1, "X", course, "instructor"),
+            (1, "X", course, "staff"),
+            (2, "X", course, "limited_staff"),
+            (3, "X", "", "staff"),
+            # Once, although both the flag and a role say so.
+            (4, "", "", "staff"),
+            (7, "", "", "staff"),
+            (8, "", "", "staff"),
+        ]
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            assert list(snapshot.user_ids("course_access")) == [[1, 2, 3, 4, 7, 8]]
+
+    def test_rows_without_a_user_are_left_out(self, place: Place) -> None:
+        place.fill()
+        place.execute("DELETE FROM auth_user WHERE id IN (5, 20)")
+        for name in ("user_profile", "external_id"):
+            users = {row["user_id"] for row in read(place, name)}
+            assert users == set(range(1, 61)) - {5, 20}
+            with LmsDatabase(place.url).snapshot() as snapshot:
+                assert [u for ids in snapshot.user_ids(name) for u in ids] == sorted(users)
+
+    def test_only_asked_columns_in_asked_order(self, place: Place) -> None:
+        place.fill()
+        rows = read(place, "user_profile", ("email", "user_id"))
+        assert len(rows) == 60
+        assert [list(row) for row in rows] == [["email", "user_id"]] * 60
+
+
+@each_kind
+def test_anonymous_ids_are_uuids(place: Place) -> None:
+    lms = place.fill()
+    rows = read(place, "external_id")
+    assert len(rows) == 63
+    expected = {(u, "xapi"): demo_data.make_external_id(lms.seed, u) for u in range(1, 61)}
+    expected |= {(u, "lti"): demo_data.make_external_id(lms.seed, u, "lti") for u in (20, 40, 60)}
+    assert {(row["user_id"], row["external_id_type"]): row["external_user_id"] for row in rows} == expected
+    assert {row["user_id"]: row["username"] for row in rows} == {
+        u: demo_data.make_username(lms.seed, u) for u in range(1, 61)
+    }
+
+
+@each_database
+class TestBatches:
+    def test_users_are_whole_and_ascending_whatever_the_size(self, place: Place) -> None:
+        lms = place.fill()
+        place.execute(*(insert(demo_data.ROLES).values(**role) for role in many_roles(lms.courses[0].key, user_id=30)))
+        for name, total in (("external_id", 63), ("course_access", 31), ("user_profile", 60)):
+            assert len(read(place, name)) == total
+            for size in (1, 2, 7, 62, 63, 64):
+                with LmsDatabase(place.url).snapshot() as snapshot:
+                    batches = list(snapshot.rows(name, ("user_id", "username"), size))
+                users = [[row[0] for row in batch.rows] for batch in batches]
+                assert sum(map(len, users)) == total
+                assert [u for batch in users for u in batch] == sorted(u for batch in users for u in batch)
+                assert [batch[-1] for batch in users] == [batch.last_user_id for batch in batches]
+                assert all(before[-1] < after[0] for before, after in itertools.pairwise(users))
+                # Only one user's rows may make a batch longer.
+                assert all(len(batch) <= size or len(set(batch)) == 1 for batch in users)
+
+    def test_chosen_users(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        place.fill()
+        monkeypatch.setattr("sink.lms._IDS_AT_ONCE", 3)
+        wanted = [59, 3, 20, 40, 3, 999_999_999_999]
+        rows = read(place, "external_id", batch_size=2, user_ids=wanted)
+        assert [row["user_id"] for row in rows] == [3, 20, 20, 40, 40, 59]
+        assert read(place, "external_id", user_ids=[]) == []
+
+    def test_user_ids_come_in_chunks(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        place.fill()
+        monkeypatch.setattr("sink.lms._USER_PAGE", 25)
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            chunks = list(snapshot.user_ids("external_id"))
+        assert list(map(len, chunks)) == [25, 25, 10]
+        assert [u for chunk in chunks for u in chunk] == list(range(1, 61))
+
+    def test_readings_may_be_interleaved(self, place: Place) -> None:
+        place.fill()
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            seen = []
+            for batch in snapshot.rows("user_profile", ("user_id",), 20):
+                seen += [row[0] for row in batch.rows]
+                assert snapshot.count_rows("external_id") == 63
+                next(snapshot.rows("external_id", ("user_id",), 5))
+        assert seen == list(range(1, 61))
+
+    def test_empty_database(self, place: Place) -> None:
+        place.create_tables()
+        for name in OBJECTS:
+            assert read(place, name) == []
+            with LmsDatabase(place.url).snapshot() as snapshot:
+                assert list(snapshot.user_ids(name)) == []
+
+
+def many_roles(course_key: str, user_id: int) -> Iterator[dict[str, Any]]:
+    for number in range(20):
+        yield {
+            "id": 1000 + number,
+            "user_id": user_id,
+            "org": "X",
+            "course_id": f"{course_key}{number}",
+            "role": "staff",
+        }
+
+
+@each_database
+def test_snapshot_is_of_one_moment(place: Place, writer: LmsWriter) -> None:
+    """A writer who changes, adds and removes between the batches is not seen."""
+    place.fill()
+    if place.is_sqlite:
+        # Without it, SQLite keeps the writer waiting until the reader has finished, which is consistent too.
+        place.execute("PRAGMA journal_mode=WAL")
+    before = read(place, "user_profile")
+    columns = tuple(OBJECTS["user_profile"].columns)
+    with LmsDatabase(place.url).snapshot() as snapshot:
+        batches = snapshot.rows("user_profile", columns, 20)
+        rows = next(batches).rows
+        writer.change_profile(50, name="Somebody else")
+        writer.delete_user(51)
+        writer.register_user(61, "late", "late@example.org", "Late")
+        writer.grant_role(61, "X", "", "staff")
+        for batch in batches:
+            rows += batch.rows
+        assert 61 not in [u for ids in snapshot.user_ids("course_access") for u in ids]
+        assert snapshot.count_rows("user_profile") == 60
+    assert [dict(zip(columns, row, strict=True)) for row in rows] == before
+    after = {row["user_id"]: row["name"] for row in read(place, "user_profile")}
+    assert after[50] == "Somebody else"
+    assert 51 not in after
+    assert 61 in after
+
+
+@each_database
+def test_nothing_can_be_written(place: Place) -> None:
+    place.fill()
+    with (
+        LmsDatabase(place.url).snapshot() as snapshot,
+        pytest.raises(Exception, match=r"(?i)read[- ]?only"),
+    ):
+        snapshot._connection.exec_driver_sql("UPDATE auth_user SET username = 'x' WHERE id = 1")
+
+
+@each_database
+def test_memory_does_not_grow_with_the_number_of_users(place: Place) -> None:
+    peaks = []
+    place.create_tables()
+    for number, users in enumerate((500, 4_500)):
+        lms = demo_data.describe_lms(5_000, 3)
+        first = 1 + number * 500
+        with place.engine() as engine, engine.begin() as connection:
+            demo_data._insert_all(connection, USERS, slice_rows(demo_data._user_rows(lms), first, users))
+            demo_data._insert_all(connection, PROFILES, slice_rows(demo_data._profile_rows(lms), first, users))
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            # Statements are compiled once and kept.
+            next(snapshot.rows("user_profile", tuple(OBJECTS["user_profile"].columns), 250))
+            tracemalloc.start()
+            total = sum(
+                len(batch.rows) for batch in snapshot.rows("user_profile", tuple(OBJECTS["user_profile"].columns), 250)
+            )
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert total == first - 1 + users
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def slice_rows(rows: Iterator[dict[str, Any]], first: int, number: int) -> Iterator[dict[str, Any]]:
+    return (row for i, row in enumerate(rows, start=1) if first <= i < first + number)
+
+
+SECRET = "Zaphod Beeblebrox"
+
+
+@each_database
+class TestBadRows:
+    """A bad row is named by user, key and column, never by value; the others are read."""
+
+    @pytest.fixture(autouse=True)
+    def three_users(self, place: Place, writer: LmsWriter) -> None:
+        place.create_tables()
+        for user_id in (1, 2, 3):
+            writer.register_user(user_id, f"u{user_id}", f"u{user_id}@example.org", f"{SECRET} {user_id}")
+
+    def widen(self, place: Place, column: str, *, to: dict[str, str]) -> None:
+        """Change the type of a profile's column; SQLite takes anything anywhere."""
+        kind = place.kind.partition("-")[0]
+        if kind == "mariadb":
+            place.execute(f"ALTER TABLE auth_userprofile MODIFY {column} {to[kind]}")
+        elif kind == "postgresql":
+            place.execute(f"ALTER TABLE auth_userprofile ALTER {column} TYPE {to[kind]}")
+
+    def expect(self, place: Place, column: str, reason: str) -> None:
+        rows, bad = read_all(place, "user_profile", batch_size=2)
+        assert [row["user_id"] for row in rows] == [1, 3]
+        assert [(b.user_id, b.column) for b in bad] == [(2, column)]
+        assert re.search(reason, bad[0].reason)
+        assert bad[0].key.isdigit()
+        assert SECRET.split()[0] not in repr(bad)
+
+    def test_invalid_utf8(self, place: Place) -> None:
+        self.widen(place, "bio", to={"mariadb": "longblob", "postgresql": "bytea USING bio::bytea"})
+        bad = {"postgresql": r"'\xff5a61'::bytea", "sqlite": "CAST(x'ff5a61' AS TEXT)"}.get(place.kind, "x'ff5a61'")
+        place.execute(f"UPDATE auth_userprofile SET bio = {bad.replace(':', chr(92) + ':')} WHERE user_id = 2")
+        self.expect(place, "bio", "UTF-8")
+
+    def test_good_text_in_a_blob(self, place: Place) -> None:
+        self.widen(place, "bio", to={"mariadb": "longblob", "postgresql": "bytea USING bio::bytea"})
+        good = "convert_to('é', 'UTF8')" if place.kind == "postgresql" else "'é'"
+        place.execute(f"UPDATE auth_userprofile SET bio = {good} WHERE user_id = 2")
+        assert [row["bio"] for row in read(place, "user_profile")] == ["", "é", ""]
+
+    @pytest.mark.parametrize("length", [7, 25, 100])
+    def test_longer_than_the_lms_allows(self, place: Place, length: int) -> None:
+        self.widen(place, "gender", to={"mariadb": "varchar(200)", "postgresql": "varchar(200)"})
+        place.execute(update(PROFILES).where(PROFILES.c.user_id == 2).values(gender="é" * length))
+        place.execute(update(PROFILES).where(PROFILES.c.user_id == 3).values(gender="🎓" * 6))
+        self.expect(place, "gender", "longer than 6 characters")
+
+    def test_longer_than_a_mebibyte(self, place: Place, writer: LmsWriter) -> None:
+        writer.change_profile(1, goals="g" * LONGEST_TEXT)
+        writer.change_profile(2, goals="g" * (LONGEST_TEXT - 1) + "é")
+        self.expect(place, "goals", "longer than 1 MiB")
+
+    def test_year_that_is_no_number(self, place: Place) -> None:
+        self.widen(place, "year_of_birth", to={"mariadb": "varchar(20)", "postgresql": "varchar(20)"})
+        place.execute(
+            "UPDATE auth_userprofile SET year_of_birth = 'abc' WHERE user_id = 2",
+            "UPDATE auth_userprofile SET year_of_birth = '1990' WHERE user_id = 3",
+        )
+        self.expect(place, "year_of_birth", "not an integer")
+        assert read_all(place, "user_profile")[0][1]["year_of_birth"] == "1990"
+
+    def test_time_that_is_none(self, place: Place) -> None:
+        column = "profile_image_uploaded_at"
+        self.widen(place, column, to={"mariadb": "varchar(40)", "postgresql": "varchar(40)"})
+        place.execute(f"UPDATE auth_userprofile SET {column} = 'yesterday' WHERE user_id = 2")
+        self.expect(place, column, "not a date")
+
+    def test_every_row_bad_is_still_a_batch(self, place: Place) -> None:
+        self.widen(place, "year_of_birth", to={"mariadb": "varchar(20)", "postgresql": "varchar(20)"})
+        place.execute("UPDATE auth_userprofile SET year_of_birth = 'abc'")
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            batches = list(snapshot.rows("user_profile", ("user_id", "year_of_birth"), 2))
+        assert [(len(b.rows), len(b.bad), b.last_user_id) for b in batches] == [(0, 2, 2), (0, 1, 3)]
+
+
+@each_kind
+def test_anonymous_id_that_is_no_uuid(place: Place) -> None:
+    place.fill()
+    if place.kind == "postgresql":
+        place.execute(f"ALTER TABLE {EXTERNAL_IDS.name} ALTER external_user_id TYPE varchar(40)")
+    elif place.kind == "mariadb-uuid":
+        place.execute(f"ALTER TABLE {EXTERNAL_IDS.name} MODIFY external_user_id varchar(40)")
+    place.execute(f"UPDATE {EXTERNAL_IDS.name} SET external_user_id = 'not-a-uuid' WHERE user_id = 2")
+    rows, bad = read_all(place, "external_id")
+    assert len(rows) == 62
+    assert bad == [BadRow(2, "2", "external_user_id", "not a UUID")]
+
+
+@each_database
+class TestSchema:
+    def test_everything_is_there(self, place: Place) -> None:
+        place.create_tables()
+        LmsDatabase(place.url).check_schema(list(OBJECTS))
+
+    def test_everything_missing_is_named_at_once(self, place: Place) -> None:
+        place.create_tables()
+        place.execute(
+            "DROP TABLE external_user_ids_externalid",
+            "DROP TABLE student_courseaccessrole",
+            "ALTER TABLE auth_userprofile DROP COLUMN phone_number",
+            "ALTER TABLE auth_userprofile DROP COLUMN state",
+        )
+        with pytest.raises(LmsSchemaError) as caught:
+            LmsDatabase(place.url).check_schema(list(OBJECTS))
+        message = str(caught.value)
+        assert "tables external_user_ids_externalid, student_courseaccessrole" in message
+        assert "columns auth_userprofile.phone_number, auth_userprofile.state" in message
+        assert "ASPECTS_LMS_DATABASE_URL" in message
+
+    def test_a_missing_column_that_is_not_read_is_no_error(self, place: Place) -> None:
+        place.fill()
+        place.execute("ALTER TABLE auth_userprofile DROP COLUMN phone_number")
+        columns = tuple(c for c in OBJECTS["user_profile"].columns if c != "phone_number")
+        LmsDatabase(place.url).check_schema({"user_profile": columns})
+        assert len(read(place, "user_profile", columns)) == 60
+        with LmsDatabase(place.url).snapshot() as snapshot, pytest.raises(LmsSchemaError):
+            list(snapshot.rows("user_profile", ("user_id", "phone_number"), 10))
+
+    def test_missing_retirement_tables_are_named(self, place: Place) -> None:
+        place.create_tables()
+        place.execute("DROP TABLE user_api_userretirementrequest")
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            for ask in (snapshot.retired_user_ids, snapshot.pending_user_ids, lambda: snapshot.identities([1])):
+                with pytest.raises(LmsSchemaError, match="user_api_userretirementrequest"):
+                    ask()
+
+
+def ids(place: Place) -> tuple[list[int], list[int]]:
+    """Who is retired, and who could still take it back."""
+    with LmsDatabase(place.url).snapshot() as snapshot:
+        retired = [u for chunk in snapshot.retired_user_ids() for u in chunk]
+        return retired, [u for chunk in snapshot.pending_user_ids() for u in chunk]
+
+
+# The states a retirement went through, whether the LMS had erased the profile, and what that makes of it.
+STATES = (
+    (["ERRORED"], False, "pending"),
+    (["RETIRING_LMS_MISC", "ERRORED"], False, "retired"),
+    (["RETIRING_LMS", "ERRORED"], True, "retired"),
+    (["ABORTED"], False, "neither"),
+    (["RETIRING_LMS_MISC", "ABORTED"], False, "neither"),
+    (["COMPLETE"], True, "retired"),
+    (["ABORTED"], True, "retired"),
+    # An operator put it back to the start after the LMS had erased the profile.
+    (["PENDING"], True, "retired"),
+)
+
+
+@each_database
+class TestRetirement:
+    def test_life_of_a_retirement(self, place: Place, writer: LmsWriter) -> None:
+        place.fill()
+        assert ids(place) == ([], [])
+        writer.request_retirement(7)
+        assert ids(place) == ([], [7])
+        for step in (writer.retire_misc, writer.retire, writer.complete_retirement, writer.clean_up_retirement):
+            step(7)
+            assert ids(place) == ([7], [])
+
+    def test_cancelled_in_time(self, place: Place, writer: LmsWriter) -> None:
+        lms = place.fill()
+        writer.request_retirement(7)
+        writer.cancel_retirement(7)
+        assert ids(place) == ([], [])
+        (row,) = read(place, "user_profile", user_ids=[7])
+        assert row["email"] == demo_data.make_email(lms.seed, 7)
+
+    def test_states(self, place: Place, writer: LmsWriter) -> None:
+        place.create_tables()
+        for user_id, (states, erased, _) in enumerate(STATES, start=1):
+            writer.register_user(user_id, f"u{user_id}", f"u{user_id}@example.org", "U")
+            writer.request_retirement(user_id)
+            if erased:
+                writer.retire(user_id)
+            for state in states:
+                writer.set_retirement_state(user_id, state)
+        retired, pending = (
+            [user_id for user_id, (_, _, expected) in enumerate(STATES, start=1) if expected == wanted]
+            for wanted in ("retired", "pending")
+        )
+        assert ids(place) == (retired, pending)
+
+    def test_retired_users_come_in_chunks(
+        self, place: Place, writer: LmsWriter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place.fill()
+        monkeypatch.setattr("sink.lms._USER_PAGE", 2)
+        for user_id in (9, 2, 5):
+            writer.request_retirement(user_id)
+            writer.retire(user_id)
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            assert list(snapshot.retired_user_ids()) == [[2, 5], [9]]
+
+    def test_who_they_were(self, place: Place, writer: LmsWriter) -> None:
+        lms = place.fill()
+        for user_id in (3, 4, 5):
+            writer.request_retirement(user_id)
+            writer.retire(user_id)
+        writer.clean_up_retirement(4)
+        place.execute(
+            "UPDATE user_api_userretirementstatus SET original_username = 'redacted', original_email = 'redacted' "
+            "WHERE user_id = 5"
+        )
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            found = snapshot.identities([3, 4, 5, 6])
+        assert list(found) == [3]
+        assert found[3].username == demo_data.make_username(lms.seed, 3)
+        assert found[3].email == demo_data.make_email(lms.seed, 3)
+        assert found[3].username not in repr(found)
+
+
+@each_database
+def test_no_value_reaches_a_log(place: Place, writer: LmsWriter, caplog: pytest.LogCaptureFixture) -> None:
+    place.create_tables()
+    writer.register_user(1, "u", "u@example.org", SECRET)
+    caplog.set_level(logging.DEBUG)
+    with caplog.at_level(logging.DEBUG, "sqlalchemy"):
+        assert read(place, "user_profile")[0]["name"] == SECRET
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.mariadb
+@pytest.mark.parametrize(
+    ("url", "kind", "says"),
+    [
+        ("mysql://reader:hunter2@127.0.0.1:3306/openedx", LmsError, "refused the user or the password"),
+        ("mysql://root@127.0.0.1:3306/no_such_lms", LmsError, "does not exist"),
+        ("mysql://root:hunter2@127.0.0.1:1/openedx", LmsUnreachableError, "cannot be reached"),
+    ],
+)
+def test_mysql_connection_problems(url: str, kind: type[LmsError], says: str) -> None:
+    check_connection_problem(url, kind, says)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("url", "kind", "says"),
+    [
+        ("postgresql://nobody_here:hunter2@127.0.0.1:5432/openedx", LmsError, "refused the user or the password"),
+        ("postgresql://postgres@127.0.0.1:5432/no_such_lms", LmsError, "does not exist"),
+        ("postgres://postgres:hunter2@127.0.0.1:1/openedx", LmsUnreachableError, "cannot be reached"),
+    ],
+)
+def test_postgres_connection_problems(url: str, kind: type[LmsError], says: str) -> None:
+    check_connection_problem(url, kind, says)
+
+
+def check_connection_problem(url: str, kind: type[LmsError], says: str) -> None:
+    with pytest.raises(LmsError, match=says) as caught, LmsDatabase(SecretStr(url), retries=1).snapshot():
+        pass
+    assert type(caught.value) is kind
+    assert caught.value.retriable is (kind is LmsUnreachableError)
+    assert "ASPECTS_LMS_DATABASE_URL" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    # The driver's exception quotes more than it should.
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.mariadb
+def test_privileges_that_are_missing() -> None:
+    """Columns that the user may not read count as missing."""
+    name = f"aspects_pii_test_{uuid.uuid4().hex[:12]}"
+    with _disposing(create_engine(f"{MARIADB}/")) as engine, engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        try:
+            place = Place("mariadb-uuid", f"{MARIADB}/{name}")
+            place.create_tables()
+            connection.execute(text(f"CREATE USER {name} IDENTIFIED BY 'hunter2'"))
+            connection.execute(text(f"GRANT SELECT ON {name}.auth_user TO {name}"))
+            lms = LmsDatabase(f"mysql://{name}:hunter2@127.0.0.1:3306/{name}")
+            with pytest.raises(LmsSchemaError, match=r"auth_userprofile.*may not read"):
+                lms.check_schema(["user_profile"])
+            with lms.snapshot() as snapshot, pytest.raises(LmsError, match="grant it SELECT"):
+                list(snapshot.rows("user_profile", ("user_id",), 5))
+            connection.execute(text(f"GRANT SELECT ON {name}.* TO {name}"))
+            lms.check_schema(list(OBJECTS))
+        finally:
+            connection.execute(text(f"DROP DATABASE {name}"))
+            connection.execute(text(f"DROP USER IF EXISTS {name}"))
+
+
+@pytest.mark.mariadb
+def test_a_connection_that_breaks_is_said_so() -> None:
+    name = f"aspects_pii_test_{uuid.uuid4().hex[:12]}"
+    with _disposing(create_engine(f"{MARIADB}/")) as engine, engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        try:
+            Place("mariadb-uuid", f"{MARIADB}/{name}").fill()
+            with LmsDatabase(f"{MARIADB}/{name}").snapshot() as snapshot:
+                batches = snapshot.rows("user_profile", ("user_id",), 10)
+                next(batches)
+                process: int = snapshot._connection.exec_driver_sql("SELECT connection_id()").scalar_one()
+                connection.execute(text(f"KILL {process}"))
+                with pytest.raises(LmsUnreachableError):
+                    list(batches)
+        finally:
+            connection.execute(text(f"DROP DATABASE {name}"))
+
+
+@pytest.mark.mariadb
+def test_texts_in_another_character_set_are_converted() -> None:
+    name = f"aspects_pii_test_{uuid.uuid4().hex[:12]}"
+    with _disposing(create_engine(f"{MARIADB}/")) as engine, engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        try:
+            place = Place("mariadb-uuid", f"{MARIADB}/{name}")
+            place.create_tables()
+            place.execute("ALTER TABLE auth_userprofile CONVERT TO CHARACTER SET latin1")
+            writer = place.writer()
+            writer.register_user(1, "u", "u@example.org", "Zoé Müller")
+            writer.close()
+            assert [row["name"] for row in read(place, "user_profile")] == ["Zoé Müller"]
+        finally:
+            connection.execute(text(f"DROP DATABASE {name}"))
+
+
+def test_a_missing_sqlite_file_is_not_created(tmp_path: Path) -> None:
+    file = tmp_path / "lms.db"
+    lms = LmsDatabase(f"sqlite:///{file}")
+    for ask in (lambda: lms.check_schema(["user_profile"]), lambda: lms.snapshot().__enter__()):
+        with pytest.raises(LmsUnreachableError, match="does not exist"):
+            ask()
+    assert not file.exists()
+
+
+def test_a_path_may_hold_what_means_something_in_an_address(tmp_path: Path) -> None:
+    file = tmp_path / "my lms?mode=rwc#50%.db"
+    place = Place("sqlite", f"sqlite:///{tmp_path}/plain.db")
+    place.fill()
+    (tmp_path / "plain.db").rename(file)
+    with LmsDatabase(URL.create("sqlite", database=str(file)).render_as_string()).snapshot() as snapshot:
+        assert snapshot.count_rows("user_profile") == 60
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    file = tmp_path / "lms.db"
+    file.write_text(SECRET * 100)
+    with pytest.raises(LmsError) as caught:
+        LmsDatabase(f"sqlite:///{file}").check_schema(["user_profile"])
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["nonsense", "oracle://u:hunter2@h/db", "postgresql+asyncpg://u:hunter2@h/db", "mysql://u:hunter2@h", "sqlite://"],
+)
+def test_addresses_that_cannot_be(url: str) -> None:
+    with pytest.raises(SettingsError, match="ASPECTS_LMS_DATABASE_URL") as caught:
+        LmsDatabase(url)
+    assert "hunter2" not in str(caught.value)
+    assert "Example:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("mysql://u@h/db", "mysql+pymysql"),
+        ("mariadb://u@h/db", "mysql+pymysql"),
+        ("postgres://u@h/db", "postgresql+psycopg"),
+        ("postgresql://u@h/db", "postgresql+psycopg"),
+    ],
+)
+def test_plain_addresses_get_a_driver(url: str, driver: str) -> None:
+    assert LmsDatabase(url)._engine.url.drivername == driver
+
+
+def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    with pytest.raises(SettingsError, match=r"aspects-pii-sink\[server\]"):
+        LmsDatabase("mysql://u:hunter2@h/db")
