@@ -1,0 +1,417 @@
+"""The Celery door: tasks that carry ids, record first, and work off what is recorded.
+
+    retire_user, retire_users    write the request into the ledger, then ask for a sweep
+    sync_user, sync_users        copy these users from the LMS, where PII is on
+    sweep                        work off every open retirement as one batch
+    reconcile                    request the retirement of whoever the LMS has retired
+    second_pass                  look again at old erasures
+
+Nothing is lost when a worker is killed: what is recorded is open in the ledger, and the next sweep takes it up; what is
+not recorded is not acknowledged, and the broker delivers it again. See docs/decisions/0006-celery.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
+from typing import Any, TypeVar
+
+from celery import Celery
+from celery.beat import Scheduler
+from celery.concurrency import get_implementation
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
+
+from sink import broker, reconcile
+from sink.broker import BrokerApp
+from sink.client import ClickHouse, connect
+from sink.errors import AspectsPiiError, LedgerError, SettingsError
+from sink.ledger import Retirement, SubjectId
+from sink.lms import LmsDatabase
+from sink.pii import load_map
+from sink.retire import Outcome, work_off
+from sink.settings import Settings
+from sink.store import Store, find_map, open_store
+from sink.sync import sync
+
+# .. no_pii: messages, results and logs carry opaque user ids and counts.
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+#: Seconds after which a lock whose holder was killed is free again.
+LEASE = 60
+#: The same where the ledger has to stand in for a lock: there it cannot be renewed.
+LEDGER_LEASE = timedelta(minutes=5)
+#: Seconds for which one request for a sweep stands for all others.
+REQUEST_LASTS = 60
+#: A retirement that failed waits as long as it has been failing, but no longer than this.
+LONGEST_WAIT = timedelta(hours=1)
+_LONGEST_RETRY = 300
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def create_app(settings: Settings) -> Celery:
+    """The Celery application, with its tasks and their schedule.
+
+    Without ASPECTS_BROKER_URL the tasks run in the process that calls them, and raise there.
+    """
+    inline = settings.broker_url is None
+    url = "memory://" if settings.broker_url is None else settings.broker_url.get_secret_value()
+    transport_options: dict[str, Any] = {
+        "visibility_timeout": settings.broker_visibility_timeout,
+        # Whoever looks for what a killed worker left looks each time, not each tenth.
+        "unacked_restore_throttle": 1,
+        "socket_connect_timeout": 5,
+        "socket_timeout": 30,
+        "socket_keepalive": True,
+    }
+    app = BrokerApp(url, transport_options if url.startswith(("redis", "sentinel")) else {})
+    app.conf.update(
+        task_always_eager=inline,
+        task_eager_propagates=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_create_missing_queues=False,
+        task_queues={broker.QUEUE: {"exchange": broker.QUEUE, "routing_key": broker.QUEUE}},
+        task_publish_retry_policy={"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 2},
+        worker_prefetch_multiplier=1,
+        worker_concurrency=settings.worker_concurrency,
+        # Nothing that workers of other applications on the same broker would answer to, or we to them.
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        beat_scheduler=f"{__name__}:{BeatScheduler.__name__}",
+        beat_max_loop_interval=5,
+        beat_schedule=_plan_schedule(settings),
+    )
+    _Tasks(app, settings, inline).register()
+    return app
+
+
+def _plan_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
+    every = {broker.SWEEP: settings.sweep_every, broker.SECOND_PASS: settings.second_pass_every}
+    if settings.lms_database_url is not None:
+        every[broker.RECONCILE] = settings.reconcile_every
+    return {
+        name: {
+            "task": name,
+            "schedule": seconds,
+            # Due at once: whatever was missed while no worker ran is made up for, and no file remembers the time.
+            "last_run_at": _LONG_AGO,
+            # Not more than one waits while no worker takes them.
+            "options": {"expires": seconds},
+        }
+        for name, seconds in every.items()
+    }
+
+
+def request_sweep(app: Celery) -> None:
+    """Ask for a sweep soon. Many requests make one; one that cannot be sent is made up for by the schedule."""
+    if not _ask_redis(app, lambda redis: redis.set(_key("wanted"), 1, nx=True, ex=REQUEST_LASTS), default=True):
+        return
+    try:
+        app.tasks[broker.SWEEP].apply_async()
+    except OperationalError as error:
+        # The retirement is recorded, and a broken broker is no reason to say otherwise.
+        logger.warning("a sweep could not be requested (%s); the next one on schedule does it", type(error).__name__)
+
+
+class _Tasks:
+    """The tasks of one application, and what they share."""
+
+    def __init__(self, app: Celery, settings: Settings, inline: bool) -> None:
+        self.app = app
+        self.settings = settings
+        self.inline = inline
+        self._engine: ClickHouse | None = None
+
+    def register(self) -> None:
+        """Make the tasks known to the application."""
+        # A request that is not recorded is never given up, whatever the reason: wrong settings get put right.
+        self._add(broker.RETIRE_USER, self.retire_user, (AspectsPiiError,), None)
+        self._add(broker.RETIRE_USERS, self.retire_users, (AspectsPiiError,), None)
+        self._add(broker.SYNC_USER, self.sync_user, _find_retriable(), 10)
+        self._add(broker.SYNC_USERS, self.sync_users, _find_retriable(), 10)
+        # These come again by themselves.
+        self._add(broker.SWEEP, self.sweep, _find_retriable(), 2)
+        self._add(broker.RECONCILE, self.reconcile, _find_retriable(), 2)
+        self._add(broker.SECOND_PASS, self.second_pass, _find_retriable(), 2)
+
+    def _add(
+        self, name: str, run: Callable[..., Any], retry_for: tuple[type[Exception], ...], max_retries: int | None
+    ) -> None:
+        self.app.task(
+            # Celery sets attributes on what it is given, which a bound method does not take.
+            lambda *args, **kwargs: run(*args, **kwargs),
+            name=name,
+            # Run inline, a retry would follow at once and in a deeper call.
+            autoretry_for=() if self.inline else retry_for,
+            max_retries=max_retries,
+            retry_backoff=1,
+            # A message that waits for its time is not acknowledged: it must not look abandoned meanwhile.
+            retry_backoff_max=max(1, min(_LONGEST_RETRY, self.settings.broker_visibility_timeout // 3)),
+            retry_jitter=True,
+        )
+
+    def retire_user(self, user_id: SubjectId) -> dict[str, int]:
+        """Record that this user is to be retired, and ask for a sweep."""
+        return self.retire_users([user_id])
+
+    def retire_users(self, user_ids: Sequence[SubjectId]) -> dict[str, int]:
+        """Record that these users are to be retired, and ask for a sweep."""
+        with self._open() as store:
+            subjects = _parse_ids(store, user_ids)
+            retirements = store.ledger.request(subjects)
+        if any(retirement.is_open for retirement in retirements):
+            request_sweep(self.app)
+        return {"recorded": len(retirements)}
+
+    def sync_user(self, user_id: SubjectId) -> dict[str, int]:
+        """Copy this user from the LMS, if PII is on."""
+        return self.sync_users([user_id])
+
+    def sync_users(self, user_ids: Sequence[SubjectId]) -> dict[str, int]:
+        """Copy these users from the LMS, if PII is on."""
+        if not self.settings.enable_pii:
+            return {}
+        lms = LmsDatabase(_require_lms(self.settings))
+        with self._open() as store:
+            subjects = [int(subject) for subject in _parse_ids(store, user_ids)]
+            counts = sync(store, lms, enabled=True, user_ids=subjects) if subjects else []
+        for count in counts:
+            for row in count.bad:
+                logger.error("%s of user %s was not copied: %s: %s", count.object, row.user_id, row.column, row.reason)
+        return {count.object: count.inserted + count.changed + count.removed for count in counts}
+
+    def sweep(self) -> dict[str, int]:
+        """Work off every open retirement that is due, unless somebody is at it."""
+        outcomes: list[Outcome] = []
+        with self._open() as store:
+            self._take_request()
+            due = _find_due(store)
+            if not due:
+                return _count(outcomes)
+            with self._hold_lock(store, "sweep") as alone:
+                if not alone:
+                    # Whoever is at it may have looked before the request came; this makes them look again.
+                    _ask_redis(self.app, lambda redis: redis.set(_key("wanted"), 1, ex=REQUEST_LASTS), default=None)
+                    return _count(outcomes)
+                outcomes += work_off(store, due)
+                while self._take_request():
+                    outcomes += work_off(store, _find_due(store))
+        return _count(outcomes)
+
+    def _take_request(self) -> bool:
+        """True where a sweep was requested; from here on a new request counts as one."""
+        return bool(_ask_redis(self.app, lambda redis: redis.delete(_key("wanted")), default=0))
+
+    def reconcile(self) -> dict[str, int]:
+        """Request the retirement of whoever the LMS has retired and no event told us of."""
+        lms = LmsDatabase(_require_lms(self.settings))
+        with self._open() as store:
+            found = reconcile.reconcile(store, lms, dry_run=True)
+        missed = self.retire_users(found.missed)["recorded"] if found.missed else 0
+        return {"in_lms": found.in_lms, "missed": missed}
+
+    def second_pass(self) -> dict[str, int]:
+        """Look again at erasures that are older than the bound, and erase what came back."""
+        with self._open() as store, self._hold_lock(store, "second_pass") as alone:
+            return _count(reconcile.second_pass(store) if alone else [])
+
+    def _open(self) -> Store:
+        """The store: a connection of its own for each task, as a broken one would break the next."""
+        if not self.inline and self._engine is None and self.settings.clickhouse_url.startswith("chdb://"):
+            # Starting the engine takes a second; it runs as long as one connection to it is open.
+            self._engine = connect(self.settings)
+        return open_store(self.settings)
+
+    @contextmanager
+    def _hold_lock(self, store: Store, name: str) -> Iterator[bool]:
+        """True where nobody else is at the same work.
+
+        What two workers do to the same subjects comes out right; the lock saves the work of the second.
+        """
+        token, key = uuid.uuid4().hex, _key(f"{name}.lock")
+        taken = None if self.inline else _ask_redis(self.app, lambda redis: _take(redis, key, token), default=None)
+        if self.inline or taken is False:
+            yield self.inline
+        elif taken is None:
+            with _hold_ledger_lease(store) as alone:
+                yield alone
+        else:
+            with _renew(self.app, key, token):
+                yield True
+
+
+def _find_retriable() -> tuple[type[AspectsPiiError], ...]:
+    def walk(kind: type[AspectsPiiError]) -> Iterator[type[AspectsPiiError]]:
+        yield kind
+        for child in kind.__subclasses__():
+            yield from walk(child)
+
+    return tuple(kind for kind in walk(AspectsPiiError) if kind.retriable)
+
+
+def _parse_ids(store: Store, user_ids: Sequence[SubjectId]) -> list[SubjectId]:
+    """The ids that are ids; what is none is logged without saying it, as it may be a name."""
+    if isinstance(user_ids, str):
+        user_ids = [user_ids]
+    subjects: list[SubjectId] = []
+    for position, user_id in enumerate(user_ids):
+        try:
+            subjects.append(store.pii_map.subject.parse(str(user_id)))
+        except ValueError as error:
+            logger.error("number %d of the ids in a message is not an id: %s; it is passed over", position, error)
+    return subjects
+
+
+def _find_due(store: Store) -> list[Retirement]:
+    """Every open retirement, but for those that failed lately: what fails again and again is tried ever more seldom."""
+    now = store.client.value("SELECT now64(6, 'UTC')")
+    return [r for r in store.ledger.find_open() if r.state != "failed" or _is_due(r, now)]
+
+
+def _is_due(retirement: Retirement, now: datetime) -> bool:
+    waited = now - retirement.since
+    # A clock that was put back makes it negative.
+    return not timedelta(0) <= waited < min(retirement.since - retirement.requested_at, LONGEST_WAIT)
+
+
+def _count(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    for outcome in outcomes:
+        if not outcome.is_done:
+            logger.warning("retirement of %s failed and stays open: %s", outcome.subject, outcome.reason)
+    return {"erased": sum(o.is_done for o in outcomes), "failed": sum(not o.is_done for o in outcomes)}
+
+
+def _key(name: str) -> str:
+    return f"{broker.QUEUE}.{name}"
+
+
+def _ask_redis(app: Celery, ask: Callable[[Any], T], default: T) -> T:
+    """What the broker answers; `default` where it is not Redis, or is not there."""
+    if app.conf.task_always_eager:
+        return default
+    try:
+        with app.connection_for_write() as connection:
+            if connection.transport.driver_type != "redis":
+                return default
+            return ask(connection.default_channel.client)
+    except Exception as error:
+        # Whatever is wrong with the broker, it does not stop an erasure.
+        logger.warning("the broker does not answer (%s)", type(error).__name__)
+        return default
+
+
+def _take(redis: Any, key: str, token: str) -> bool:
+    return bool(redis.set(key, token, nx=True, ex=LEASE))
+
+
+def _extend(redis: Any, key: str, token: str) -> bool:
+    return bool(redis.get(key) == token.encode() and redis.expire(key, LEASE))
+
+
+def _free(redis: Any, key: str, token: str) -> bool:
+    return bool(redis.get(key) == token.encode() and redis.delete(key))
+
+
+@contextmanager
+def _renew(app: Celery, key: str, token: str) -> Iterator[None]:
+    """Keep a lock for as long as this process lives and works, and free it at the end."""
+    done = Event()
+
+    def renew() -> None:
+        while not done.wait(LEASE / 3):
+            _ask_redis(app, lambda redis: _extend(redis, key, token), default=False)
+
+    thread = Thread(target=renew, name="aspects-pii-lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        _ask_redis(app, lambda redis: _free(redis, key, token), default=False)
+
+
+@contextmanager
+def _hold_ledger_lease(store: Store) -> Iterator[bool]:
+    """The same with a broker that has no locks: a line in the ledger, which runs out by itself.
+
+    Two that look at the same moment may both find it free.
+    """
+    since = store.client.value("SELECT now64(6, 'UTC')") - LEDGER_LEASE
+    if any(entry.detail["held"] for entry in store.ledger.show(action="leased", since=since, limit=1)):
+        yield False
+        return
+    store.ledger.record_event("leased", {"held": True})
+    try:
+        yield True
+    finally:
+        with suppress(LedgerError):
+            store.ledger.record_event("leased", {"held": False})
+
+
+def _require_lms(settings: Settings) -> SecretStr:
+    if settings.lms_database_url is None:
+        raise SettingsError(
+            "ASPECTS_LMS_DATABASE_URL is not set. "
+            "Example: ASPECTS_LMS_DATABASE_URL=mysql+pymysql://reader:secret@mysql:3306/openedx"
+        )
+    return settings.lms_database_url
+
+
+class BeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types.
+    """Celery's scheduler in memory, ending with the worker that it belongs to.
+
+    A worker that is killed leaves its scheduler behind, and the next one brings its own.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._worker = os.getppid()
+
+    def tick(self, *args: Any, **options: Any) -> float:
+        """Send what is due, and say when to look again."""
+        if os.getppid() != self._worker:
+            raise SystemExit
+        return float(super().tick(*args, **options))
+
+
+def run_worker(settings: Settings, *, beat: bool = True, concurrency: int | None = None) -> int:
+    """Run a worker, and the schedule beside it, until SIGTERM; returns the exit status.
+
+    Args:
+        settings: the settings; with the embedded engine one process does everything.
+        beat: also send what is on schedule; one worker of an installation has to.
+        concurrency: processes, instead of ASPECTS_WORKER_CONCURRENCY.
+
+    Raises:
+        SettingsError: there is no broker.
+        MapError: the map is not valid.
+    """
+    if settings.broker_url is None:
+        raise SettingsError("ASPECTS_BROKER_URL is not set. Example: ASPECTS_BROKER_URL=redis://redis:6379/0")
+    load_map(find_map(settings))
+    embedded = settings.clickhouse_url.startswith("chdb://")
+    worker = create_app(settings).Worker(
+        # One process may hold the folder of the embedded engine.
+        pool_cls=get_implementation("solo" if embedded else "prefork"),
+        concurrency=1 if embedded else concurrency or settings.worker_concurrency,
+        beat=beat,
+        loglevel="INFO",
+        quiet=True,
+        # What workers tell each other through the broker; those of an LMS need not hear of ours.
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
