@@ -1,0 +1,480 @@
+"""The consumer against real Redis, with the LMS's own producer, the engine behind HTTP, and real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from sink.demo_data import DemoLms, create_lms
+from sink.endpoint import running
+from sink.errors import AspectsPiiError, SettingsError, UsageError
+from sink.events import Counts, run_consumer
+from sink.retire import work_off
+from sink.schema import migrate
+from sink.settings import Settings, load_settings
+from sink.store import Store, open_store
+from sink.sync import sync
+
+pytestmark = pytest.mark.redis
+
+DATABASE = 12
+URL = f"redis://127.0.0.1:6379/{DATABASE}"
+USERS = "test-learning-user-lifecycle"
+ROLES = "test-learning-course-access-role-lifecycle"
+JOBS = "jobs"
+DEAD = "aspects-pii-dead-letters"
+LOGIN = "org.openedx.learning.auth.session.login.completed.v1"
+RUN = "from sink.events import run_consumer; from sink.settings import load_settings; run_consumer(load_settings())"
+
+
+@pytest.fixture(scope="module")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("clickhouse")) as url:
+        yield url
+
+
+@dataclass(frozen=True)
+class Lms:
+    url: str
+    made: DemoLms
+
+
+@pytest.fixture(scope="module")
+def lms(tmp_path_factory: pytest.TempPathFactory) -> Lms:
+    url = f"sqlite:///{tmp_path_factory.mktemp('lms')}/lms.db"
+    return Lms(url, create_lms(url, users=200, courses=3))
+
+
+@dataclass
+class Place:
+    """One installation, with databases of its own on the shared engine."""
+
+    settings: Settings
+    store: Store
+    redis: Any
+    lms: Lms
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def produce(self, *sent: tuple[str, int]) -> None:
+        script = Path(__file__).with_name("events_producer.py")
+        lines = "".join(json.dumps(one) + "\n" for one in sent)
+        subprocess.run(
+            [sys.executable, str(script), URL, "test"], input=lines, text=True, check=True, capture_output=True
+        )
+
+    def send_job(self, event: Any) -> str:
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        return str(self.redis.xadd(JOBS, {"event": body}).decode())
+
+    def consume(self, **changes: Any) -> Counts:
+        return run_consumer(self.settings.model_copy(update=changes), once=True)
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN],
+            env=os.environ | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def users(self, table: str = "user_profile") -> list[int]:
+        """The user of each row that is stored."""
+        return self.store.client.column(f"SELECT user_id FROM $event_sink.{table} ORDER BY user_id")
+
+    def waiting(self, stream: str) -> int:
+        """Entries that are not acknowledged, read or not."""
+        group = self.redis.xinfo_groups(stream)[0]
+        unread = self.redis.xrange(stream, b"(" + group["last-delivered-id"], "+")
+        return int(group["pending"]) + len(unread)
+
+    def dead_letters(self) -> list[dict[str, str]]:
+        return [
+            {name.decode(): value.decode() for name, value in fields.items()}
+            for _, fields in self.redis.xrange(DEAD, "-", "+")
+        ]
+
+    def states(self) -> dict[str, str]:
+        return {
+            str(s): str(a)
+            for s, a in self.store.client.rows("SELECT subject, argMax(action, at) FROM $pii_ledger.entries GROUP BY 1")
+        }
+
+
+@pytest.fixture
+def place(clickhouse: str, lms: Lms, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
+    name = re.sub(r"\W", "_", request.node.name)[:60]
+    shutil.copy(lms.url.removeprefix("sqlite:///"), tmp_path / "lms.db")
+    values: dict[str, Any] = {
+        "enable_pii": "true",
+        "clickhouse_url": clickhouse,
+        "clickhouse_retries": "0",
+        "event_sink_database": f"{name}_sink",
+        "xapi_database": f"{name}_xapi",
+        "reporting_database": f"{name}_reporting",
+        "ledger_database": f"{name}_ledger",
+        "receipts_dir": str(tmp_path / "receipts"),
+        "lms_database_url": f"sqlite:///{tmp_path}/lms.db",
+        "event_bus_url": URL,
+        "event_bus_topic_prefix": "test",
+        "event_streams": JOBS,
+        "event_consumer": "one",
+    }
+    connection: Any = redis.Redis.from_url(URL)
+    connection.flushdb()
+    settings = load_settings(**values)
+    with open_store(settings) as store:
+        migrate(store.client)
+        environment = {f"ASPECTS_{key.upper()}": value for key, value in values.items()}
+        yield Place(settings, store, connection, Lms(values["lms_database_url"], lms.made), environment)
+    connection.flushdb()
+    connection.close()
+
+
+@contextmanager
+def consuming(settings: Settings) -> Iterator[list[Counts]]:
+    """A consumer in a thread; what it counted is in the list when it has stopped."""
+    stop, counted = threading.Event(), []
+    thread = threading.Thread(target=lambda: counted.append(run_consumer(settings, stop=stop)))
+    thread.start()
+    try:
+        yield counted
+    finally:
+        stop.set()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def wait_for_progress(place: Place) -> None:
+    before = len(place.users())
+    wait_until(lambda: len(place.users()) > before)
+
+
+def delete_user(user_id: object, *managed: object, **changes: Any) -> dict[str, Any]:
+    """A message as Sunbird sends it."""
+    event: dict[str, Any] = {
+        "eid": "BE_JOB_REQUEST",
+        "ets": 1619527882745,
+        "mid": "LP.1619527882745.32dc378a-430f-49f6-83b5-bd73b767ad36",
+        "actor": {"id": "delete-user", "type": "System"},
+        "context": {"channel": "ORG_001", "pdata": {"id": "org.sunbird.platform", "ver": "1.0"}, "env": "dev"},
+        "object": {"id": str(user_id), "type": "User"},
+        "edata": {
+            "action": "delete-user",
+            "organisationId": "ORG_001",
+            "userId": user_id,
+            "suggested_users": [{"role": "ORG_ADMIN", "users": ["190"]}],
+            "managed_users": list(managed),
+            "iteration": 1,
+        },
+    }
+    return event | changes
+
+
+def transfer(leaving: object, heir: object, **profile: Any) -> dict[str, Any]:
+    return {
+        "eid": "BE_JOB_REQUEST",
+        "object": {"id": str(leaving), "type": "User"},
+        "edata": {
+            "action": "ownership-transfer",
+            "context": "User Deletion",
+            "actionBy": {"userId": "44", "userName": "Slartibartfast"},
+            "fromUserProfile": {"userId": leaving, "userName": "zaphod"},
+            "toUserProfile": {
+                "userId": heir,
+                "firstName": "Arthur",
+                "lastName": "Dent",
+                "roles": ["CONTENT_CREATOR"],
+                **profile,
+            },
+            "assetInformation": {"identifier": "do_123", "objectType": "Content"},
+        },
+    }
+
+
+def test_events_of_the_lms_bring_the_user_and_the_roles(place: Place) -> None:
+    instructor = next(iter(place.lms.made.instructors.values()))
+    # Before the group exists: what was sent while no consumer ran counts too.
+    place.produce(("registration", 1), ("login", 2), ("role added", instructor), ("passing status", 3))
+    counts = place.consume()
+    assert counts == Counts(read=4, synced=3, skipped=1)
+    assert place.users() == [1, 2]
+    assert place.users("external_id") == [1, 2]
+    roles = place.users("course_access")
+    assert roles
+    assert set(roles) == {instructor}
+    assert (place.waiting(USERS), place.waiting(ROLES), place.dead_letters()) == (0, 0, [])
+    assert place.consume() == Counts()
+
+
+def test_a_role_that_was_taken_away_goes(place: Place) -> None:
+    instructor = next(iter(place.lms.made.instructors.values()))
+    place.produce(("role added", instructor))
+    place.consume()
+    assert place.users("course_access")
+    file = place.lms.url.removeprefix("sqlite:///")
+    _execute(file, "DELETE FROM student_courseaccessrole")
+    place.produce(("role removed", instructor))
+    place.consume()
+    assert place.users("course_access") == []
+
+
+def _execute(file: str, sql: str) -> None:
+    connection = sqlite3.connect(file)
+    with connection:
+        connection.execute(sql)
+    connection.close()
+
+
+def test_many_events_about_one_user_are_one_copy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[Sequence[int]] = []
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        copied.append(options["user_ids"])
+        return sync(*arguments, **options)
+
+    monkeypatch.setattr("sink.events.sync", count)
+    place.produce(*[("login", 5)] * 60)
+    assert place.consume().synced == 60
+    assert copied == [[5]]
+    assert place.users() == [5]
+
+
+def test_a_message_that_cannot_be_read_becomes_a_dead_letter_without_content(place: Place) -> None:
+    place.produce(("login", 1))
+    good = place.redis.xrange(USERS, "-", "+")[0][1]
+    data = good[b"event_data"]
+    assert b"zaphod1@example.com" in data
+    assert data.startswith(b"\x02\x01")
+    broken = {
+        "longer": {**good, b"event_data": data + b"\x02x"},
+        "not Avro": {**good, b"event_data": data[:-3]},
+        "user.id is not an id": {**good, b"event_data": b"\x00" + data[1:]},
+        "`event_data` is missing": {name: value for name, value in good.items() if name != b"event_data"},
+        "`type` is missing": {name: value for name, value in good.items() if name != b"type"},
+        "`type` is missing ": {b"zaphod1@example.com": b"Zaphod"},
+        "not Avro ": {**good, b"event_data": b"\xff" * 40, b"id": b"Zaphod", b"time": b"Zaphod"},
+    }
+    ids = [place.redis.xadd(USERS, fields).decode() for fields in broken.values()]
+    counts = place.consume()
+    assert (counts.read, counts.synced, counts.buried) == (8, 1, 7)
+    assert place.users() == [1]
+    assert place.waiting(USERS) == 0
+    letters = place.dead_letters()
+    assert [letter["entry"] for letter in letters] == ids
+    for letter, reason in zip(letters, broken, strict=True):
+        assert reason.strip() in letter["reason"]
+        assert letter["stream"] == USERS
+    assert letters[0]["type"] == LOGIN
+    assert letters[0]["id"] == good[b"id"].decode()
+    assert letters[0]["time"] == good[b"time"].decode()
+    assert set().union(*letters) == {"stream", "entry", "reason", "bytes", "consumer", "type", "id", "time"}
+    assert "zaphod" not in json.dumps(letters).lower()
+
+
+def test_nothing_is_stored_while_pii_is_off(place: Place) -> None:
+    place.produce(("registration", 1), ("login", 2))
+    place.send_job(delete_user(7))
+    counts = place.consume(enable_pii=False, lms_database_url=None)
+    assert counts == Counts(read=3, off=2, retired=1)
+    assert place.users() == []
+    assert place.waiting(USERS) == 0
+    assert place.states() == {"7": "erased"}
+
+
+def test_an_event_from_before_the_retirement_brings_nobody_back(place: Place) -> None:
+    place.produce(("login", 1), ("login", 2))
+    place.consume()
+    place.send_job(delete_user(1))
+    place.produce(("login", 1))
+    place.consume()
+    assert place.users() == [2]
+    place.produce(("registration", 1))
+    assert place.consume().synced == 1
+    assert place.users() == [2]
+
+
+def test_a_failure_that_passes_leaves_the_messages_to_be_tried_again(place: Place) -> None:
+    place.produce(("login", 1), ("login", 2))
+    place.send_job(delete_user(3))
+    counts = place.consume(clickhouse_url="http://127.0.0.1:9")
+    assert (counts.synced, counts.retired, counts.failed) == (0, 0, 2)
+    assert (place.waiting(USERS), place.waiting(JOBS)) == (2, 1)
+    assert place.dead_letters() == []
+    counts = place.consume()
+    assert (counts.synced, counts.retired) == (2, 1)
+    assert place.users() == [1, 2]
+    assert place.states() == {"3": "erased"}
+    assert (place.waiting(USERS), place.waiting(JOBS)) == (0, 0)
+
+
+def test_retirements_do_not_wait_for_the_lms(place: Place) -> None:
+    place.produce(("login", 1))
+    place.send_job(delete_user(3))
+    lost = load_settings(**dict(place.settings) | {"lms_database_url": "sqlite:////nonexistent/lms.db"})
+    counts = run_consumer(lost, once=True)
+    assert (counts.retired, counts.synced, counts.failed) == (1, 0, 1)
+    assert place.states() == {"3": "erased"}
+    assert place.waiting(USERS) == 1
+
+
+def test_what_another_consumer_left_is_taken_over(place: Place) -> None:
+    place.consume()
+    place.produce(("login", 1), ("login", 2), ("login", 3))
+    place.redis.xreadgroup("aspects-pii", "dead", {USERS: ">"}, count=2)
+    place.redis.xdel(USERS, place.redis.xrange(USERS, "-", "+", count=1)[0][0])
+    counts = place.consume()
+    # What was deleted from the stream can be reported at once; the other may still be at work.
+    assert (counts.synced, counts.buried) == (1, 1)
+    assert place.waiting(USERS) == 1
+    time.sleep(0.1)
+    counts = place.consume(event_claim_after=0.05)
+    assert (counts.synced, counts.buried) == (1, 0)
+    assert place.users() == [2, 3]
+    assert "trimmed" in place.dead_letters()[0]["reason"]
+    assert place.waiting(USERS) == 0
+
+
+def test_a_killed_consumer_loses_nothing_and_doubles_nothing(place: Place) -> None:
+    everybody = list(range(1, 151))
+    place.environment["ASPECTS_EVENT_BATCH_SIZE"] = "10"
+    place.produce(*[("login", user_id) for user_id in everybody])
+    for user_id in range(141, 151):
+        place.send_job(delete_user(user_id))
+    for kill in range(3):
+        process = place.start()
+        wait_for_progress(place)
+        # In the middle of a batch, at different points of it.
+        time.sleep(0.05 * kill)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert place.waiting(USERS) > 0
+    process = place.start()
+    wait_until(lambda: place.waiting(USERS) == 0 and place.waiting(JOBS) == 0, 40)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert place.users() == everybody[:140]
+    doubled = "SELECT count() - uniqExact(user_id, external_id_type) FROM $event_sink.external_id"
+    assert (set(place.users("external_id")), place.store.client.value(doubled)) == (set(everybody[:140]), 0)
+    assert place.states() == {str(user_id): "erased" for user_id in range(141, 151)}
+    requested = place.store.client.value("SELECT count() FROM $pii_ledger.entries WHERE action = 'requested'")
+    assert requested == 10
+    assert place.dead_letters() == []
+    assert "example.com" not in out + err
+
+
+def test_a_flushed_redis_is_set_up_again(place: Place) -> None:
+    with consuming(place.settings) as counted:
+        wait_until(lambda: place.redis.exists(USERS))
+        place.redis.flushdb()
+        place.produce(("login", 4))
+        wait_until(lambda: place.users() == [4])
+    assert counted[0].synced == 1
+
+
+def test_deleted_users_are_retired_with_those_they_managed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.produce(*[("login", user_id) for user_id in range(1, 9)])
+    place.consume()
+    assert len(place.users()) == 8
+    batches: list[int] = []
+
+    def count(store: Store, retirements: Sequence[Any]) -> Any:
+        batches.append(len(retirements))
+        return work_off(store, retirements)
+
+    monkeypatch.setattr("sink.events.work_off", count)
+    place.send_job(delete_user("1", "2", 3))
+    place.send_job(delete_user(4))
+    place.send_job(delete_user(4))
+    assert place.consume().retired == 3
+    assert place.users() == [5, 6, 7, 8]
+    assert place.states() == dict.fromkeys("1234", "erased")
+    assert batches == [4]
+    assert place.waiting(JOBS) == 0
+
+
+def test_invalid_json_events_are_skipped_counted_and_dead_letters(place: Place) -> None:
+    wrong = {
+        "it is not a JSON object": b"Zaphod Beeblebrox",
+        "object.type is not User": delete_user(1, object={"id": "1", "type": "Zaphod"}),
+        "edata.userId is not an id": delete_user("  "),
+        "edata.userId is not an id ": delete_user("zaphod@example.com"),
+        "edata.managed_users: 1 of 2 are not ids": delete_user(6, 7, "Zaphod"),
+        "edata.toUserProfile.lastName is empty": transfer(1, 2, lastName=" "),
+        "edata.toUserProfile.roles is empty": transfer(1, 2, roles=[]),
+    }
+    ids = [place.send_job(event) for event in wrong.values()]
+    place.send_job({"eid": "AUDIT", "edata": {"userId": 5}})
+    place.redis.xadd(JOBS, {"something": "Zaphod"})
+    counts = place.consume()
+    assert (counts.read, counts.skipped, counts.buried, counts.retired) == (9, 1, 8, 1)
+    letters = place.dead_letters()
+    # The message with one wrong managed account is done first; its letter says what is missing.
+    assert sorted(letter["entry"] for letter in letters)[: len(ids)] == sorted(ids)
+    by_entry = {letter["entry"]: letter for letter in letters}
+    for entry, reason in zip(ids, wrong, strict=True):
+        assert by_entry[entry]["reason"].startswith(reason.strip())
+    assert by_entry[ids[1]]["type"] == "delete-user"
+    assert "zaphod" not in json.dumps(letters).lower()
+    # What is certain was done.
+    assert place.states() == {"6": "erased", "7": "erased"}
+    assert place.waiting(JOBS) == 0
+
+
+def test_ownership_is_handed_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr("sink.events._find_reassign", lambda: lambda store, *a, **k: calls.append((a, k)))
+    place.send_job(transfer("11", 12))
+    place.send_job(delete_user(11))
+    counts = place.consume()
+    assert (counts.reassigned, counts.retired) == (1, 1)
+    # By the id of who asked; the name is not passed on.
+    assert calls == [((11, 12), {"actor": "44"})]
+    assert place.waiting(JOBS) == 0
+
+
+def test_an_unreachable_redis_is_waited_for_or_reported(place: Place) -> None:
+    with pytest.raises(AspectsPiiError, match="Redis cannot be reached"):
+        run_consumer(load_settings(**dict(place.settings) | {"event_bus_url": "redis://127.0.0.1:9/0"}), once=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"event_bus_url": None}, UsageError, "ASPECTS_EVENT_BUS_URL"),
+        ({"event_bus_url": "http://:hunter2@x"}, SettingsError, "not an address"),
+        ({"lms_database_url": None}, UsageError, "ASPECTS_LMS_DATABASE_URL"),
+        ({"event_streams": (), "event_bus_topics": ()}, UsageError, "No stream"),
+        ({"event_streams": (USERS,)}, UsageError, "stands in"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    place: Place, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as raised:
+        run_consumer(load_settings(**dict(place.settings) | changes), once=True)
+    assert "hunter2" not in str(raised.value)
