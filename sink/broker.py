@@ -31,6 +31,11 @@ _OWN_KEYS = {
 }
 
 
+def is_redis(url: str) -> bool:
+    """True for an address of Redis, by any of kombu's names for it."""
+    return url.startswith(("redis", "sentinel", "valkey"))
+
+
 class BrokerApp(Celery):  # type: ignore[misc]  # Celery has no types.
     """A Celery application that talks to one broker, whatever the environment says.
 
@@ -48,7 +53,7 @@ class BrokerApp(Celery):  # type: ignore[misc]  # Celery has no types.
             task_serializer="json",
             result_serializer="json",
             accept_content=["json"],
-            broker_transport_options={**_OWN_KEYS, **transport_options},
+            broker_transport_options={**(_OWN_KEYS if is_redis(url) else {}), **transport_options},
         )
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:

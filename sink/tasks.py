@@ -12,6 +12,7 @@ not recorded is not acknowledged, and the broker delivers it again. See docs/dec
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import uuid
@@ -71,7 +72,7 @@ def create_app(settings: Settings) -> Celery:
         "socket_timeout": 30,
         "socket_keepalive": True,
     }
-    app = BrokerApp(url, transport_options if url.startswith(("redis", "sentinel")) else {})
+    app = BrokerApp(url, transport_options if broker.is_redis(url) else {})
     app.conf.update(
         task_always_eager=inline,
         task_eager_propagates=True,
@@ -147,10 +148,16 @@ class _Tasks:
     def _add(
         self, name: str, run: Callable[..., Any], retry_for: tuple[type[Exception], ...], max_retries: int | None
     ) -> None:
-        self.app.task(
+        @functools.wraps(run)
+        def task(*args: Any, **options: Any) -> Any:
             # Celery sets attributes on what it is given, which a bound method does not take.
-            lambda *args, **kwargs: run(*args, **kwargs),
+            return run(*args, **options)
+
+        self.app.task(
+            task,
             name=name,
+            # Not in other applications of this process.
+            shared=False,
             # Run inline, a retry would follow at once and in a deeper call.
             autoretry_for=() if self.inline else retry_for,
             max_retries=max_retries,
