@@ -32,8 +32,8 @@ _SUSPICIOUS = re.compile(
 _SUSPICIOUS_WHOLE = ("name", "address", "city", "country", "location", "anonymous_id", "anonymous_user_id")
 # A yes or no, or a number, about such a thing.
 _ABOUT = re.compile(r"^(is|has|num|count)_|_(count|verified)$")
-# The ledger and its kin hold opaque ids, counts, and names of files and things.
-_OWN_TABLES = ("pii_ledger.entries", "pii_ledger.migrations", "pii_ledger.tombstones")
+# The ledger and its kin hold opaque ids, counts, and names of files and things; nothing else is in their database.
+_OWN_DATABASE = "pii_ledger"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def check_map(
     problems += _find_missing_columns(pii_map, targets, tables)
     problems += survey.find_derived_with_rows()
     problems += survey.find_shown_columns()
-    problems += survey.find_suspicious_columns()
+    reported = {problem.place for problem in problems}
+    problems += [problem for problem in survey.find_suspicious_columns() if problem.place not in reported]
     present = [name for name in pii_map.targets if targets[name] in tables]
     return Coverage(present, plan.absent, sorted(set(problems), key=str))
 
@@ -168,9 +169,10 @@ class Survey:
 
     def find_suspicious_columns(self) -> Iterator[Problem]:
         """Columns that look like PII by their names and are not in the map."""
-        own = {self._actual(name) for name in _OWN_TABLES}
         for table in self.tables.values():
-            if table.name in self.derived | own or table.engine in ("View", "MaterializedView") or _is_inner(table):
+            if self.databases.get(table.name.database) == _OWN_DATABASE or table.name in self.derived:
+                continue
+            if table.engine in ("View", "MaterializedView") or _is_inner(table):
                 # What views show is traced to where it comes from.
                 continue
             known = self.mapped.get(table.name, set())
@@ -210,10 +212,6 @@ class Survey:
     def _name(self, name: TableName) -> str:
         """A table as the map writes it."""
         return f"{self.databases.get(name.database, name.database)}.{name.table}"
-
-    def _actual(self, name: str) -> TableName:
-        database, _, table = name.partition(".")
-        return TableName(next((a for a, n in self.databases.items() if n == database), database), table)
 
 
 def _is_inner(table: Table) -> bool:
