@@ -1,0 +1,147 @@
+"""Who may call the HTTP hook."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jwt
+from starlette.requests import Request
+
+from sink.errors import SettingsError, UsageError
+from sink.settings import Settings
+
+# .. no_pii: reads tokens; the user name in one is compared with those of service accounts, and not kept.
+
+LEEWAY = 30
+"""Seconds that the clocks of the LMS and of this host may differ."""
+
+
+class Refusal(Exception):
+    """A request is answered with a problem."""
+
+    def __init__(self, status: int, error: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.error, self.message, self.headers = status, error, message, dict(headers or {})
+
+
+class Guard:
+    """Who may call: holders of the token, or of a JWT of the LMS that is of one of the users named."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the keys.
+
+        Raises:
+            SettingsError: the file of keys cannot be used.
+            UsageError: there are keys and no users: every learner has tokens.
+        """
+        self._token = settings.web_token.get_secret_value().encode() if settings.web_token else None
+        self._secret = settings.web_jwt_secret.get_secret_value() if settings.web_jwt_secret else None
+        self._keys = _read_public_keys(settings) if settings.web_jwt_public_keys else {}
+        self._users = frozenset(settings.web_jwt_users)
+        self._audience, self._issuer = settings.web_jwt_audience, settings.web_jwt_issuer
+        if (self._secret or self._keys) and not self._users:
+            raise UsageError(
+                "The LMS gives tokens to every learner, so ASPECTS_WEB_JWT_USERS has to name who may retire. "
+                "Example: ASPECTS_WEB_JWT_USERS=retirement_service_worker"
+            )
+
+    @property
+    def is_closed(self) -> bool:
+        """True where callers have to authenticate."""
+        return bool(self._token or self._secret or self._keys)
+
+    def check(self, request: Request) -> None:
+        """Let the request pass.
+
+        Raises:
+            Refusal: 401 without credentials that count, 403 where they are somebody else's.
+        """
+        if not self.is_closed:
+            _check_local(request)
+            return
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() not in ("jwt", "bearer") or not token.strip():
+            raise _unauthorized("An Authorization header with `JWT <token>` or `Bearer <token>` is needed.")
+        token = token.strip()
+        if self._token is not None and hmac.compare_digest(token.encode(), self._token):
+            return
+        claims = self._verify(token)
+        if claims.get("preferred_username") not in self._users:
+            raise Refusal(403, "forbidden", "This user may not retire others. See ASPECTS_WEB_JWT_USERS.")
+
+    def _verify(self, token: str) -> Mapping[str, Any]:
+        """The claims of a token that is signed by the LMS, whole, and not too old."""
+        claims: Mapping[str, Any] | None = None
+        with contextlib.suppress(jwt.PyJWTError, ValueError, TypeError):
+            header = jwt.get_unverified_header(token)
+            # The kind of key follows from the algorithm, so that a public key is never taken for a secret.
+            algorithm = header.get("alg")
+            key: Any = None
+            if algorithm == "HS256":
+                key = self._secret
+            elif algorithm in ("RS256", "RS384", "RS512"):
+                key = self._keys.get(header.get("kid")) or self._keys.get(None)
+            if isinstance(algorithm, str) and key is not None:
+                claims = jwt.decode(
+                    token,
+                    key,
+                    algorithms=[algorithm],
+                    audience=self._audience,
+                    issuer=self._issuer,
+                    leeway=LEEWAY,
+                    options={"require": ["exp"], "verify_aud": self._audience is not None},
+                )
+        if claims is None:
+            raise _unauthorized("The token is not valid.")
+        return claims
+
+
+def _unauthorized(message: str) -> Refusal:
+    return Refusal(401, "unauthorized", message, {"WWW-Authenticate": 'Bearer realm="aspects-pii"'})
+
+
+def _check_local(request: Request) -> None:
+    """Without authentication only programs of this host are served, and no web page that it shows."""
+    host = re.sub(r":\d*$", "", request.headers.get("host", "")).strip("[]")
+    if request.headers.get("origin") or not is_loopback(host):
+        raise Refusal(403, "forbidden", "Without a token only programs of this host are served.")
+
+
+def _read_public_keys(settings: Settings) -> dict[str | None, Any]:
+    """Key id → key; None is the one for tokens that name none."""
+    path = settings.web_jwt_public_keys
+    assert path is not None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsError(f"ASPECTS_WEB_JWT_PUBLIC_KEYS is not valid: {path}: {reason}.") from None
+    found: dict[str | None, Any] = {}
+    with contextlib.suppress(jwt.PyJWTError, ValueError, TypeError, KeyError):
+        if text.lstrip().startswith("{"):
+            document = json.loads(text)
+            for key in jwt.PyJWKSet.from_dict(document if "keys" in document else {"keys": [document]}).keys:
+                if key.key_type == "RSA":
+                    found[key.key_id] = key.key
+                    found.setdefault(None, key.key)
+        else:
+            found[None] = jwt.algorithms.RSAAlgorithm(jwt.algorithms.RSAAlgorithm.SHA256).prepare_key(text)
+    if not found:
+        raise SettingsError(
+            f"ASPECTS_WEB_JWT_PUBLIC_KEYS is not valid: {path} holds neither a public RSA key as PEM nor a JWK set."
+        )
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    """True where only this host can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

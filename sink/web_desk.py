@@ -1,0 +1,233 @@
+"""What the HTTP hook does: record, work off, and say how things stand."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from sink.client import Address, ClickHouse
+from sink.errors import AspectsPiiError, SettingsError, UnreachableError
+from sink.event_stream import RedisStreams, StreamsUnreachable
+from sink.ledger import Ledger
+from sink.pii import PiiMap
+from sink.retire import sweep
+from sink.settings import Settings
+from sink.store import Policy, Store
+from sink.web_auth import Refusal
+
+# .. no_pii: opaque ids and counts.
+
+_log = logging.getLogger(__name__)
+
+PROBE_TIMEOUT = 5
+"""Seconds that /health and /metrics wait for ClickHouse."""
+
+SWEEP_AGAIN = 60.0
+"""Seconds after which a retirement that failed here is tried again here."""
+
+
+class Connection:
+    """A store for several threads, one at a time; opened when it is needed, and again when it was lost."""
+
+    def __init__(self, settings: Settings, pii_map: PiiMap, **changes: Any) -> None:
+        """`changes` are to the address: shorter waits."""
+        self._address = replace(Address.from_settings(settings), **changes)
+        self._policy, self._map = Policy.from_settings(settings), pii_map
+        self._lock = threading.Lock()
+        self._store: Store | None = None
+
+    @contextmanager
+    def use(self) -> Iterator[Store]:
+        """The store.
+
+        Raises:
+            DatabaseError: there is no connection, or others have been using it for too long.
+        """
+        if not self._lock.acquire(timeout=self._address.timeout):
+            raise UnreachableError("ClickHouse keeps other requests waiting")
+        try:
+            if self._store is None:
+                client = ClickHouse(self._address)
+                self._store = Store(client, self._map, Ledger(client), self._policy)
+            yield self._store
+        except AspectsPiiError:
+            self._drop()
+            raise
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Give up the connection."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._store is not None:
+            with contextlib.suppress(Exception):
+                self._store.client.close()
+            self._store = None
+
+
+class Sweeper:
+    """Works retirements off, in a thread of its own: all that came in meanwhile at once."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Nothing runs yet."""
+        self._connection = connection
+        self._wake, self._stop = threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with what a process before this one may have left open."""
+        self._wake.set()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that there is something to do."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """End after what is at work; what is left is open in the ledger."""
+        self._stop = True
+        self._wake.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        done = True
+        while not self._stop:
+            self._wake.wait(None if done else SWEEP_AGAIN)
+            self._wake.clear()
+            if not self._stop:
+                done = self._sweep()
+
+    def _sweep(self) -> bool:
+        try:
+            with self._connection.use() as store:
+                outcomes = sweep(store)
+        except AspectsPiiError as error:
+            _log.error("Open retirements could not be worked off: %s", error)
+            return False
+        except Exception as error:
+            # Its text may quote a value.
+            _log.error("Open retirements could not be worked off (%s)", type(error).__name__)
+            return False
+        for outcome in outcomes:
+            if not outcome.is_done:
+                _log.error("Subject %s: not retired yet: %s", outcome.subject, outcome.reason)
+        return all(outcome.is_done for outcome in outcomes)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the endpoints work with."""
+
+    enabled: bool
+    recording: Connection
+    probing: Connection
+    sweeper: Sweeper | None
+    streams: RedisStreams | None
+
+    def record(self, user_id: int) -> None:
+        """Put a retirement into the ledger.
+
+        Raises:
+            Refusal: it is not there.
+        """
+        try:
+            with self.recording.use() as store:
+                store.ledger.request([store.pii_map.subject.parse(str(user_id))])
+        except AspectsPiiError as error:
+            _log.error("The retirement of %s could not be recorded: %s", user_id, error)
+            status, word = (503, "unavailable") if error.retriable else (500, "failed")
+            raise Refusal(
+                status, word, "The retirement could not be recorded. Try again.", {"Retry-After": "30"}
+            ) from None
+        if self.sweeper is not None:
+            self.sweeper.wake()
+
+    def close(self) -> None:
+        """Give up the connections, and end after what is being erased."""
+        if self.sweeper is not None:
+            self.sweeper.close()
+        self.recording.close()
+        self.probing.close()
+        if self.streams is not None:
+            self.streams.close()
+
+    def is_clickhouse_there(self) -> bool:
+        """Whether ClickHouse answers within `PROBE_TIMEOUT` seconds."""
+        try:
+            with self.probing.use() as store:
+                store.client.value("SELECT 1")
+        except AspectsPiiError:
+            return False
+        return True
+
+    def collect(self) -> Iterator[Metric]:
+        """What /metrics shows beside the counts of requests, read anew each time."""
+        yield _gauge("aspects_pii_enabled", "Whether storing PII is on.", float(self.enabled))
+        found: list[Metric] = []
+        try:
+            with self.probing.use() as store:
+                found = list(_read_metrics(store))
+        except AspectsPiiError:
+            found = []
+        yield _gauge("aspects_pii_clickhouse_up", "Whether ClickHouse answers.", float(bool(found)))
+        yield from found
+        yield from self._collect_lag()
+
+    def _collect_lag(self) -> Iterator[Metric]:
+        if self.streams is None:
+            return
+        try:
+            lags = self.streams.read_lag()
+        except (StreamsUnreachable, SettingsError):
+            yield _gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 0.0)
+            return
+        yield _gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 1.0)
+        waiting = GaugeMetricFamily("aspects_pii_events_waiting", "Events nobody has read yet.", labels=["stream"])
+        unfinished = GaugeMetricFamily(
+            "aspects_pii_events_unfinished", "Events that were read and are not done.", labels=["stream"]
+        )
+        age = GaugeMetricFamily(
+            "aspects_pii_sync_lag_seconds", "Age of the oldest event that is not done.", labels=["stream"]
+        )
+        for lag in lags:
+            if lag.waiting is not None:
+                waiting.add_metric([lag.stream], lag.waiting)
+            unfinished.add_metric([lag.stream], lag.unfinished)
+            age.add_metric([lag.stream], lag.oldest_seconds)
+        yield from (waiting, unfinished, age)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _read_metrics(store: Store) -> Iterator[Metric]:
+    states = GaugeMetricFamily("aspects_pii_retirements", "Retirements by their state.", labels=["state"])
+    for state, count in store.ledger.count_states().items():
+        states.add_metric([state], count)
+    yield states
+    open_retirements = store.ledger.find_open()
+    now = store.client.value("SELECT now64(6, 'UTC')")
+    oldest = (now - open_retirements[0].requested_at).total_seconds() if open_retirements else 0.0
+    yield _gauge("aspects_pii_retirements_open", "Retirements that are not proved.", len(open_retirements))
+    yield _gauge("aspects_pii_retirements_oldest_open_seconds", "Age of the oldest of them.", max(0.0, oldest))
+    actions = CounterMetricFamily(
+        "aspects_pii_ledger_entries",
+        "Entries of the ledger by action; `reopened` is residue that was found after an erasure.",
+        labels=["action"],
+    )
+    for action, count in store.client.rows(
+        "SELECT toString(action), uniqExact(subject, at, request) FROM $pii_ledger.entries GROUP BY 1 ORDER BY 1"
+    ):
+        actions.add_metric([action], count)
+    yield actions

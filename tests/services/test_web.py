@@ -1,0 +1,410 @@
+"""The HTTP hook as its callers see it: Open edX's retirement driver, Prometheus, a fuzzer, and those who may not call."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+import redis
+import requests
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from sink.endpoint import running
+from sink.errors import SettingsError, UsageError
+from sink.retire import sweep
+from sink.schema import migrate
+from sink.settings import Settings, load_settings
+from sink.store import Store, open_store
+from sink.web import create_app, serve_web, serving
+
+TOKEN = "a token of the tests"
+SECRET = "a secret that signs with thirty-two bytes"
+WORKER = "retirement_service_worker"
+PATH = "/api/v1/retire_user/"
+
+
+@pytest.fixture(scope="module")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("clickhouse")) as url:
+        yield url
+
+
+@pytest.fixture
+def settings(clickhouse: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    """A store of the test's own on the shared engine."""
+    name = re.sub(r"\W", "_", request.node.name)[:60]
+    return load_settings(
+        clickhouse_url=clickhouse,
+        clickhouse_retries=0,
+        event_sink_database=f"{name}_sink",
+        xapi_database=f"{name}_xapi",
+        reporting_database=f"{name}_reporting",
+        ledger_database=f"{name}_ledger",
+        receipts_dir=tmp_path / "receipts",
+        web_sweep=False,
+    )
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    with open_store(settings) as store:
+        migrate(store.client)
+        yield store
+
+
+def change(settings: Settings, **values: Any) -> Settings:
+    return load_settings(**dict(settings) | values)
+
+
+def call_as_driver(url: str, learner: dict[str, Any], token: str) -> requests.Response:
+    """What scripts/user_retirement of the LMS does for a LICENSE_MANAGER: same URL, headers, body and library."""
+
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"JWT {token}"
+        return request
+
+    return requests.request(
+        "POST",
+        f"{url}/" + "api/v1/retire_user".strip("/") + "/",
+        auth=authorize,
+        headers={"Content-type": "application/json"},
+        json={"lms_user_id": learner["user"]["id"], "original_username": learner["original_username"]},
+        timeout=30,
+    )
+
+
+LEARNER = {"user": {"id": 42, "username": "retired__user_1"}, "original_username": "zaphod"}
+
+
+def sign(claims: dict[str, Any] | None = None, key: Any = SECRET, algorithm: str = "HS256", **headers: Any) -> str:
+    default = {"preferred_username": WORKER, "exp": int(time.time()) + 60, "aud": "openedx", "iss": "lms"}
+    chosen = {k: v for k, v in (default | (claims or {})).items() if v is not None}
+    return jwt.encode(chosen, key, algorithm, headers=headers or None)
+
+
+def test_the_driver_retires_a_user(
+    settings: Settings, store: Store, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("DEBUG")
+    with serving(change(settings, web_jwt_secret=SECRET, web_jwt_users=WORKER)) as url:
+        response = call_as_driver(url, LEARNER, sign())
+        assert (response.status_code, response.content) == (204, b"")
+        # It may ask again, as after a lost answer.
+        assert call_as_driver(url, LEARNER, sign()).status_code == 204
+    assert [(r.subject, r.state, r.actor) for r in store.ledger.find([42])] == [("42", "requested", None)]
+    assert len(store.ledger.show()) == 1
+    assert [outcome.state for outcome in sweep(store)] == ["erased"]
+    written = json.dumps([[entry.subject, entry.detail] for entry in store.ledger.show()], default=str)
+    seen = capfd.readouterr()
+    assert "zaphod" not in written + caplog.text + seen.out + seen.err
+
+
+def test_the_newer_driver_retires_a_user(settings: Settings, store: Store) -> None:
+    with serving(change(settings, web_token=TOKEN)) as url:
+        response = requests.post(
+            url + "/api/v1/retire_learner/",
+            json={"edx_lms_user_id": 7},
+            headers={"Authorization": f"JWT {TOKEN}"},
+            timeout=30,
+        )
+    assert response.status_code == 204
+    assert [r.state for r in store.ledger.find([7])] == ["requested"]
+
+
+def test_retirements_are_worked_off_afterwards(settings: Settings, store: Store) -> None:
+    store.ledger.request([1])
+    store.client.execute(
+        "INSERT INTO $event_sink.user_profile (user_id, name) SELECT number, 'Zaphod' FROM numbers(50)"
+    )
+    with serving(change(settings, web_sweep=True)) as url:
+        for user_id in (2, 3, 4):
+            assert httpx.post(url + PATH, json={"lms_user_id": user_id, "original_username": "z"}).status_code == 204
+        deadline = time.monotonic() + 20
+        while store.ledger.count_states() != {"erased": 4}:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    held = store.client.column("SELECT user_id FROM $event_sink.user_profile ORDER BY user_id")
+    assert held == [0, *range(5, 50)]
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        (b'{"lms_user_id": "zaphod", "original_username": "zaphod"}', "lms_user_id"),
+        (b'{"lms_user_id": true}', "lms_user_id"),
+        (b'{"lms_user_id": 0}', "lms_user_id"),
+        (b'{"lms_user_id": -42}', "lms_user_id"),
+        (b'{"lms_user_id": 4.5}', "lms_user_id"),
+        (b'{"lms_user_id": null}', "lms_user_id"),
+        (b'{"lms_user_id": 99999999999999999999999999}', "lms_user_id"),
+        (b'{"original_username": "zaphod"}', "lms_user_id"),
+        (b'{"lms_user_id": 42, "original_username": ["zaphod"]}', "original_username"),
+        (b'"zaphod"', "body"),
+        (b'{"zaphod', "body"),
+        (b"\xffzaphod", "body"),
+        (b"", "body"),
+        (b"[" * 20_000, "body"),
+    ],
+)
+def test_bad_input_names_the_field_and_not_the_value(
+    settings: Settings, store: Store, content: bytes, field: str
+) -> None:
+    with serving(settings) as url:
+        response = httpx.post(url + PATH, content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    assert list(response.json()["fields"]) == [field]
+    assert "zaphod" not in response.text
+    assert store.ledger.show() == []
+
+
+def test_a_wrong_address_is_no_success(settings: Settings, store: Store) -> None:
+    """The driver takes 404 for a user of whom nothing is held."""
+    with serving(settings) as url:
+        for path in ("/", "/api/v1/retire_user/x", "/api/v1/retire", "/user/retire/", "/api/v1/retire_user//"):
+            response = httpx.post(url + path, json={"lms_user_id": 42})
+            assert response.status_code == 400, path
+            assert response.json()["error"] == "no_such_endpoint"
+        # Without the slash it is the same place, not a redirection.
+        assert httpx.post(url + PATH.rstrip("/"), json={"lms_user_id": 42}).status_code == 204
+        assert httpx.get(url + "/nothing").status_code == 404
+        assert httpx.get(url + PATH).status_code == 405
+
+
+def test_what_cannot_be_recorded_is_tried_again_by_the_driver(
+    settings: Settings, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(change(settings, clickhouse_url="http://127.0.0.1:9")) as url:
+        response = call_as_driver(url, LEARNER, "")
+        assert response.status_code == 503
+        assert response.json()["error"] == "unavailable"
+        health = httpx.get(url + "/health")
+        assert (health.status_code, health.json()["clickhouse"]) == (503, False)
+        assert "aspects_pii_clickhouse_up 0.0" in httpx.get(url + "/metrics").text
+    with serving(change(settings, ledger_database="not_there")) as url:
+        response = call_as_driver(url, LEARNER, "")
+        assert 500 <= response.status_code < 600
+        assert response.status_code != 504
+        assert response.json()
+    assert "zaphod" not in caplog.text
+
+
+def test_a_clickhouse_that_comes_back_is_used_again(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        # It takes connections and never answers.
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        settings = load_settings(clickhouse_url=address, clickhouse_retries=0, web_sweep=False)
+        with serving(settings) as url:
+            started = time.monotonic()
+            health = httpx.get(url + "/health", timeout=30)
+            assert health.status_code == 503
+            assert time.monotonic() - started < 12
+
+
+def test_callers_must_authenticate(settings: Settings, store: Store) -> None:
+    attacker = rsa.generate_private_key(65537, 2048)
+    wrong = {
+        None: 401,
+        "": 401,
+        "JWT": 401,
+        "JWT ": 401,
+        f"Basic {TOKEN}": 401,
+        f"JWT {TOKEN}x": 401,
+        "JWT ümlaut": 401,
+        f"Bearer {sign(key='another secret with thirty-two bytes!')}": 401,
+        f"Bearer {sign({'exp': int(time.time()) - 3600})}": 401,
+        f"Bearer {sign({'exp': None})}": 401,
+        f"Bearer {sign({'aud': 'others'})}": 401,
+        f"Bearer {sign({'aud': None})}": 401,
+        f"Bearer {sign({'iss': 'others'})}": 401,
+        f"Bearer {sign(key=attacker, algorithm='RS256')}": 401,
+        f"Bearer {jwt.encode({'preferred_username': WORKER, 'exp': time.time() + 60}, None, 'none')}": 401,
+        f"Bearer {sign({'preferred_username': 'zaphod'})}": 403,
+        f"Bearer {sign({'preferred_username': None})}": 403,
+        f"Bearer {sign({'preferred_username': [WORKER]})}": 403,
+    }
+    closed = change(
+        settings,
+        web_token=TOKEN,
+        web_jwt_secret=SECRET,
+        web_jwt_users=f"{WORKER},another",
+        web_jwt_audience="openedx",
+        web_jwt_issuer="lms",
+    )
+    with serving(closed) as url:
+        for header, status in wrong.items():
+            headers = {} if header is None else {"Authorization": header.encode()}
+            response = httpx.post(url + PATH, json={"lms_user_id": 42}, headers=headers)
+            assert (response.status_code, "error" in response.json()) == (status, True), header
+        assert store.ledger.show() == []
+        for header in (f"jwt {TOKEN}", f"Bearer {TOKEN}", f"JWT {sign()}", f"Bearer {sign({'aud': ['x', 'openedx']})}"):
+            response = httpx.post(url + PATH, json={"lms_user_id": 42}, headers={"Authorization": header})
+            assert response.status_code == 204
+        # Monitoring has no token that could erase anybody.
+        assert httpx.get(url + "/health").status_code == 200
+
+
+def _pem(key: rsa.RSAPrivateKey) -> str:
+    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(encoding, form).decode()
+
+
+def _jwks(key: rsa.RSAPrivateKey) -> str:
+    jwk = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "lms-1"}
+    return json.dumps({"keys": [jwk]})
+
+
+@pytest.mark.parametrize("write", [_pem, _jwks])
+def test_tokens_that_the_lms_signs_with_its_own_key(
+    settings: Settings, store: Store, tmp_path: Path, write: Callable[[rsa.RSAPrivateKey], str]
+) -> None:
+    key, attacker = rsa.generate_private_key(65537, 2048), rsa.generate_private_key(65537, 2048)
+    file = tmp_path / "keys"
+    file.write_text(write(key))
+    with serving(change(settings, web_jwt_public_keys=file, web_jwt_users=WORKER)) as url:
+
+        def post(token: str) -> int:
+            return call_as_driver(url, LEARNER, token).status_code
+
+        assert post(sign(key=key, algorithm="RS512", kid="lms-1")) == 204
+        assert post(sign(key=key, algorithm="RS256")) == 204
+        assert post(sign(key=attacker, algorithm="RS512", kid="lms-1")) == 401
+        # The public key is known to everybody: it must not pass for a secret.
+        header, payload = jwt.encode({"preferred_username": WORKER, "exp": 9e9}, "x" * 32, "HS256").split(".")[:2]
+        assert post(f"{header}.{payload}.c2ln") == 401
+
+
+def test_other_hosts_are_served_only_with_authentication(settings: Settings, tmp_path: Path) -> None:
+    for host in ("0.0.0.0", "::"):
+        with pytest.raises(UsageError, match="ASPECTS_WEB_TOKEN"):
+            serve_web(settings, host, 0)
+    with pytest.raises(UsageError, match="ASPECTS_WEB_JWT_USERS"):
+        create_app(change(settings, web_jwt_secret=SECRET))
+    (tmp_path / "keys").write_text("zaphod")
+    for file in (tmp_path / "keys", tmp_path / "absent"):
+        with pytest.raises(SettingsError, match="ASPECTS_WEB_JWT_PUBLIC_KEYS") as raised:
+            create_app(change(settings, web_jwt_public_keys=file, web_jwt_users=WORKER))
+        assert "zaphod" not in str(raised.value)
+
+
+def test_without_authentication_no_web_page_is_served(settings: Settings, store: Store) -> None:
+    with serving(settings) as url:
+        for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+            assert httpx.post(url + PATH, json={"lms_user_id": 42}, headers=headers).status_code == 403
+    assert store.ledger.show() == []
+
+
+def test_large_requests_are_turned_away(settings: Settings, store: Store) -> None:
+    body = json.dumps({"lms_user_id": 42, "original_username": "z" * 70_000}).encode()
+    with serving(settings) as url:
+        whole = httpx.post(url + PATH, content=body, headers={"Content-Type": "application/json"})
+        pieces = httpx.post(
+            url + PATH, content=iter([body[:40_000], body[40_000:]]), headers={"Content-Type": "application/json"}
+        )
+    assert (whole.status_code, pieces.status_code) == (413, 413)
+    assert whole.json()["error"] == "too_large"
+    assert store.ledger.show() == []
+
+
+@pytest.mark.redis
+def test_metrics_say_what_is_open_and_how_far_behind(settings: Settings, store: Store) -> None:
+    streams: Any = redis.Redis.from_url("redis://127.0.0.1:6379/12")
+    streams.flushdb()
+    streams.xgroup_create("jobs", "aspects-pii", id="0-0", mkstream=True)
+    for _ in range(3):
+        streams.xadd("jobs", {"event": "{}"})
+    streams.xreadgroup("aspects-pii", "one", {"jobs": ">"}, count=1)
+    store.ledger.request([1, 2])
+    list(sweep(store))
+    store.ledger.request([3])
+    time.sleep(0.1)
+    with serving(change(settings, event_bus_url="redis://127.0.0.1:6379/12", event_streams="jobs")) as url:
+        httpx.post(url + PATH, json={"lms_user_id": "x"})
+        response = httpx.get(url + "/metrics")
+    streams.flushdb()
+    streams.close()
+    assert response.headers["content-type"].startswith("text/plain")
+    lines = dict(line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#"))
+    assert lines["aspects_pii_clickhouse_up"] == "1.0"
+    assert lines["aspects_pii_retirements_open"] == "1.0"
+    assert 0.1 <= float(lines["aspects_pii_retirements_oldest_open_seconds"]) < 60
+    assert lines['aspects_pii_retirements{state="erased"}'] == "2.0"
+    assert lines['aspects_pii_ledger_entries_total{action="requested"}'] == "3.0"
+    assert lines[f'aspects_pii_http_requests_total{{path="{PATH}",status="400"}}'] == "1.0"
+    assert lines['aspects_pii_events_waiting{stream="jobs"}'] == "2.0"
+    assert lines['aspects_pii_events_unfinished{stream="jobs"}'] == "1.0"
+    assert 0.1 <= float(lines['aspects_pii_sync_lag_seconds{stream="jobs"}']) < 60
+
+
+def test_a_fuzzer_finds_nothing(settings: Settings, store: Store) -> None:
+    with serving(change(settings, web_token=TOKEN)) as url:
+        ran = subprocess.run(
+            [
+                sys.executable,
+                *("-m", "schemathesis.cli", "run", url + "/openapi.json", "--header", f"Authorization: Bearer {TOKEN}"),
+                *("--checks", "all", "--max-examples", "60", "--seed", "1", "--no-color"),
+                *("--phases", "examples,coverage,fuzzing"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert ran.returncode == 0, ran.stdout
+    assert "4 selected / 4 total" in ran.stdout
+    assert store.ledger.show()
+
+
+def test_the_process_stops_when_it_is_told_to(settings: Settings, store: Store) -> None:
+    code = "from sink.web import serve_web; from sink.settings import load_settings; serve_web(load_settings(), port=0)"
+    environment = {
+        f"ASPECTS_{name.upper()}": str(getattr(settings, name))
+        for name in ("clickhouse_url", "ledger_database", "event_sink_database", "xapi_database", "reporting_database")
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    address = re.fullmatch(rf"Retirement hook on (http://127\.0\.0\.1:\d+{PATH})\n", line)
+    assert address
+    assert call_as_driver(address[1].removesuffix(PATH), LEARNER, "").status_code == 204
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert len(store.ledger.find([42])) == 1
+
+
+def test_curl_can_call_it_as_the_manual_says(settings: Settings, store: Store) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    with serving(change(settings, web_token=TOKEN)) as url:
+        ran = subprocess.run(
+            [
+                *("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", url + PATH),
+                *("-H", f"Authorization: Bearer {TOKEN}", "-H", "Content-Type: application/json"),
+                *("-d", '{"lms_user_id": 42}'),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert ran.stdout == "204"
