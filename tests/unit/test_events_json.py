@@ -1,0 +1,152 @@
+"""JSON events: what a mapping may say, and what it makes of a message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sink.errors import MapError
+from sink.event_json import MAX_BODY, load_event_map, make_json_decoder, read_event
+from sink.event_work import InvalidMessage, Message, Work
+from sink.pii import Subject
+from sink.resources import find_resource
+
+NUMBERS, TEXTS = Subject(type="integer"), Subject(type="text")
+SHIPPED = load_event_map(find_resource("config/events.yaml"))
+UUID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+RULE = "when: {type: closed}\n    subject: account.id\n    "
+
+
+def load(tmp_path: Path, text: str) -> Any:
+    file = tmp_path / "events.yaml"
+    file.write_text(text)
+    return load_event_map(file)
+
+
+def delete_user(user_id: Any, managed: Any = None, kind: Any = "User") -> dict[str, Any]:
+    edata = {"action": "delete-user", "userId": user_id, "managed_users": managed}
+    return {"eid": "BE_JOB_REQUEST", "object": {"id": user_id, "type": kind}, "edata": edata}
+
+
+def test_sunbird_deletes_users_that_have_uuids() -> None:
+    work = read_event(SHIPPED, TEXTS, delete_user(UUID, ["a1", "b2", "a1", UUID]))
+    assert work == Work("retire", (UUID, "a1", "b2"), kind="delete-user")
+
+
+@pytest.mark.parametrize("kind", ["User", "user", "USER "])
+def test_the_type_of_the_object_is_compared_as_sunbird_does(kind: str) -> None:
+    assert read_event(SHIPPED, NUMBERS, delete_user("7", kind=kind)) == Work("retire", (7,), kind="delete-user")
+
+
+@pytest.mark.parametrize("managed", [None, [], "", {}])
+def test_nobody_is_managed(managed: Any) -> None:
+    work = read_event(SHIPPED, NUMBERS, delete_user(7, managed))
+    assert work is not None
+    assert (work.subjects, work.complaint) == ((7,), "")
+
+
+@pytest.mark.parametrize("user_id", [None, "", " ", "zaphod", True, 7.0, -1, 0, ["7"], {"id": 7}, "7\n8", "9" * 300])
+def test_what_is_no_id_retires_nobody(user_id: Any) -> None:
+    with pytest.raises(InvalidMessage, match=r"edata\.userId is not an id") as raised:
+        read_event(SHIPPED, NUMBERS, delete_user(user_id))
+    assert "zaphod" not in str(raised.value)
+
+
+@pytest.mark.parametrize("user_id", [None, "", " ", True, "x" * 300, "a\x00b", "a\nb", ["x"]])
+def test_what_is_no_text_id_retires_nobody(user_id: Any) -> None:
+    with pytest.raises(InvalidMessage, match=r"edata\.userId is not an id"):
+        read_event(SHIPPED, TEXTS, delete_user(user_id))
+
+
+def test_an_ownership_transfer_names_both_and_who_asked() -> None:
+    event = {
+        "eid": "BE_JOB_REQUEST",
+        "object": {"type": "User"},
+        "edata": {
+            "action": "ownership-transfer",
+            "actionBy": {"userId": UUID, "userName": "zaphod"},
+            "fromUserProfile": {"userId": "one"},
+            "toUserProfile": {"userId": "two", "firstName": "Arthur", "lastName": "Dent", "roles": ["X"]},
+        },
+    }
+    expected = Work("reassign", ("one",), heir="two", actor=UUID, kind="ownership-transfer")
+    assert read_event(SHIPPED, TEXTS, event) == expected
+    event["edata"]["actionBy"]["userId"] = "zaphod"  # type: ignore[index]
+    work = read_event(SHIPPED, TEXTS, event)
+    assert work is not None
+    # It may be a name, and names do not go into the ledger.
+    assert work.actor is None
+    event["edata"]["toUserProfile"]["userId"] = "one"  # type: ignore[index]
+    with pytest.raises(InvalidMessage, match="the same"):
+        read_event(SHIPPED, TEXTS, event)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [{}, {"eid": "AUDIT"}, {"eid": "BE_JOB_REQUEST"}, {"eid": "BE_JOB_REQUEST", "edata": "delete-user"}, {"edata": []}],
+)
+def test_events_of_other_kinds_are_passed_over(event: Any) -> None:
+    assert read_event(SHIPPED, NUMBERS, event) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"zaphod", b"[1]", b'"zaphod"', b"null", b"\xff", b"[" * 100_000, b"9" * 10_000, b" " * (MAX_BODY + 1)],
+)
+def test_what_is_no_json_object_is_invalid(body: bytes) -> None:
+    decode = make_json_decoder(SHIPPED, NUMBERS, "body")
+    with pytest.raises(InvalidMessage) as raised:
+        decode(Message("jobs", "1-0", {b"body": body}))
+    assert "zaphod" not in str(raised.value)
+
+
+def test_the_field_is_the_one_that_was_set() -> None:
+    body = json.dumps(delete_user(7)).encode()
+    work = make_json_decoder(SHIPPED, NUMBERS, "body")(Message("jobs", "1-0", {b"body": body}))
+    assert work == Work("retire", (7,), kind="delete-user")
+    with pytest.raises(InvalidMessage, match="`event` is missing"):
+        make_json_decoder(SHIPPED, NUMBERS, "event")(Message("jobs", "1-0", {b"body": body}))
+
+
+def test_a_message_does_not_show_its_content() -> None:
+    assert "zaphod" not in repr(Message("jobs", "1-0", {b"event": b"zaphod"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "EventMap|valid dictionary"),
+        ("version: 1\nevents: {}", "at least 1"),
+        ("version: 2\nevents: {a: {when: {x: y}, action: retire, subject: id}}", "version"),
+        (f"version: 1\nevents:\n  a:\n    {RULE}action: delete", "events.a.action"),
+        (f"version: 1\nevents:\n  a:\n    {RULE}action: retire\n    heir: x", "needs `heir`"),
+        (f"version: 1\nevents:\n  a:\n    {RULE}action: reassign", "needs `heir`"),
+        (f"version: 1\nevents:\n  a:\n    {RULE}action: reassign\n    heir: x\n    also: [y]", "leave `also` out"),
+        (f"version: 1\nevents:\n  a:\n    {RULE}action: retire\n    als: [y]", "events.a.als"),
+        ("version: 1\nevents:\n  a: {when: {}, action: retire, subject: id}", "events.a.when"),
+        ("version: 1\nevents:\n  a: {when: {x: y}, action: retire, subject: id..x}", "key.key.key"),
+        ("version: [", "not valid YAML"),
+    ],
+)
+def test_a_wrong_mapping_is_refused_by_its_line(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(MapError, match=problem):
+        load(tmp_path, text)
+
+
+def test_a_mapping_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MapError, match="ASPECTS_EVENT_MAP"):
+        load_event_map(tmp_path / "absent.yaml")
+
+
+def test_the_first_rule_that_fits_is_applied(tmp_path: Path) -> None:
+    event_map = load(
+        tmp_path,
+        f"version: 1\nevents:\n  copy:\n    {RULE}action: sync\n  other:\n    {RULE}action: retire\n"
+        "  flag:\n    when: {old: true}\n    action: retire\n    subject: id\n",
+    )
+    assert read_event(event_map, NUMBERS, {"type": "closed", "account": {"id": 5}}) == Work("sync", (5,), kind="copy")
+    assert read_event(event_map, NUMBERS, {"old": True, "id": 6}) == Work("retire", (6,), kind="flag")
+    assert read_event(event_map, NUMBERS, {"old": 1, "id": 6}) is None
