@@ -24,7 +24,8 @@ from sink.errors import AspectsPiiError, PiiDisabledError, SettingsError, UsageE
 from sink.ledger import SubjectId
 from sink.pii import Subject
 from sink.purge import plan_purge, purge, require_off
-from sink.retire import Outcome, plan_retirement, retire, sweep
+from sink.replay import Replayed
+from sink.retire import Outcome, plan_retirement, retire, sweep, withdraw
 from sink.settings import Settings, load_settings
 from sink.status import read_status
 from sink.store import Store, open_store
@@ -48,6 +49,9 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+Scan = Annotated[
+    bool, typer.Option("--scan", help="Also search every text of the databases for user name and e-mail address.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Actor = Annotated[str | None, typer.Option("--actor", help="Opaque id of who asks for this; the system if left out.")]
 
@@ -198,18 +202,24 @@ def retire_command(
     file: Annotated[Path | None, typer.Option("--file", help="A file with one id a line.")] = None,
     actor: Actor = None,
     force: Annotated[bool, typer.Option("--force", help="Even where it touches much of a table.")] = False,
+    scan: Scan = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Retire users: hide, erase, verify, write receipts. They never come back."""
-    _, store = _open()
+    from sink.identity import ask_lms
+    from sink.lms import LmsDatabase
+
+    settings, store = _open()
+    lms = LmsDatabase(settings.lms_database_url) if scan and settings.lms_database_url else None
     with store:
         subjects = _read_subjects(store.pii_map.subject, user_ids or [], file)
         if not subjects:
             raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
         if dry_run:
             return _show_retirement_plan(store, subjects, as_json)
-        return _show_outcomes(retire(store, subjects, actor=actor, force=force), as_json)
+        known = ask_lms(lms, subjects)
+        return _show_outcomes(retire(store, subjects, actor=actor, known=known, scan=scan, force=force), as_json)
 
 
 def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], as_json: bool) -> int:
@@ -306,13 +316,17 @@ def _read_subjects(subject: Subject, arguments: Sequence[str], file: Path | None
 @app.command("verify")
 def verify_command(
     user_ids: Annotated[list[str] | None, typer.Argument(help="Ids of users; all retired ones if left out.")] = None,
+    scan: Scan = False,
     as_json: Json = False,
 ) -> int:
     """Look for residue of users, or of everybody who was ever retired."""
-    _, store = _open()
+    from sink.lms import LmsDatabase
+
+    settings, store = _open()
+    lms = LmsDatabase(settings.lms_database_url) if scan and settings.lms_database_url else None
     with store:
         subjects = _read_subjects(store.pii_map.subject, user_ids or [], None)
-        report = verify_subjects(store, subjects or None)
+        report = verify_subjects(store, subjects or None, scan=scan, lms=lms)
     if as_json:
         _print_json({**asdict(report), "clean": report.is_clean})
     else:
@@ -349,6 +363,102 @@ def reconcile_command(
         print_lines(result.missed)
         return 0
     return _show_outcomes(result.outcomes, as_json) if result.outcomes else 0
+
+
+@app.command("second-pass")
+def second_pass_command(
+    force: Annotated[bool, typer.Option("--force", help="Even where it touches much of a table.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Look again at every erasure that is older than ASPECTS_SECOND_PASS_AFTER, and erase what came back."""
+    from sink.reconcile import second_pass
+
+    _, store = _open()
+    with store:
+        return _show_outcomes(second_pass(store, force=force), as_json)
+
+
+@app.command("withdraw")
+def withdraw_command(
+    user_ids: Annotated[list[str], typer.Argument(help="Ids of users.")], actor: Actor = None, as_json: Json = False
+) -> int:
+    """Take back retirements of which nothing was erased yet."""
+    _, store = _open()
+    with store:
+        withdrawn = withdraw(store, _read_subjects(store.pii_map.subject, user_ids, None), actor=actor)
+    if as_json:
+        _print_json({"withdrawn": withdrawn})
+    else:
+        print_lines([f"{subject}: withdrawn." for subject in withdrawn])
+    return 0
+
+
+@app.command("backfill-retired")
+def backfill_command(
+    force: Annotated[bool, typer.Option("--force", help="Even where it touches much of a table.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Apply the map as it is now to everyone ever retired."""
+    from sink.lms import LmsDatabase
+    from sink.replay import backfill_retired
+
+    settings = load_settings()
+    lms = LmsDatabase(settings.lms_database_url) if settings.lms_database_url else None
+    with open_store(settings) as store:
+        return _show_replayed(backfill_retired(store, lms=lms, dry_run=dry_run, force=force), dry_run, as_json)
+
+
+@app.command("replay")
+def replay_command(
+    file: Annotated[Path | None, typer.Option("--from", help="A file that `ledger export` has written.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Even where it touches much of a table.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """After a restore from backup: apply the ledger's retirements again."""
+    from sink.replay import replay
+
+    _, store = _open()
+    with store:
+        return _show_replayed(replay(store, file=file, dry_run=dry_run, force=force), dry_run, as_json)
+
+
+def _show_replayed(result: Replayed, dry_run: bool, as_json: bool) -> int:
+    if as_json:
+        document = {name: value for name, value in asdict(result).items() if name != "outcomes"}
+        _print_json({**document, "retirements": [_outcome_document(outcome) for outcome in result.outcomes]})
+        return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
+    if result.entries_restored:
+        print_lines([f"{result.entries_restored} entries of the ledger were restored."])
+    print_table(("table", "rows of retired users"), sorted(result.rows.items()))
+    print_lines([f"{result.retired} users are retired; rows of {len(result.subjects)} of them were there."])
+    return 0 if dry_run or not result.outcomes else _show_outcomes(result.outcomes, as_json)
+
+
+@app.command("reassign")
+def reassign_command(
+    leaving: Annotated[str, typer.Argument(metavar="FROM", help="Id of the user who leaves.")],
+    heir: Annotated[str, typer.Argument(metavar="TO", help="Id of the user who takes over.")],
+    actor: Actor = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Hand over what a leaving user owned, before or after the retirement."""
+    from sink.reassign import reassign
+
+    _, store = _open()
+    with store:
+        parties = _read_subjects(store.pii_map.subject, [leaving, heir], None)
+        result = reassign(store, parties[0], parties[1], actor=actor, dry_run=dry_run)
+    if as_json:
+        _print_json({**asdict(result), "dry_run": dry_run})
+    else:
+        print_table(("table", "rows"), sorted(result.rows.items()))
+        print_lines([f"{name} is absent." for name in result.absent])
+        verb = "would go" if dry_run else "went"
+        print_lines([f"{sum(result.rows.values())} rows {verb} from {result.leaving} to {result.heir}."])
+    return 0
 
 
 @app.command("purge")
@@ -451,6 +561,23 @@ def map_show(as_json: Json = False) -> int:
             rows.append((name, f"{rule.key} = {rule.template}", ", ".join(target.pii), action))
     print_table(("target", "subject", "PII", "on retirement"), rows)
     print_lines([f"Derived: {', '.join(pii_map.derived) or 'nothing'}."])
+    return 0
+
+
+@ledger_app.command("export")
+def ledger_export(
+    file: Annotated[Path, typer.Argument(help="File to write, a JSON line an entry.")], as_json: Json = False
+) -> int:
+    """Write the ledger to a file that lives outside the backups, for `replay --from`."""
+    from sink.replay import export_ledger
+
+    _, store = _open()
+    with store:
+        count = export_ledger(store, file)
+    if as_json:
+        _print_json({"entries": count, "file": file})
+    else:
+        print_lines([f"{count} entries are in {file}."])
     return 0
 
 

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from sink.catalog import Table, read_tables
 from sink.client import WAIT_FOR_MUTATIONS, ClickHouse
-from sink.errors import ErasureError, MapError
+from sink.errors import ErasureError, MapError, OverloadedError
 from sink.names import TableName
 from sink.pii import PiiMap, Redaction, Rule, Target
 from sink.rewrite import RewriteStep
@@ -209,6 +209,26 @@ def _hasten_cleanup(client: ClickHouse, table: TableName) -> None:
         client.execute(f"ALTER TABLE {table.sql} {client.on_cluster} MODIFY SETTING {_CLEANUP_SETTINGS}")
     # The thread that cleans up may have gone to sleep for minutes under the old settings.
     client.execute(f"SYSTEM START CLEANUP {client.on_cluster} {table.sql}")
+
+
+def wait_for_mutations(client: ClickHouse, limit: int, within: float) -> None:
+    """Wait while more than `limit` mutations of anybody are unfinished: one more would only queue up.
+
+    Raises:
+        OverloadedError: after `within` seconds there were still too many.
+    """
+    deadline = time.monotonic() + within
+    while (running := _count_mutations(client)) > limit:
+        if time.monotonic() > deadline:
+            raise OverloadedError(
+                f"{running} mutations are unfinished, more than ASPECTS_MAX_MUTATIONS={limit}. See system.mutations; "
+                "`aspects-pii sweep` tries again."
+            )
+        time.sleep(1)
+
+
+def _count_mutations(client: ClickHouse) -> int:
+    return int(client.value(f"SELECT count() FROM {client.replicas('system.mutations')} WHERE NOT is_done"))
 
 
 def read_clock(client: ClickHouse) -> int:

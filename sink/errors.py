@@ -7,6 +7,7 @@ The hierarchy::
     ├── UsageError                  exit status 2: the command line asks for what cannot be
     ├── MapError                    exit status 2: the PII map is not valid
     ├── PiiDisabledError            exit status 3: refused because ASPECTS_ENABLE_PII is off
+    ├── BusyError                   retriable: another process is at the same work
     ├── RefusedError                a safeguard stopped the work; the message names the way to insist
     ├── MigrationError              an applied migration was edited, or one failed
     ├── DatabaseError               ClickHouse
@@ -67,6 +68,12 @@ class PiiDisabledError(AspectsPiiError):
 
 class RefusedError(AspectsPiiError):
     """A safeguard refused this."""
+
+
+class BusyError(AspectsPiiError):
+    """Another process is at the same work."""
+
+    retriable = True
 
 
 class MigrationError(AspectsPiiError):

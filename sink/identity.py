@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from sink.client import ClickHouse
 from sink.ledger import SubjectId
+from sink.lms import LmsDatabase
 from sink.names import quote
 from sink.pii import SUBJECT_ID, PiiMap, Rule
 
@@ -69,6 +70,25 @@ def read_identities(client: ClickHouse, pii_map: PiiMap, subjects: Sequence[Subj
                 if value:
                     found.setdefault(subject, {}).setdefault(identifier, set()).add(value)
     return Identities({s: {i: frozenset(v) for i, v in names.items()} for s, names in found.items()})
+
+
+def ask_lms(lms: LmsDatabase | None, subjects: Sequence[int | str]) -> Identities:
+    """What the LMS still says that retired users were called; kept in memory only."""
+    numbers = [subject for subject in subjects if isinstance(subject, int)]
+    if lms is None or not numbers:
+        return Identities()
+    with lms.snapshot() as snapshot:
+        known = snapshot.identities(numbers)
+    return Identities(
+        {
+            str(user_id): {
+                name: frozenset([value])
+                for name, value in (("username", identity.username), ("email", identity.email))
+                if value
+            }
+            for user_id, identity in known.items()
+        }
+    )
 
 
 def _exists(client: ClickHouse, database: str, table: str, column: str) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sink.client import ClickHouse
@@ -22,6 +22,7 @@ from sink.errors import DatabaseError, LedgerError
 # From request to receipt; `erased` and `withdrawn` end a retirement, until something reopens it.
 STATES = ("requested", "hidden", "erased", "failed", "reopened", "withdrawn")
 OPEN_STATES = ("requested", "hidden", "failed", "reopened")
+_ENTRIES = "$pii_ledger.entries"
 _COLUMNS = ("subject", "at", "action", "request", "actor", "detail")
 SubjectId = int | str
 
@@ -199,6 +200,52 @@ class Ledger:
             **dict(used.values()),
         )
         return [Entry(s, at, str(a), r, who, json.loads(d)) for s, at, a, r, who, d in reversed(rows)]
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """Every entry as JSON has it, in the order of time."""
+        after, size = "1970-01-01 00:00:00.000000", 10_000
+        seen: set[tuple[Any, ...]] = set()
+        while True:
+            rows = self._client.rows(
+                f"SELECT subject, toString(at), action, toString(request), actor, detail FROM {_ENTRIES} "
+                "WHERE at >= parseDateTime64BestEffort({after:String}, 6, 'UTC') ORDER BY at, subject, action "
+                "LIMIT 1 BY subject, at, action, request LIMIT {size:UInt64} WITH TIES",
+                after=after,
+                size=size,
+            )
+            new = [row for row in rows if row[:4] not in seen]
+            for row in new:
+                yield dict(zip(_COLUMNS, row, strict=True))
+            if not new:
+                return
+            after = new[-1][1]
+            seen = {row[:4] for row in rows if row[1] == after}
+
+    def restore(self, entries: Sequence[Mapping[str, Any]]) -> int:
+        """Append those of the exported `entries` that are missing here, at their own times, and return how many.
+
+        Raises:
+            KeyError, ValueError: an entry is not one that `export` writes.
+            LedgerError: they could not be written.
+        """
+        known = {(e["subject"], e["at"], e["action"], e["request"]) for e in self.export()}
+        rows = [
+            (
+                str(entry["subject"]),
+                datetime.fromisoformat(entry["at"]).replace(tzinfo=UTC),
+                str(entry["action"]),
+                uuid.UUID(entry["request"]),
+                entry["actor"],
+                str(entry["detail"]),
+            )
+            for entry in entries
+            if (entry["subject"], entry["at"], entry["action"], entry["request"]) not in known
+        ]
+        try:
+            self._client.insert(self._client.table("pii_ledger.entries"), _COLUMNS, rows, repeatable=True)
+        except DatabaseError as error:
+            raise LedgerError(f"The ledger could not be written: {error}") from None
+        return len(rows)
 
     def _read(self, where: str = "", having: str = "", **values: Any) -> list[Retirement]:
         rows = self._client.rows(

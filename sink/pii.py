@@ -92,7 +92,7 @@ class Redaction(_Model):
 
     kind: Literal["null", "empty", "default", "constant", "hash", "pseudonym", "truncate", "expression"]
     constant: str = DEFAULT_REPLACEMENT
-    length: int = Field(0, ge=0, description="Characters that `truncate` leaves.")
+    length: int = Field(default=0, ge=0, description="Characters that `truncate` leaves.")
     expression: str = ""
 
 

@@ -9,24 +9,28 @@ Both end in `work_off`, which reads like the life of a retirement.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sink.derived import read_dependents, reload
-from sink.erase import Plan, read_clock, read_plan, require_sound, scrub
-from sink.errors import AspectsPiiError, ErasureError, LedgerError, RefusedError
+from sink.erase import Plan, read_clock, read_plan, require_sound, scrub, wait_for_mutations
+from sink.errors import AspectsPiiError, BusyError, DatabaseError, ErasureError, LedgerError, RefusedError
 from sink.identity import Identities, read_identities
+from sink.lease import hold
 from sink.ledger import Retirement, SubjectId
 from sink.receipt import NOT_COVERED, Receipt, TargetLine, format_time, write_receipt
+from sink.scan import can_scan
 from sink.steps import Step
 from sink.store import Store
-from sink.verify import Report, verify
+from sink.verify import Report, scan_for, verify
 
 # Below this a table is so small that one learner may well be most of it.
 _SMALL_TABLE = 1_000
+# Seconds to wait for another process that is erasing, and for mutations of others.
+_WAIT_FOR_OTHERS = 30.0
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,13 @@ class StepCounts:
     rows: dict[str, int]
 
 
-Progress = Callable[[str], None]
-
-
 def retire(
     store: Store,
     subjects: Sequence[SubjectId],
     *,
     actor: str | None = None,
     known: Identities | None = None,
+    scan: bool = False,
     force: bool = False,
 ) -> list[Outcome]:
     """Retire `subjects`, one outcome each, in the order given.
@@ -73,6 +75,7 @@ def retire(
         subjects: ids; repetitions count once.
         actor: opaque id of who asks; None for the system.
         known: other names of the subjects, beside those that the PII tables say.
+        scan: also search every text of the databases for what the subjects are called; what is found is residue.
         force: carry out a plan that touches more of a table than the safeguard allows.
 
     Raises:
@@ -81,7 +84,9 @@ def retire(
     """
     wanted = list(dict.fromkeys(subjects))
     retirements = store.ledger.request(wanted, actor)
-    outcomes = {outcome.subject: outcome for outcome in work_off(store, retirements, known=known, force=force)}
+    outcomes = {
+        outcome.subject: outcome for outcome in work_off(store, retirements, known=known, scan=scan, force=force)
+    }
     return [outcomes[str(subject)] for subject in wanted]
 
 
@@ -103,13 +108,37 @@ class Planned:
         return sum(count.rows.get(subject, 0) for count in self.counts)
 
 
-def plan_retirement(store: Store, subjects: Sequence[SubjectId], known: Identities | None = None) -> Planned:
+def withdraw(store: Store, subjects: Sequence[SubjectId], *, actor: str | None = None) -> list[str]:
+    """Take back retirements of which nothing was erased yet, and return whose.
+
+    Raises:
+        RefusedError: one of them was never requested, or its erasure has begun; none is withdrawn.
+    """
+    with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS):
+        retirements = {r.subject: r for r in store.ledger.find(subjects)}
+        begun = store.ledger.find_counts(list(retirements.values()))
+        for subject in map(str, subjects):
+            retirement = retirements.get(subject)
+            if retirement is None or retirement.state == "withdrawn":
+                raise RefusedError(f"{subject} is not being retired; nothing was withdrawn.")
+            if subject in begun or retirement.state not in ("requested", "failed"):
+                raise RefusedError(
+                    f"The erasure of {subject} has begun and cannot be taken back; nothing was withdrawn."
+                )
+        store.ledger.record("withdrawn", [(r.subject, r.request, {}) for r in retirements.values()], actor)
+    return [r.subject for r in retirements.values()]
+
+
+def plan_retirement(
+    store: Store, subjects: Sequence[SubjectId], known: Identities | None = None, *, scan: bool = False
+) -> Planned:
     """What retiring `subjects` would touch. Changes nothing.
 
     Args:
         store: the store.
         subjects: ids.
         known: other names of the subjects, beside those that the PII tables say.
+        scan: read those names although no rule needs them.
 
     Raises:
         MapError: the map cannot be carried out on the live schema.
@@ -122,7 +151,7 @@ def plan_retirement(store: Store, subjects: Sequence[SubjectId], known: Identiti
     )
     require_sound(plan)
     identities = known or Identities()
-    if any(step.needs_identities for step in plan.steps):
+    if scan or any(step.needs_identities for step in plan.steps):
         identities = identities.merge(read_identities(store.client, store.pii_map, subjects))
     counts = [
         StepCounts(step, step.count_left(store.client, subjects, identities, including_hidden=True))
@@ -132,22 +161,44 @@ def plan_retirement(store: Store, subjects: Sequence[SubjectId], known: Identiti
 
 
 def work_off(
-    store: Store, retirements: Sequence[Retirement], *, known: Identities | None = None, force: bool = False
+    store: Store,
+    retirements: Sequence[Retirement],
+    *,
+    known: Identities | None = None,
+    scan: bool = False,
+    force: bool = False,
 ) -> Iterator[Outcome]:
     """Erase, verify and record; a failure leaves the retirement open, with the reason."""
+    if not retirements:
+        return
+    try:
+        with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS):
+            # While we waited, another process may have done it, or somebody may have withdrawn it.
+            current = [r for r in store.ledger.find([r.subject for r in retirements]) if r.state != "withdrawn"]
+            yield from _work_off_batches(store, current, known, scan, force)
+    except (BusyError, DatabaseError) as error:
+        yield from (Outcome(r.subject, "failed", reason=str(error)) for r in retirements)
+
+
+def _work_off_batches(
+    store: Store, retirements: Sequence[Retirement], known: Identities | None, scan: bool, force: bool
+) -> Iterator[Outcome]:
     size = store.policy.retire_batch_size
     for start in range(0, len(retirements), size):
         batch = retirements[start : start + size]
         try:
-            yield from _erase_batch(store, batch, known, force)
+            wait_for_mutations(store.client, store.policy.max_mutations, _WAIT_FOR_OTHERS)
+            yield from _erase_batch(store, batch, known, scan, force)
         except LedgerError as error:
             yield from (Outcome(r.subject, "failed", reason=str(error)) for r in batch)
         except AspectsPiiError as error:
             yield from _record_failures(store, [(r, str(error)) for r in batch])
 
 
-def _erase_batch(store: Store, batch: Sequence[Retirement], known: Identities | None, force: bool) -> Iterator[Outcome]:
-    planned = plan_retirement(store, _parse(store, batch), known)
+def _erase_batch(
+    store: Store, batch: Sequence[Retirement], known: Identities | None, scan: bool, force: bool
+) -> Iterator[Outcome]:
+    planned = plan_retirement(store, _parse(store, batch), known, scan=scan)
     finished = [r for r in batch if not r.is_open and not planned.rows_of(r.subject)]
     yield from _confirm(store, planned, finished)
     batch = [r for r in batch if r not in finished]
@@ -175,7 +226,38 @@ def _erase_batch(store: Store, batch: Sequence[Retirement], known: Identities | 
     )
     yield from _record_failures(store, [(r, _explain(proof, r)) for r in hidden if proof.residue_of(r.subject)])
     proved = [r for r in hidden if not proof.residue_of(r.subject)]
+    elsewhere = _find_elsewhere(store, proved, planned, scan)
+    named = [(r, _explain_elsewhere(elsewhere[r.subject])) for r in proved if r.subject in elsewhere]
+    yield from _record_failures(store, named, elsewhere)
+    proved = [r for r in proved if r.subject not in elsewhere]
     yield from _record_erased(store, proved, planned.plan, reloaded, proof, hidden_at, scrubbed_at)
+
+
+def _find_elsewhere(
+    store: Store, retirements: Sequence[Retirement], planned: Planned, scan: bool
+) -> dict[str, list[str]]:
+    """Texts outside the map that name a subject, as subject -> columns.
+
+    What a search has found counts until a search no longer finds it, or the map has the table or the exemption: who was
+    erased since cannot be searched for again unless the LMS still knows the names.
+    """
+    covered = {str(table) for table in planned.plan.tables}
+    found: dict[str, list[str]] = {}
+    for retirement in retirements:
+        if scan and can_scan(store.pii_map, retirement.subject, planned.identities):
+            continue
+        places = retirement.detail.get("elsewhere", [])
+        if left := [p for p in places if p.rpartition(".")[0] not in covered and p not in store.pii_map.not_pii]:
+            found[retirement.subject] = left
+    for finding in scan_for(store, _parse(store, retirements), planned.identities) if scan else []:
+        for subject in [finding.subject] if finding.subject else [r.subject for r in retirements]:
+            places = found.setdefault(subject, [])
+            places.extend({finding.place} - set(places))
+    return found
+
+
+def _explain_elsewhere(places: Sequence[str]) -> str:
+    return f"texts outside the PII map name the subject: {', '.join(places)}. Add the tables to the map, or clean them"
 
 
 def _parse(store: Store, retirements: Sequence[Retirement]) -> list[SubjectId]:
@@ -247,12 +329,20 @@ def _check_share(store: Store, counts: Sequence[StepCounts]) -> None:
             )
 
 
-def _record_failures(store: Store, failures: Sequence[tuple[Retirement, str]]) -> Iterator[Outcome]:
+def _record_failures(
+    store: Store, failures: Sequence[tuple[Retirement, str]], elsewhere: Mapping[str, list[str]] | None = None
+) -> Iterator[Outcome]:
     if not failures:
         return
+    entries = []
+    for retirement, reason in failures:
+        places = (elsewhere or {}).get(retirement.subject) or retirement.detail.get("elsewhere")
+        entries.append(
+            (retirement.subject, retirement.request, {"reason": reason} | ({"elsewhere": places} if places else {}))
+        )
     # Where the ledger cannot be written the retirement is still open in it; only the reason is lost.
     with contextlib.suppress(LedgerError):
-        store.ledger.record("failed", [(r.subject, r.request, {"reason": reason}) for r, reason in failures])
+        store.ledger.record("failed", entries)
     yield from (Outcome(r.subject, "failed", reason=reason) for r, reason in failures)
 
 

@@ -57,9 +57,19 @@ class RewriteStep(Step):
         return sorted({path.partition(".")[0] for path in self.rule.on_retire.redact})
 
     @property
+    def _redactions(self) -> Mapping[str, Redaction]:
+        """What takes the place of what."""
+        return self.rule.on_retire.redact
+
+    @property
+    def _deletes(self) -> bool:
+        """True where rows go instead of being replaced."""
+        return self.rule.on_retire.delete
+
+    @property
     def _key_goes(self) -> bool:
         """True where the rule takes the key itself away, so that every row that is found is one that is left."""
-        return self.rule.on_retire.delete or self.rule.key in self.rule.on_retire.redact
+        return self._deletes or self.rule.key in self.rule.on_retire.redact
 
     @property
     def _key(self) -> str:
@@ -123,7 +133,7 @@ class RewriteStep(Step):
         """The columns of a row that `_read` gave, after the redactions."""
         subject = keys[row[1]]
         columns = dict(zip(self._changed_columns, row[2:], strict=True))
-        for path, redaction in self.rule.on_retire.redact.items():
+        for path, redaction in self._redactions.items():
             column, *inner = path.split(".")
             old = columns[column]
             if old is None:
@@ -171,7 +181,7 @@ class RewriteStep(Step):
         patch = {}
         for row in self._read(client, keys):
             new = self._redact(row, keys) if self._changed_columns else ()
-            if self.rule.on_retire.delete or new != row[2:]:
+            if self._deletes or new != row[2:]:
                 patch[row[0]] = new
         if not patch:
             return
@@ -185,7 +195,7 @@ class RewriteStep(Step):
         )
         self._fill_patch(client, patch)
         found = f"{self._match} AND {_digest(self)} IN (SELECT digest FROM {quote(_PATCH)})"
-        if not self.rule.on_retire.delete:
+        if not self._deletes:
             self._fill_beside(client, beside, found, keys)
         client.execute(
             f"INSERT INTO {replaced.sql} SELECT {keys_sql}{_digest(self)} FROM {name.sql} WHERE {found}",
@@ -193,7 +203,7 @@ class RewriteStep(Step):
             **self._values(keys),
         )
         client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(_PATCH)}")
-        if not self.rule.on_retire.delete:
+        if not self._deletes:
             _require_same_count(client, beside, replaced)
         client.execute(f"ALTER TABLE {replaced.sql} {client.on_cluster} MODIFY COMMENT '{_SEALED}'")
         finish(client, name)

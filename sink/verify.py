@@ -6,17 +6,20 @@ All questions are asked set-wise, for as many subjects as fit into one statement
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sink.client import ClickHouse
 from sink.derived import Dependent, read_dependents
 from sink.erase import Plan, count_detached_parts, count_old_parts, read_clock, read_plan
 from sink.errors import DatabaseError
-from sink.identity import Identities, read_identities
+from sink.identity import Identities, ask_lms, read_identities
 from sink.ledger import SubjectId
+from sink.lms import LmsDatabase
 from sink.names import TableName, quote
 from sink.pii import PiiMap
+from sink.scan import can_scan
+from sink.scan import scan as search_texts
 from sink.steps import Step
 from sink.store import Store
 
@@ -29,7 +32,7 @@ class Finding:
 
     place: str
     kind: str
-    """`rows`, `hidden rows`, `dictionary`, `view`, `old parts`, `detached parts` or `unchecked`."""
+    """`rows`, `hidden rows`, `dictionary`, `view`, `old parts`, `detached parts`, `texts` or `unchecked`."""
     subject: str | None = None
     count: int = 0
     reason: str = ""
@@ -53,6 +56,8 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     not_asked: dict[str, list[str]] = field(default_factory=dict)
     """Where nobody could be looked for whose other names are not known, as place -> subjects."""
+    scanned: bool = False
+    """True where every text was searched too."""
 
     @property
     def is_clean(self) -> bool:
@@ -107,8 +112,17 @@ def _find_unknown(step: Step, subjects: Sequence[SubjectId], identities: Identit
     return [str(s) for s in subjects if not all(identities.of(s, source) for source in sources)]
 
 
-def verify_subjects(store: Store, subjects: Sequence[SubjectId] | None = None) -> Report:
+def verify_subjects(
+    store: Store,
+    subjects: Sequence[SubjectId] | None = None,
+    *,
+    scan: bool = False,
+    lms: LmsDatabase | None = None,
+) -> Report:
     """Look for residue of `subjects`, or of everybody who was ever retired.
+
+    With `scan` every text of the configured databases is searched for what they were called; after an erasure only the
+    LMS can say that, and only until it cleans up. Whom nobody can be searched for is a finding.
 
     Whose erasure is proved may have been in parts until then; whose is not, until now.
     """
@@ -122,10 +136,28 @@ def verify_subjects(store: Store, subjects: Sequence[SubjectId] | None = None) -
         scrubbed_at = max(retirement.scrubbed_at for retirement in erased)
     else:
         scrubbed_at = read_clock(store.client)
-    identities = Identities()
-    if any(step.needs_identities for step in plan.steps):
-        identities = read_identities(store.client, store.pii_map, subjects)
-    return verify(store.client, store.pii_map, plan, subjects, identities, scrubbed_at=scrubbed_at)
+    identities = ask_lms(lms, subjects)
+    if scan or any(step.needs_identities for step in plan.steps):
+        identities = identities.merge(read_identities(store.client, store.pii_map, subjects))
+    report = verify(store.client, store.pii_map, plan, subjects, identities, scrubbed_at=scrubbed_at)
+    if not scan:
+        return report
+    unknown = [str(subject) for subject in subjects if not can_scan(store.pii_map, subject, identities)]
+    not_searched = [
+        Finding("scan", "unchecked", subject, reason="neither the PII tables nor the LMS know a name to search for")
+        for subject in unknown
+    ]
+    found = scan_for(store, subjects, identities)
+    return replace(report, findings=[*report.findings, *found, *not_searched], scanned=True)
+
+
+def scan_for(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> list[Finding]:
+    """Search every text of the configured databases for what `subjects` were called."""
+    try:
+        hits = search_texts(store.client, store.pii_map, subjects, identities)
+    except DatabaseError as error:
+        return [Finding("scan", "unchecked", reason=str(error))]
+    return [Finding(f"{hit.table}.{hit.column}", "texts", hit.subject, hit.rows) for hit in hits]
 
 
 _Question = tuple[str, Callable[[], list[Finding]]]

@@ -1,0 +1,145 @@
+"""Handing over what a leaving user owned to somebody who stays.
+
+The map marks a target as `owned`; the column that its rules match on is the owner's id, and the columns that they
+redact carry the owner's name, which becomes the heir's.
+
+.. pii: Reads name, user name and e-mail address of the heir, in memory only.
+.. pii_types: id, name, username, email_address
+.. pii_retirement: consumer_api
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sink.client import ClickHouse
+from sink.erase import drop_hidden_rows, read_plan, require_sound
+from sink.errors import RefusedError
+from sink.identity import Identities
+from sink.lease import hold
+from sink.ledger import SubjectId
+from sink.names import quote
+from sink.pii import PiiMap, Redaction
+from sink.rewrite import RewriteStep
+from sink.store import Store
+
+_WAIT_FOR_OTHERS = 30.0
+
+
+@dataclass(frozen=True)
+class HandOver(RewriteStep):
+    """A rule of an owned target that gives rows to an heir instead of redacting them."""
+
+    heir: str = ""
+    heir_values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the heir is called, by OEP-30 type."""
+
+    @property
+    def _changed_columns(self) -> list[str]:
+        return sorted({self.rule.key.partition(".")[0], *super()._changed_columns})
+
+    @property
+    def _key_goes(self) -> bool:
+        return True
+
+    @property
+    def _deletes(self) -> bool:
+        return False
+
+    @property
+    def _redactions(self) -> dict[str, Redaction]:
+        return {**self.rule.on_retire.redact, self.rule.key: Redaction(kind="empty")}
+
+    def _replace(self, redaction: Redaction, path: str, subject: str, old: Any) -> Any:
+        if path == self.rule.key:
+            return int(self.heir) if isinstance(old, int) else self.heir
+        return self.heir_values.get(self.pii_types[path], "")
+
+
+@dataclass(frozen=True)
+class Reassigned:
+    """What was handed over."""
+
+    leaving: str
+    heir: str
+    rows: dict[str, int]
+    """By table."""
+    absent: list[str]
+
+
+def reassign(
+    store: Store, leaving: SubjectId, heir: SubjectId, *, actor: str | None = None, dry_run: bool = False
+) -> Reassigned:
+    """Give what `leaving` owns to `heir`, before or after the retirement of `leaving`.
+
+    Args:
+        store: the store.
+        leaving: whose rows they are.
+        heir: whose they will be.
+        actor: opaque id of who asks; None for the system.
+        dry_run: only count.
+
+    Raises:
+        RefusedError: the heir is not known here, is retired, or is the one who leaves.
+        MapError: the map cannot be carried out on the live schema.
+    """
+    if str(leaving) == str(heir):
+        raise RefusedError("The heir is the one who leaves; name somebody else.")
+    if any(retirement.state != "withdrawn" for retirement in store.ledger.find([heir])):
+        raise RefusedError(f"{heir} is retired and cannot own anything.")
+    values = _describe_heir(store.client, store.pii_map, heir)
+    if values is None:
+        raise RefusedError(f"{heir} is not known here; run `aspects-pii sync --user-id {heir}` or name somebody else.")
+    steps, absent = _list_steps(store, str(heir), values)
+    with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS):
+        rows: dict[str, int] = {}
+        for step in steps:
+            count = step.count_left(store.client, [leaving], Identities()).get(str(leaving), 0)
+            if count:
+                name = str(step.table.name)
+                rows[name] = rows.get(name, 0) + count
+                if not dry_run:
+                    step.hide(store.client, [leaving], Identities(), 1)
+                    drop_hidden_rows(store.client, step.table.name)
+        if rows and not dry_run:
+            store.ledger.record_event("reassigned", {"from": str(leaving), "to": str(heir), "rows": rows}, actor)
+    return Reassigned(str(leaving), str(heir), rows, absent)
+
+
+def _list_steps(store: Store, heir: str, values: Mapping[str, str]) -> tuple[list[HandOver], list[str]]:
+    owned = {name: target for name, target in store.pii_map.targets.items() if target.owned}
+    plan = read_plan(store.client, store.pii_map, redact_history=True, secret=store.policy.pseudonym_secret)
+    require_sound(plan)
+    tables = {store.client.table(name) for name in owned}
+    steps = [
+        HandOver(s.table, s.rule, s.subject_type, s.secret, s.pii_types, heir=heir, heir_values=values)
+        for s in plan.steps
+        if s.table.name in tables and s.rule.is_by_id
+    ]
+    return steps, [name for name in plan.absent if name in owned]
+
+
+def _describe_heir(client: ClickHouse, pii_map: PiiMap, heir: SubjectId) -> dict[str, str] | None:
+    """What the PII tables say that the heir is called, by OEP-30 type; None where they do not know the heir."""
+    source = next(iter(pii_map.subject.identifiers.values()), "").rpartition(".")[0]
+    target = pii_map.targets.get(source)
+    if target is None:
+        return None
+    key = next(rule.key for rule in target.rules if rule.is_by_id)
+    known = client.column(
+        "SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String}",
+        database=client.table(source).database,
+        table=client.table(source).table,
+    )
+    columns = {kind: column for column, kind in target.pii.items() if column in known and kind in _CALLED_BY}
+    chosen = ", ".join(["1", *(f"toString({quote(column)})" for column in columns.values())])
+    rows = client.rows(
+        f"SELECT {chosen} FROM {client.table(source).sql} WHERE toString({quote(key)}) = {{heir:String}} LIMIT 1",
+        heir=str(heir),
+    )
+    return dict(zip(columns, rows[0][1:], strict=True)) if rows else None
+
+
+_CALLED_BY = ("name", "username", "email_address")

@@ -1,0 +1,147 @@
+"""Applying the map to everybody who was ever retired: again after a restore, or because the map has grown.
+
+.. no_pii: works with opaque user ids.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sink.errors import UsageError
+from sink.identity import ask_lms
+from sink.ledger import Retirement
+from sink.lms import LmsDatabase
+from sink.retire import Outcome, plan_retirement, work_off
+from sink.store import Store
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What was found of retired subjects, and what became of it."""
+
+    retired: int
+    """Subjects that are retired."""
+    entries_restored: int
+    """Entries of the ledger that a file had and the ledger had not."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows of retired subjects that were there, by table."""
+    subjects: list[str] = field(default_factory=list)
+    """Whose they were."""
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+def export_ledger(store: Store, path: Path) -> int:
+    """Write the ledger to a file of JSON lines, whole or not at all, and return the number of entries.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    count = 0
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for entry in store.ledger.export():
+                file.write(json.dumps(entry, sort_keys=True) + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+    return count
+
+
+def import_ledger(store: Store, path: Path) -> int:
+    """Append what an exported file has and the ledger has not, and return the number of entries.
+
+    Raises:
+        UsageError: the file is not one that `export_ledger` wrote; names the line. Nothing was written.
+        LedgerError: it could not be written.
+    """
+    entries: list[dict[str, Any]] = []
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            entry = json.loads(line)
+            if not isinstance(entry, dict) or not {"subject", "at", "action", "request", "actor", "detail"} <= set(
+                entry
+            ):
+                raise UsageError(f"{path}, line {number}: this is no entry of a ledger.")
+            entries.append(entry)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, UnicodeDecodeError):
+        raise UsageError(f"{path}, line {len(entries) + 1}: this is not JSON.") from None
+    try:
+        return store.ledger.restore(entries)
+    except (ValueError, TypeError):
+        raise UsageError(f"{path}: an entry has a time or a request that is none.") from None
+
+
+def replay(store: Store, *, file: Path | None = None, dry_run: bool = False, force: bool = False) -> Replayed:
+    """Apply the ledger's retirements again, after a restore from backup.
+
+    Args:
+        store: the store that was restored.
+        file: an exported ledger, for where the ledger itself was lost or is older than the file.
+        dry_run: only report what the restore has brought back.
+        force: carry out a plan that touches more of a table than the safeguard allows.
+    """
+    restored = import_ledger(store, file) if file and not dry_run else 0
+    result = _reapply(store, "brought back by a restore", restored, None, dry_run, force)
+    if not dry_run and (restored or result.subjects):
+        detail = {"entries_restored": restored, "subjects": len(result.subjects), "rows": result.rows}
+        store.ledger.record_event("replayed", detail)
+    return result
+
+
+def backfill_retired(
+    store: Store, *, lms: LmsDatabase | None = None, dry_run: bool = False, force: bool = False
+) -> Replayed:
+    """Apply the map as it is now to everyone ever retired: a target or a column that was added later.
+
+    Args:
+        store: the store.
+        lms: where the other names of retired users are asked for, as long as the LMS still has them.
+        dry_run: only report what is there.
+        force: carry out a plan that touches more of a table than the safeguard allows.
+    """
+    return _reapply(store, "the map has grown", 0, lms, dry_run, force)
+
+
+def _reapply(store: Store, reason: str, restored: int, lms: LmsDatabase | None, dry_run: bool, force: bool) -> Replayed:
+    tombstones = store.ledger.tombstones()
+    rows: dict[str, int] = {}
+    found: list[str] = []
+    outcomes: list[Outcome] = []
+    # Who is erased is not found again, so that this goes on from where it was interrupted.
+    for subjects in _split(tombstones, store.policy.retire_batch_size):
+        parsed = [store.pii_map.subject.parse(subject) for subject in subjects]
+        known = ask_lms(lms, parsed)
+        planned = plan_retirement(store, parsed, known)
+        returned = [subject for subject in subjects if planned.rows_of(subject)]
+        for count in planned.counts:
+            if count.rows:
+                name = str(count.step.table.name)
+                rows[name] = rows.get(name, 0) + sum(count.rows.values())
+        found += returned
+        if returned and not dry_run:
+            retirements = store.ledger.find(returned)
+            _reopen(store, retirements, reason)
+            outcomes += work_off(store, store.ledger.find(returned), known=known, force=force)
+    return Replayed(len(tombstones), restored, rows, found, outcomes)
+
+
+def _reopen(store: Store, retirements: Sequence[Retirement], reason: str) -> None:
+    closed = [(r.subject, r.request, {"reason": reason}) for r in retirements if not r.is_open]
+    if closed:
+        store.ledger.record("reopened", closed)
+
+
+def _split(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
