@@ -6,7 +6,9 @@ call of the function), fields (at every call of the class), properties and funct
 constants. It has to end in string literals, numbers and `sink.names.quote`. What ends elsewhere is a finding, unless
 it is one of `EXCEPTIONS`.
 
-The analysis knows names and not types: it takes everything of one name together, which can only make it stricter.
+The analysis knows types only where they are written down (`self`, an annotated parameter); elsewhere it takes
+everything of one name together: stricter, but for a field that is filled from outside (by pydantic, say) and has
+the name of one that is not.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ EXCEPTIONS = {
     ("client", "text"): "what callers hand in, which is checked where they call",
     ("schema", "statement"): "a statement of a file in sql/migrations",
     ("schema", "path.read_text()"): "a file in sql/migrations",
-    ("erase", "redaction.expression"): "SQL that the operator has written into the map, who may run any SQL anyway",
+    ("steps", "keys"): "keys of a path into JSON, which sink.pii has checked for quotes and backslashes",
+    ("steps", "redaction.expression"): "SQL that the operator has written into the map, who may run any SQL anyway",
 }
 
 
@@ -129,14 +132,17 @@ class Sources:
         elif isinstance(node, ast.Name):
             yield from self._find_values(place, node.id)
         elif isinstance(node, ast.Attribute):
-            yield from self._find_attribute(node.attr)
+            yield from self._find_attribute(node.attr, self._find_family(place, node.value))
         elif isinstance(node, ast.Call):
             name, _ = name_call(node)
             if name == "join" and isinstance(node.func, ast.Attribute):
                 yield from here(node.func.value)
                 yield from self._list_items(place, node.args[0])
             elif name not in QUOTES:
-                yield from self._find_returns(name)
+                receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
+                family = self._find_family(place, receiver)
+                is_near = name.startswith("_") and family is None
+                yield from self._find_returns(name, family, place.module if is_near else None)
 
     def _list_items(self, place: Place, node: ast.expr, *, values: bool = False) -> Iterator[Place]:
         """The items of a list, tuple or dictionary (its keys, or its values)."""
@@ -160,6 +166,8 @@ class Sources:
                 yield from self._list_items(origin, origin.node, values=values)
             if not found:
                 yield place
+        elif isinstance(node, ast.Call) and name_call(node)[0] in ("sorted", "reversed", "tuple", "list"):
+            yield from self._list_items(place, node.args[0], values=values)
         elif isinstance(node, ast.IfExp):
             yield from self._list_items(place, node.body, values=values)
             yield from self._list_items(place, node.orelse, values=values)
@@ -240,6 +248,15 @@ class Sources:
             called, receiver = name_call(call)
             if called != function.name or (is_method and not receiver):
                 continue
+            if called.startswith("_") and calling != module:
+                continue
+            family = self._find_family(Place(calling, calling_scopes, call), getattr(call.func, "value", None))
+            if (
+                is_method
+                and family is not None
+                and not family & {s.name for s in outside if isinstance(s, ast.ClassDef)}
+            ):
+                continue
             index = positional.index(name) - is_method if name in positional else -1
             for position, argument in enumerate(call.args):
                 if position == index or isinstance(argument, ast.Starred):
@@ -248,29 +265,63 @@ class Sources:
                 if keyword.arg == name:
                     yield Place(calling, calling_scopes, keyword.value)
 
-    def _find_attribute(self, name: str) -> Iterator[Place]:
-        """What a property returns, or a field is given wherever its class is made."""
-        yield from self._find_returns(name)
-        for class_name, classes in self.classes.items():
-            for node in classes:
-                fields = [
-                    item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-                ]
-                names = [item.target.id for item in fields if isinstance(item.target, ast.Name)]
-                if name not in names:
-                    continue
-                for module, scopes, call in self.calls:
-                    if name_call(call)[0] != class_name:
-                        continue
-                    index = names.index(name)
-                    given = [k.value for k in call.keywords if k.arg == name] or call.args[index : index + 1]
-                    yield from (Place(module, scopes, value) for value in given)
+    def _find_family(self, place: Place, receiver: ast.expr | None) -> set[str] | None:
+        """The classes that something can be of, with what they inherit from and what inherits from them."""
+        if not isinstance(receiver, ast.Name):
+            return None
+        name = None
+        for scope in reversed(place.scopes):
+            if isinstance(scope, ast.ClassDef) and receiver.id == "self":
+                name = scope.name
+            elif isinstance(scope, ast.FunctionDef):
+                found = [a for a in [*scope.args.args, *scope.args.kwonlyargs] if a.arg == receiver.id and a.annotation]
+                name = ast.unparse(found[0].annotation) if found and found[0].annotation else None
+            if name:
+                break
+        if name not in self.classes:
+            return None
+        return {name, *self._list_bases(name), *(other for other in self.classes if name in self._list_bases(other))}
 
-    def _find_returns(self, name: str) -> Iterator[Place]:
-        for module, scopes, function in self.functions.get(name, ()):
+    def _list_bases(self, name: str) -> list[str]:
+        """What a class inherits from, the farthest first."""
+        direct = [ast.unparse(base) for node in self.classes.get(name, ()) for base in node.bases]
+        return [b for base in direct if base in self.classes for b in (*self._list_bases(base), base)]
+
+    def _list_fields(self, name: str) -> list[str]:
+        """The fields of a class in the order in which it is given them, inherited ones first."""
+        nodes = [node for part in (*self._list_bases(name), name) for node in self.classes[part]]
+        return list(
+            dict.fromkeys(
+                item.target.id
+                for node in nodes
+                for item in node.body
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+            )
+        )
+
+    def _find_attribute(self, name: str, family: set[str] | None) -> Iterator[Place]:
+        """What a property returns, or a field is given wherever its class is made."""
+        yield from self._find_returns(name, family)
+        for class_name in self.classes if family is None else family:
+            fields = self._list_fields(class_name)
+            if name not in fields:
+                continue
+            index = fields.index(name)
+            for module, scopes, call in self.calls:
+                if name_call(call)[0] == class_name:
+                    place = Place(module, scopes, call)
+                    named = [Place(module, scopes, k.value) for k in call.keywords if k.arg == name]
+                    yield from named or list(self._list_items(place, ast.List(call.args)))[index : index + 1]
+
+    def _find_returns(self, name: str, family: set[str] | None = None, module: str | None = None) -> Iterator[Place]:
+        for where, scopes, function in self.functions.get(name, ()):
+            if module not in (None, where):
+                continue
+            if family is not None and not family & {s.name for s in scopes if isinstance(s, ast.ClassDef)}:
+                continue
             for node in _walk_scope(function):
                 if isinstance(node, ast.Return) and node.value is not None:
-                    yield Place(module, scopes, node.value)
+                    yield Place(where, scopes, node.value)
 
 
 def name_call(call: ast.Call) -> tuple[str, str]:
@@ -296,6 +347,8 @@ def _is_harmless(node: ast.expr) -> bool:
     if not isinstance(node, ast.Call):
         return False
     name, _ = name_call(node)
+    if name == "map":
+        return ast.unparse(node.args[0]) in QUOTES
     return (
         name in QUOTES or name in ("len", "index", "int") or (name == "chr" and isinstance(node.args[0], ast.Constant))
     )
@@ -326,6 +379,10 @@ PASSING = {
     "parameter": "def f(client, where): client.rows(f'SELECT 1 {where}')\ndef g(client): f(client, 'WHERE 1')",
     "keyword": "def f(client, *, where=''): client.rows(f'SELECT 1 {where}')\ndef g(client): f(client, where='WHERE 1')",
     "property": "class A:\n @property\n def sql(self): return quote(self.name)\ndef f(client, a): client.rows(a.sql)",
+    "map": "def f(client, names): client.rows(', '.join(map(quote, names)))",
+    "type": "class A:\n x: str\nclass B:\n x: str\ndef f(client, a: A): client.rows(a.x)\nA('1')\nB(input())",
+    "inherited": "class A:\n x: str\n def f(self, client): client.rows(self.x)\nclass B(A):\n y: str\nB('1', input())",
+    "starred": "class A:\n x: int\n y: str\ndef f(client, a: A): client.rows(a.y)\nt = (input(), '1')\nA(*t)",
     "items": "def f(client):\n d = {'a = 1': x}\n client.rows(' AND '.join(d))",
 }
 FAILING = {
@@ -338,6 +395,9 @@ FAILING = {
     "through a caller": "def f(client, where): client.rows(f'SELECT {where}')\ndef g(client): f(client, input())",
     "through a loop": "def f(client, names):\n for name in names: client.rows(f'SELECT {name}')\nf(c, input())",
     "through a field": "class A:\n sql: str\ndef f(client, a): client.rows(a.sql)\nA(input())",
+    "through a heir": "class A:\n x: str\n def f(self, client): client.rows(self.x)\nclass B(A):\n y: str\nB(input(), '')",
+    "through a star": "class A:\n x: int\n y: str\ndef f(client, a: A): client.rows(a.y)\nt = (1, input())\nA(*t)",
+    "mapped": "def f(client, names): client.rows(', '.join(map(str, names)))",
     "joined": "def f(client, ids): client.rows('SELECT ' + ', '.join(str(i) for i in ids))",
     "keys": "def f(client):\n d = {input(): 1}\n client.rows(' AND '.join(d))",
     "of the LMS": "connection.execute(text(f'SELECT {input()}'))",
