@@ -33,7 +33,7 @@ _OWN_KEYS = {
 
 def is_redis(url: str) -> bool:
     """True for an address of Redis, by any of kombu's names for it."""
-    return url.startswith(("redis", "sentinel", "valkey"))
+    return url.startswith(("redis", "sentinel"))
 
 
 class BrokerApp(Celery):  # type: ignore[misc]  # Celery has no types.
@@ -42,10 +42,13 @@ class BrokerApp(Celery):  # type: ignore[misc]  # Celery has no types.
     Celery lets CELERY_BROKER_URL overrule what an application was given; in an LMS's container that is the LMS's own.
     """
 
+    # Here, not as a setting, which CELERY_RESULT_BACKEND would overrule: nobody waits for results.
+    backend_cls = "disabled://"
+
     def __init__(self, url: str, transport_options: dict[str, Any]) -> None:
         """Take the address; nothing is connected yet."""
         # Without the fixup for Django, and not the current application: in an LMS both are the LMS's own.
-        super().__init__(QUEUE, broker=url, backend="disabled://", fixups=set(), set_as_current=False)
+        super().__init__(QUEUE, broker=url, fixups=set(), set_as_current=False)
         self.url = url
         self.conf.update(
             task_default_queue=QUEUE,
@@ -63,3 +66,7 @@ class BrokerApp(Celery):  # type: ignore[misc]  # Celery has no types.
     def connection_for_write(self, url: str | None = None, **options: Any) -> Connection:
         """A connection to send with."""
         return super().connection_for_write(url or self.url, **options)  # type: ignore[no-any-return]
+
+    def connection(self, hostname: str | None = None, **options: Any) -> Connection:
+        """A connection for either."""
+        return self.connection_for_write(hostname, **options)

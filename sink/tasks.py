@@ -25,7 +25,6 @@ from typing import Any, TypeVar
 from celery import Celery
 from celery.beat import Scheduler
 from celery.concurrency import get_implementation
-from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
 from sink import broker, reconcile
@@ -80,7 +79,8 @@ def create_app(settings: Settings) -> Celery:
         task_reject_on_worker_lost=True,
         task_create_missing_queues=False,
         task_queues={broker.QUEUE: {"exchange": broker.QUEUE, "routing_key": broker.QUEUE}},
-        task_publish_retry_policy={"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 2},
+        # What cannot be recorded goes back to the broker, and a worker waits long for one that is away.
+        task_publish_retry_policy={"max_retries": 60, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 5},
         worker_prefetch_multiplier=1,
         worker_concurrency=settings.worker_concurrency,
         # Nothing that workers of other applications on the same broker would answer to, or we to them.
@@ -115,12 +115,17 @@ def _plan_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def request_sweep(app: Celery) -> None:
     """Ask for a sweep soon. Many requests make one; one that cannot be sent is made up for by the schedule."""
+    if app.conf.task_always_eager:
+        app.tasks[broker.SWEEP].apply_async()
+        return
     if not _ask_redis(app, lambda redis: redis.set(_key("wanted"), 1, nx=True, ex=REQUEST_LASTS), default=True):
         return
     try:
-        app.tasks[broker.SWEEP].apply_async()
-    except OperationalError as error:
-        # The retirement is recorded, and a broken broker is no reason to say otherwise.
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=0)
+            app.tasks[broker.SWEEP].apply_async(connection=connection, retry=False)
+    except Exception as error:
+        # The retirement is recorded, and whatever is wrong with the broker is no reason to say otherwise.
         logger.warning("a sweep could not be requested (%s); the next one on schedule does it", type(error).__name__)
 
 
@@ -310,6 +315,7 @@ def _ask_redis(app: Celery, ask: Callable[[Any], T], default: T) -> T:
         with app.connection_for_write() as connection:
             if connection.transport.driver_type != "redis":
                 return default
+            connection.ensure_connection(max_retries=0)
             return ask(connection.default_channel.client)
     except Exception as error:
         # Whatever is wrong with the broker, it does not stop an erasure.
