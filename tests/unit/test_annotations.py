@@ -19,7 +19,7 @@ MODELS = sorted((ROOT / "dbt_project" / "models").rglob("*.sql"))
 RETIREMENTS = {"retained", "local_api", "consumer_api", "third_party"}
 
 # Modules that have values of PII in their hands. The others see names of tables, ids of subjects and counts.
-HANDLING_PII = ("client", "demo_data", "endpoint_engine", "erase", "lms", "sync")
+HANDLING_PII = ("client", "demo_data", "endpoint_engine", "erase", "identity", "lms", "rewrite", "scan", "sync")
 
 
 @dataclass(frozen=True)
