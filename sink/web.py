@@ -61,8 +61,8 @@ def _read_integer(value: Any) -> Any:
 
 UserId = Annotated[
     int,
-    BeforeValidator(_read_integer),
     Field(ge=1, le=MAX_USER_ID, description="The LMS's id of the user.", examples=[42]),
+    BeforeValidator(_read_integer),
 ]
 
 
@@ -277,7 +277,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         for problem in error.errors():
             place = [str(part) for part in problem["loc"] if part != "body"]
             if problem["type"] == "json_invalid":
-                place, problem = [], {"msg": "it is not JSON"}
+                place, problem = [], {"msg": "not JSON"}
             # Only names that we know: others are the caller's, and may be anything.
             name = place[0] if place and place[0] in _FIELDS else "body"
             fields[name] = problem["msg"]
@@ -289,6 +289,10 @@ def _add_error_handlers(app: FastAPI) -> None:
             # The driver takes 404 for "there is nothing about this user", and goes on.
             message = f"There is no such endpoint. The driver's is {_RETIRE_PATH}; check the address that it was given."
             return answer(400, "no_such_endpoint", message)
+        if error.status_code == 400:
+            return answer(
+                400, "invalid", "The request is not valid; nothing was recorded.", fields={"body": "not JSON"}
+            )
         words = {404: "not_found", 405: "method_not_allowed"}
         word = words.get(error.status_code, "invalid")
         return answer(error.status_code, word, f"HTTP {error.status_code}.", error.headers)

@@ -72,7 +72,8 @@ class Guard:
         if self._token is not None and hmac.compare_digest(token.encode(), self._token):
             return
         claims = self._verify(token)
-        if claims.get("preferred_username") not in self._users:
+        name = claims.get("preferred_username")
+        if not isinstance(name, str) or name not in self._users:
             raise Refusal(403, "forbidden", "This user may not retire others. See ASPECTS_WEB_JWT_USERS.")
 
     def _verify(self, token: str) -> Mapping[str, Any]:

@@ -359,16 +359,16 @@ def test_what_another_consumer_left_is_taken_over(place: Place) -> None:
 
 
 def test_a_killed_consumer_loses_nothing_and_doubles_nothing(place: Place) -> None:
-    everybody = list(range(1, 151))
+    everybody = list(range(1, 101))
     place.environment["ASPECTS_EVENT_BATCH_SIZE"] = "10"
     place.produce(*[("login", user_id) for user_id in everybody])
-    for user_id in range(141, 151):
+    for user_id in range(91, 101):
         place.send_job(delete_user(user_id))
-    for kill in range(3):
+    for kill in range(2):
         process = place.start()
         wait_for_progress(place)
         # In the middle of a batch, at different points of it.
-        time.sleep(0.05 * kill)
+        time.sleep(0.1 * kill)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert place.waiting(USERS) > 0
@@ -377,10 +377,10 @@ def test_a_killed_consumer_loses_nothing_and_doubles_nothing(place: Place) -> No
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
-    assert place.users() == everybody[:140]
+    assert place.users() == everybody[:90]
     doubled = "SELECT count() - uniqExact(user_id, external_id_type) FROM $event_sink.external_id"
-    assert (set(place.users("external_id")), place.store.client.value(doubled)) == (set(everybody[:140]), 0)
-    assert place.states() == {str(user_id): "erased" for user_id in range(141, 151)}
+    assert (set(place.users("external_id")), place.store.client.value(doubled)) == (set(everybody[:90]), 0)
+    assert place.states() == {str(user_id): "erased" for user_id in range(91, 101)}
     requested = place.store.client.value("SELECT count() FROM $pii_ledger.entries WHERE action = 'requested'")
     assert requested == 10
     assert place.dead_letters() == []
