@@ -10,16 +10,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sink.catalog import Table, read_tables
 from sink.client import WAIT_FOR_MUTATIONS
-from sink.erase import delete_rows, drop_hidden_rows
+from sink.erase import delete_rows, drop_hidden_rows, scrub
 from sink.errors import MigrationError, PiiDisabledError, RefusedError, UsageError
 from sink.lms import OBJECTS, BadRow, Batch, LmsDatabase, Snapshot
 from sink.names import quote, quote_columns
 from sink.pii import Target
+from sink.steps import is_text
 from sink.store import Store
 
 # What makes a row the same row. Of several versions of it the latest counts.
@@ -28,12 +29,18 @@ IDENTITY = {
     "external_id": ("user_id", "external_id_type"),
     "course_access": ("user_id", "org", "course_key", "role"),
 }
-# Losing one's role is not leaving: rows about roles come and go, and only an empty source is suspicious.
-_GUARDED_BY_SHARE = ("user_profile", "external_id")
+# Losing one's role is not leaving: such rows come and go, and only an LMS without any user is suspicious.
+_COME_AND_GO = ("course_access",)
 _BOOKKEEPING = ("dump_id", "time_last_dumped")
+# A server takes 128 KiB in one bound value.
 _DELETE_AT_ONCE = 10_000
+_BYTES_AT_ONCE = 100_000
+_ALWAYS = 2**63 - 1
 _UUID_COLUMNS = ("external_user_id",)
 _INTEGER_COLUMNS = ("id", "user_id")
+
+Versions = tuple[int, str, int]
+"""Versions of one row: the user, the row's identity as text, and the time (in microseconds) before which they were written."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the object, the rows read so far and the rows in all."""
@@ -74,6 +81,11 @@ class Copy:
     def identity(self) -> tuple[str, ...]:
         """The columns that make a row the same row."""
         return IDENTITY[self.object]
+
+    @property
+    def at(self) -> str:
+        """The expression of the time when a row was written, which makes the latest version of it."""
+        return _express_time(self.table)
 
     @property
     def temporary(self) -> str:
@@ -118,7 +130,7 @@ def sync(
         leavers = {copy.object: _find_leavers(store, snapshot, copy, user_ids) for copy in copies}
         if not allow_removals:
             for copy in copies:
-                _check_removals(store, copy, leavers[copy.object], user_ids)
+                _check_removals(store, snapshot, copy, leavers[copy.object])
         return [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run, progress) for c in copies]
 
 
@@ -163,7 +175,8 @@ def _choose_columns(name: str, target: Target, table: Table) -> tuple[str, ...]:
             raise MigrationError(
                 f"The table {table.name} has no column {column}. Run `aspects-pii init`, or correct `keep`."
             )
-    needed = {*IDENTITY[name], *(("external_user_id",) if name == "external_id" else ())}
+    # Rows that are alike in the columns of the sort key are one row to ClickHouse, and what is in it cannot be emptied.
+    needed = {*IDENTITY[name], *(column for column in available if column in table.key_columns)}
     if missing := sorted(needed - set(keep)):
         raise UsageError(f"targets.event_sink.{name}.keep: {', '.join(missing)} cannot be left out.")
     return tuple(keep)
@@ -171,18 +184,19 @@ def _choose_columns(name: str, target: Target, table: Table) -> tuple[str, ...]:
 
 def _read_clock(store: Store, tables: Sequence[Table]) -> datetime:
     """The time that the rows of this sync carry: now, but later than any row's that is there, whatever the clocks say."""
-    latest = [
-        f"SELECT max(parseDateTime64BestEffortOrZero(toString(time_last_dumped), 6, 'UTC')) AS at FROM {table.name.sql}"
-        for table in tables
-        if "time_last_dumped" in table.columns
-    ]
-    if not latest:
-        return datetime.now(UTC)
+    latest = [f"SELECT max({_express_time(table)}) AS at FROM {table.name.sql}" for table in tables]
     value = store.client.value(
         f"SELECT greatest(now64(6, 'UTC'), max(at) + toIntervalMicrosecond(1)) FROM ({' UNION ALL '.join(latest)})"
     )
     assert isinstance(value, datetime)
     return value
+
+
+def _express_time(table: Table) -> str:
+    """Upstream's tables have times as text, and not all of them in one format."""
+    if is_text(table.columns["time_last_dumped"]):
+        return "parseDateTime64BestEffortOrZero(time_last_dumped, 6, 'UTC')"
+    return "toDateTime64(time_last_dumped, 6, 'UTC')"
 
 
 def _find_leavers(store: Store, snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None) -> list[int]:
@@ -214,11 +228,12 @@ def _list_present(snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None
         )
 
 
-def _check_removals(store: Store, copy: Copy, leavers: Sequence[int], user_ids: Sequence[int] | None) -> None:
+def _check_removals(store: Store, snapshot: Snapshot, copy: Copy, leavers: Sequence[int]) -> None:
+    if copy.object in _COME_AND_GO and next(snapshot.user_ids("user_profile"), []):
+        return
     held = store.client.value(f"SELECT uniqExact(user_id) FROM {copy.table.name.sql}")
     limit = store.policy.sync_max_removed_share
-    allowed = held * limit if copy.object in _GUARDED_BY_SHARE else held - 1 if user_ids is None else held
-    if leavers and len(leavers) > allowed:
+    if len(leavers) > held * limit:
         raise RefusedError(
             f"This sync would remove {len(leavers)} of {held} users from {copy.table.name}, more than the share of "
             f"{limit:g} that ASPECTS_SYNC_MAX_REMOVED_SHARE allows; nothing was copied. Is ASPECTS_LMS_DATABASE_URL "
@@ -250,7 +265,7 @@ def _sync_object(
         counts.removed += len(gone)
         if not dry_run:
             _write_batch(store, copy, scope)
-            _delete_rows_by_key(store, copy, gone)
+            _delete_versions(store, copy, gone)
         counts.bad += batch.bad
         counts.read += len(batch.rows) + len(batch.bad)
         progress(copy.object, counts.read, total)
@@ -261,9 +276,15 @@ def _sync_object(
     if not dry_run:
         _delete_users(store, copy, leavers)
         # A retirement that was recorded while a batch was under way must not lose against it.
-        _delete_users(store, copy, _find_tombstoned(store, copy))
-        _delete_superseded(store, copy)
-        drop_hidden_rows(store.client, copy.table.name)
+        tombstoned = _find_tombstoned(store, copy)
+        _delete_users(store, copy, tombstoned)
+        # An old name or address is not kept.
+        _delete_versions(store, copy, _find_superseded(store, copy, user_ids))
+        if counts.purged_columns or leavers or tombstoned:
+            # What must not be kept must not stay in a replaced part either.
+            scrub(store.client, [copy.table.name], store.policy.scrub_within)
+        else:
+            drop_hidden_rows(store.client, copy.table.name)
     return counts
 
 
@@ -275,7 +296,7 @@ def _purge_columns(store: Store, copy: Copy, dry_run: bool) -> list[str]:
         column
         for i, column in enumerate(copy.dropped)
         if store.client.value(
-            f"SELECT count() FROM {copy.table.name.sql} WHERE {quote(column)} != {default[column]}",
+            f"SELECT count() FROM {copy.table.name.sql} WHERE {quote(column)} IS DISTINCT FROM {default[column]}",
             None,
             **{f"type_{i}": types[f"type_{i}"]},
         )
@@ -311,9 +332,14 @@ def _digest(copy: Copy) -> str:
 
 
 def _stored(copy: Copy) -> str:
-    """What is stored of the users whom a batch answers for: of each row the latest version."""
+    """What is stored of the users whom a batch answers for: of each row the latest version.
+
+    Where two versions are of the same time none can be told to be the latest: the row then counts as changed, and
+    the version that is written supersedes both.
+    """
     return (
-        f"SELECT {_as_key(copy)} AS key, argMax({_digest(copy)}, toString(time_last_dumped)) AS digest "
+        f"SELECT {_as_key(copy)} AS key, "
+        f"if(uniqExact({copy.at}) = count(), argMax({_digest(copy)}, {copy.at}), toFixedString('', 16)) AS digest "
         f"FROM {copy.table.name.sql} WHERE user_id > {{low:Int64}} AND user_id <= {{high:Int64}} GROUP BY key"
     )
 
@@ -360,21 +386,19 @@ def _write_batch(store: Store, copy: Copy, scope: dict[str, Any]) -> None:
     )
 
 
-def _find_gone_rows(store: Store, copy: Copy, batch: Batch) -> list[tuple[str, ...]]:
-    """Rows of users of this batch that the LMS no longer has, by identity; users with bad rows are left alone."""
+def _find_gone_rows(store: Store, copy: Copy, batch: Batch) -> list[Versions]:
+    """Rows of users of this batch that the LMS no longer has; users with bad rows are left alone."""
     unclear = sorted({bad.user_id for bad in batch.bad if bad.user_id is not None})
-    return [
-        tuple(key)
-        for key in store.client.column(
-            f"""
-            SELECT DISTINCT {_as_key(copy)} AS key FROM {copy.table.name.sql}
-            WHERE user_id IN (SELECT user_id FROM {quote(copy.temporary)})
-              AND user_id NOT IN {{unclear:Array(Int64)}}
-              AND key NOT IN (SELECT {_as_key(copy)} FROM {quote(copy.temporary)})
-            """,
-            unclear=unclear,
-        )
-    ]
+    rows = store.client.rows(
+        f"""
+        SELECT DISTINCT toInt64(user_id), toString({_as_key(copy)}) FROM {copy.table.name.sql}
+        WHERE user_id IN (SELECT user_id FROM {quote(copy.temporary)})
+          AND user_id NOT IN {{unclear:Array(Int64)}}
+          AND {_as_key(copy)} NOT IN (SELECT {_as_key(copy)} FROM {quote(copy.temporary)})
+        """,
+        unclear=unclear,
+    )
+    return [(user_id, key, _ALWAYS) for user_id, key in rows]
 
 
 def _count_rows(store: Store, copy: Copy, ids: Sequence[int]) -> int:
@@ -397,36 +421,44 @@ def _delete_users(store: Store, copy: Copy, ids: Sequence[int]) -> None:
         delete_rows(store.client, copy.table.name, "user_id IN {ids:Array(Int64)}", ids=list(batch))
 
 
-def _delete_rows_by_key(
-    store: Store, copy: Copy, keys: Sequence[tuple[str, ...]], older_than: str | None = None
-) -> None:
-    """Delete the rows with these identities, or only their versions before a time."""
-    kind = f"Array(Tuple({', '.join('String' for _ in copy.identity)}))"
-    position = copy.identity.index("user_id")
-    older = " AND toString(time_last_dumped) < {older_than:String}" if older_than else ""
-    for batch in _split(keys):
+def _find_superseded(store: Store, copy: Copy, user_ids: Sequence[int] | None) -> list[Versions]:
+    """Every version of a row but the latest."""
+    scope = "" if user_ids is None else "WHERE user_id IN {user_ids:Array(Int64)}"
+    rows = store.client.rows(
+        f"""
+        SELECT toInt64(user_id) AS user_id, toString({_as_key(copy)}) AS key, toUnixTimestamp64Micro(max({copy.at}))
+        FROM {copy.table.name.sql} {scope} GROUP BY user_id, key HAVING min({copy.at}) < max({copy.at})
+        """,
+        None,
+        **({} if user_ids is None else {"user_ids": list(user_ids)}),
+    )
+    return [(user_id, key, newest) for user_id, key, newest in rows]
+
+
+def _delete_versions(store: Store, copy: Copy, versions: Sequence[Versions]) -> None:
+    for batch in _split_versions(versions):
         delete_rows(
             store.client,
             copy.table.name,
-            f"user_id IN {{ids:Array(Int64)}} AND {_as_key(copy)} IN {{keys:{kind}}}{older}",
-            ids=sorted({int(key[position]) for key in batch}),
-            keys=list(batch),
-            **({"older_than": older_than} if older_than else {}),
+            f"user_id IN {{ids:Array(Int64)}} AND toUnixTimestamp64Micro({copy.at}) < "
+            f"transform(toString({_as_key(copy)}), {{keys:Array(String)}}, {{before:Array(Int64)}}, toInt64(0))",
+            ids=sorted({user_id for user_id, _, _ in batch}),
+            keys=[key for _, key, _ in batch],
+            before=[before for _, _, before in batch],
         )
 
 
-def _delete_superseded(store: Store, copy: Copy) -> None:
-    """Delete every version of a row but the latest: an old name or address is not kept."""
-    superseded = store.client.rows(
-        f"""
-        SELECT newest, groupArray(key) FROM (
-            SELECT {_as_key(copy)} AS key, max(toString(time_last_dumped)) AS newest
-            FROM {copy.table.name.sql} GROUP BY key HAVING uniqExact(time_last_dumped) > 1
-        ) GROUP BY newest
-        """
-    )
-    for newest, keys in superseded:
-        _delete_rows_by_key(store, copy, [tuple(key) for key in keys], older_than=newest)
+def _split_versions(versions: Sequence[Versions]) -> Iterator[list[Versions]]:
+    batch: list[Versions] = []
+    size = 0
+    for version in versions:
+        batch.append(version)
+        size += max(len(version[1].encode()), len(str(_ALWAYS))) + len("'',")
+        if size >= _BYTES_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _split(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
