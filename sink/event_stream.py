@@ -128,12 +128,12 @@ class RedisStreams:
             start = "0-0"
             while True:
                 with _translated():
-                    start, entries, trimmed = self._redis.xautoclaim(
+                    start, entries, *trimmed = self._redis.xautoclaim(
                         stream, self.group, self.consumer, int(idle * 1000), start, count=count
                     )
-                messages = [_read_entry(stream, *entry) for entry in entries if entry[1]]
-                # Redis has taken these off the group's list; they are reported all the same.
-                messages += [Message(stream, entry_id.decode(), {}) for entry_id in trimmed]
+                messages = [_read_entry(stream, *entry) for entry in entries if entry[0]]
+                # Redis (since 7.0) has taken these off the group's list; they are reported all the same.
+                messages += [Message(stream, entry_id.decode(), {}) for ids in trimmed for entry_id in ids]
                 if messages:
                     yield messages
                 if start in (b"0-0", "0-0"):

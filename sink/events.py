@@ -7,7 +7,6 @@ never before; one that fails for a passing reason stays with the group and is tr
 
 from __future__ import annotations
 
-import importlib
 import logging
 import signal
 import socket
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from sink.errors import AspectsPiiError, RefusedError, UsageError
 from sink.event_avro import decode_open_edx_event, read_headers
@@ -26,6 +24,7 @@ from sink.event_work import Action, Decoder, InvalidMessage, Message, Work
 from sink.ledger import SubjectId
 from sink.lms import LmsDatabase
 from sink.pii import Subject, load_map
+from sink.reassign import reassign
 from sink.resources import find_resource
 from sink.retire import sweep, work_off
 from sink.settings import Settings
@@ -100,14 +99,14 @@ class Pause:
 class Office:
     """Where the work is done: the store and the LMS, opened when they are first needed."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Check the settings.
+    def __init__(self, settings: Settings, *, copies: bool) -> None:
+        """Check the settings; `copies` says that messages can ask for copies.
 
         Raises:
             UsageError: PII is on and there is no LMS to copy from.
             SettingsError: the LMS's address is not valid.
         """
-        if settings.enable_pii and settings.lms_database_url is None:
+        if settings.enable_pii and copies and settings.lms_database_url is None:
             raise UsageError(
                 "ASPECTS_ENABLE_PII is on, so events lead to copies, but ASPECTS_LMS_DATABASE_URL is not set. "
                 "Example: mysql+pymysql://reader:secret@mysql:3306/openedx"
@@ -175,17 +174,13 @@ class Office:
 
     def reassign(self, jobs: Iterable[Job]) -> None:
         """Hand over what leaving users owned, in the order of the messages."""
-        reassign = _find_reassign()
+        heirs = sorted({job.work.heir for job in jobs if isinstance(job.work.heir, int)})
+        if heirs and self.enabled and self._lms is not None:
+            # Rows carry the heir's name, and the event that announces the heir may come later.
+            sync(self.store, self._lms, enabled=True, objects=("user_profile",), user_ids=heirs)
         for job in jobs:
+            assert job.work.heir is not None
             reassign(self.store, job.work.subjects[0], job.work.heir, actor=job.work.actor)
-
-
-def _find_reassign() -> Callable[..., Any]:
-    try:
-        found: Callable[..., Any] = importlib.import_module("sink.reassign").reassign
-    except ImportError:
-        raise UsageError("This version of aspects-pii cannot reassign; the messages wait.") from None
-    return found
 
 
 class Consumer:
@@ -358,11 +353,21 @@ class Consumer:
         _log.warning("Dead letter: %s %s %s", message.stream, message.id, reason)
 
 
-def list_decoders(settings: Settings, subject: Subject) -> dict[str, Decoder]:
-    """The streams that the settings name, with their prefix, and how to read each.
+@dataclass(frozen=True)
+class Sources:
+    """The streams that the settings name."""
+
+    decoders: dict[str, Decoder]
+    """By stream, with its prefix."""
+    copies: bool
+    """Whether a message can ask for a copy from the LMS."""
+
+
+def read_sources(settings: Settings, subject: Subject) -> Sources:
+    """Which streams are read, and how.
 
     Raises:
-        UsageError: a stream is named twice, or events of the LMS meet ids that are not the LMS's.
+        UsageError: a stream is named twice or none is, or events ask for copies of subjects that have no LMS id.
         MapError: the mapping of JSON events is not valid.
     """
     prefix = f"{settings.event_bus_topic_prefix}-" if settings.event_bus_topic_prefix else ""
@@ -372,15 +377,18 @@ def list_decoders(settings: Settings, subject: Subject) -> dict[str, Decoder]:
         raise UsageError(f"{min(both)} stands in ASPECTS_EVENT_BUS_TOPICS and in ASPECTS_EVENT_STREAMS.")
     # Where subjects are not known by the LMS's ids, its events say nothing.
     decoders: dict[str, Decoder] = dict.fromkeys(topics, decode_open_edx_event) if subject.type == "integer" else {}
+    copies = bool(decoders)
     if settings.event_streams:
         event_map = load_event_map(settings.event_map or find_resource("config/events.yaml"))
-        if subject.type == "text" and any(rule.action == "sync" for rule in event_map.events.values()):
+        asks = any(rule.action == "sync" for rule in event_map.events.values())
+        if subject.type == "text" and asks:
             raise UsageError("The mapping of events asks for `sync`, but the map's subject.type is text: no LMS id.")
+        copies = copies or asks
         decoder = make_json_decoder(event_map, subject, settings.event_field)
         decoders |= dict.fromkeys(settings.event_streams, decoder)
     if not decoders:
         raise UsageError("No stream is named. Set ASPECTS_EVENT_STREAMS or ASPECTS_EVENT_BUS_TOPICS.")
-    return decoders
+    return Sources(decoders, copies)
 
 
 def open_streams(settings: Settings, streams: Sequence[str]) -> RedisStreams:
@@ -415,11 +423,11 @@ def run_consumer(settings: Settings, *, once: bool = False, stop: threading.Even
         MapError: the map or the mapping of events is not valid.
         AspectsPiiError: with `once`, Redis cannot be reached.
     """
-    decoders = list_decoders(settings, load_map(find_map(settings)).subject)
-    streams = open_streams(settings, list(decoders))
-    office = Office(settings)
+    sources = read_sources(settings, load_map(find_map(settings)).subject)
+    office = Office(settings, copies=sources.copies)
+    streams = open_streams(settings, list(sources.decoders))
     consumer = Consumer(
-        streams, decoders, office, batch_size=settings.event_batch_size, claim_after=settings.event_claim_after
+        streams, sources.decoders, office, batch_size=settings.event_batch_size, claim_after=settings.event_claim_after
     )
     try:
         with _stopped_by_signals(stop or threading.Event()) as stopped:

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sink import __version__
 from sink.errors import UsageError
-from sink.events import list_decoders, open_streams
+from sink.events import open_streams, read_sources
 from sink.pii import load_map
 from sink.settings import Settings
 from sink.store import find_map
@@ -173,7 +173,7 @@ def create_app(settings: Settings) -> FastAPI:
         recording=Connection(settings, pii_map, timeout=RECORD_TIMEOUT, connect_timeout=5, retries=1),
         probing=Connection(settings, pii_map, timeout=PROBE_TIMEOUT, connect_timeout=PROBE_TIMEOUT, retries=0),
         sweeper=Sweeper(Connection(settings, pii_map)) if settings.web_sweep else None,
-        streams=open_streams(settings, list(list_decoders(settings, pii_map.subject)))
+        streams=open_streams(settings, list(read_sources(settings, pii_map.subject).decoders))
         if settings.event_bus_url
         else None,
     )

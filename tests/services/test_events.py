@@ -447,7 +447,7 @@ def test_invalid_json_events_are_skipped_counted_and_dead_letters(place: Place) 
 
 def test_ownership_is_handed_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("sink.events._find_reassign", lambda: lambda store, *a, **k: calls.append((a, k)))
+    monkeypatch.setattr("sink.events.reassign", lambda store, *a, **k: calls.append((a, k)))
     place.send_job(transfer("11", 12))
     place.send_job(delete_user(11))
     counts = place.consume()
@@ -455,6 +455,39 @@ def test_ownership_is_handed_over(place: Place, monkeypatch: pytest.MonkeyPatch)
     # By the id of who asked; the name is not passed on.
     assert calls == [((11, 12), {"actor": "44"})]
     assert place.waiting(JOBS) == 0
+
+
+def test_an_heir_who_is_retired_gets_nothing_and_holds_nobody_up(place: Place) -> None:
+    place.store.ledger.request([12])
+    refused = place.send_job(transfer(11, 12))
+    place.send_job(transfer(11, 13))
+    # Nothing is known of this heir yet, whose own event comes later.
+    counts = place.consume()
+    assert (counts.reassigned, counts.buried) == (1, 1)
+    assert [(d["entry"], d["type"], d["reason"][:7]) for d in place.dead_letters()] == [
+        (refused, "ownership-transfer", "refused")
+    ]
+    assert place.waiting(JOBS) == 0
+
+
+def test_ids_that_are_texts_need_no_lms(place: Place, tmp_path: Path) -> None:
+    """As in an installation that has nothing to do with Open edX."""
+    database = place.settings.event_sink_database
+    place.store.client.execute(
+        "CREATE TABLE $event_sink.person (id String, name String) ENGINE = MergeTree ORDER BY id"
+    )
+    leaver, managed = "3f2504e0-4f89-41d3-9a0c-0305e82c3301", "managed-1"
+    for user_id in (leaver, managed, "other"):
+        place.store.client.execute("INSERT INTO $event_sink.person VALUES ({id:String}, 'Zaphod')", id=user_id)
+    (tmp_path / "map.yaml").write_text(
+        "version: 1\nsubject: {type: text}\ntargets:\n  event_sink.person:\n    match: {id: id}\n"
+        "    pii: {id: id, name: name}\n    on_retire: delete\n"
+    )
+    place.send_job(delete_user(leaver, managed))
+    counts = place.consume(pii_map=tmp_path / "map.yaml", lms_database_url=None)
+    assert counts == Counts(read=1, retired=1)
+    assert place.store.client.column(f"SELECT id FROM {database}.person") == ["other"]
+    assert place.states() == {leaver: "erased", managed: "erased"}
 
 
 def test_an_unreachable_redis_is_waited_for_or_reported(place: Place) -> None:
