@@ -61,11 +61,11 @@ class BrokerApp(Celery):  # type: ignore[misc]  # Celery has no types.
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:
         """A connection to consume from."""
-        return super().connection_for_read(url or self.url, **options)  # type: ignore[no-any-return]
+        return super().connection_for_read(url or self.url, **options)
 
     def connection_for_write(self, url: str | None = None, **options: Any) -> Connection:
         """A connection to send with."""
-        return super().connection_for_write(url or self.url, **options)  # type: ignore[no-any-return]
+        return super().connection_for_write(url or self.url, **options)
 
     def connection(self, hostname: str | None = None, **options: Any) -> Connection:
         """A connection for either."""

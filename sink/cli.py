@@ -292,12 +292,15 @@ def _read_subjects(subject: Subject, arguments: Sequence[str], file: Path | None
     texts: list[tuple[str, str]] = []
     for argument in arguments:
         if argument == "-":
-            texts += [(f"standard input, line {n}", line) for n, line in enumerate(sys.stdin, 1)]
+            texts += [
+                (f"standard input, line {n}", line)
+                for n, line in enumerate(sys.stdin.read().removeprefix("\ufeff").splitlines(), 1)
+            ]
         else:
             texts.append(("command line", argument))
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--file {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from None
         texts += [(f"{file}, line {number}", line) for number, line in enumerate(lines, 1)]
@@ -537,6 +540,7 @@ def map_check(as_json: Json = False) -> int:
     else:
         print_lines([f"{name}: absent." for name in found.absent])
         print_lines([str(problem) for problem in found.problems])
+        print_lines([f"Warning: {warning}" for warning in found.warnings])
         print_lines([f"{len(found.targets)} targets, {len(found.absent)} absent, {len(found.problems)} problems."])
     return 0 if found.is_complete else 1
 

@@ -83,6 +83,9 @@ _AUTHENTICATION = {192: "UNKNOWN_USER", 193: "WRONG_PASSWORD", 194: "REQUIRED_PA
 _READ_ONLY = {164: "READONLY", 497: "ACCESS_DENIED"}
 _UNKNOWN_DATABASE = 81
 UNKNOWN_TABLE = 60
+# ClickHouse's http_max_field_value_size, with room for escapes; quotes and commas around an element.
+_LONGEST_ARRAY = 100_000
+_PUNCTUATION = 4
 # An answer without ClickHouse's code is a proxy's, or that of a server which is no ClickHouse.
 _NAME = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _HTTP_STATUS = re.compile(r"HTTP driver received HTTP status (\d{3})")
@@ -284,6 +287,21 @@ class ClickHouse:
 def connect(settings: Settings) -> ClickHouse:
     """Connect to the ClickHouse that the settings name."""
     return ClickHouse(Address.from_settings(settings))
+
+
+def split_for_binding(items: Sequence[T], most: int = 10_000) -> Iterator[list[T]]:
+    """Split `items` into lists that a server takes as one bound array: it limits a form field to 128 KiB."""
+    batch: list[T] = []
+    size = 0
+    for item in items:
+        length = len(str(item).encode()) + _PUNCTUATION
+        if batch and (len(batch) == most or size + length > _LONGEST_ARRAY):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += length
+    if batch:
+        yield batch
 
 
 @contextmanager

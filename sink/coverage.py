@@ -48,6 +48,9 @@ class Problem:
         return f"{self.place}: {self.reason}. {self.fix}"
 
 
+_STATEMENTS_LOOKED_AT = 1_000_000
+
+
 @dataclass(frozen=True)
 class Coverage:
     """The answer of `map check`."""
@@ -55,6 +58,8 @@ class Coverage:
     targets: list[str]
     absent: list[str]
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    """What an operator should know, and may have wanted."""
 
     @property
     def is_complete(self) -> bool:
@@ -80,7 +85,36 @@ def check_map(
     reported = {problem.place for problem in problems}
     problems += [problem for problem in survey.find_suspicious_columns() if problem.place not in reported]
     present = [name for name in pii_map.targets if targets[name] in tables]
-    return Coverage(present, plan.absent, sorted(set(problems), key=str))
+    warnings = list(_find_named_actors(client, pii_map, targets, tables))
+    return Coverage(present, plan.absent, sorted(set(problems), key=str), warnings)
+
+
+def _find_named_actors(
+    client: ClickHouse, pii_map: PiiMap, targets: Mapping[str, TableName], tables: Mapping[TableName, Table]
+) -> Iterator[Problem]:
+    """Statements whose actor is an e-mail address, or a hash of one, in tables that no rule of the map rewrites."""
+    rewritten = {
+        (targets[name], path) for name, _, rule in pii_map.rules(redact_history=True) for path in rule.on_retire.redact
+    }
+    for table in tables.values():
+        if not table.is_merge_tree or table.columns.get("event") != "String":
+            continue
+        for field_name in ("mbox", "mbox_sha1sum"):
+            if (table.name, f"event.actor.{field_name}") in rewritten:
+                continue
+            # Of so many statements: enough to tell, and bounded.
+            found = client.value(
+                f"SELECT countIf(JSONHas(event, 'actor', {{field:String}})) FROM (SELECT event FROM {table.name.sql} "
+                "LIMIT {limit:UInt64})",
+                field=field_name,
+                limit=_STATEMENTS_LOOKED_AT,
+            )
+            if found:
+                yield Problem(
+                    f"{table.name}.event.actor.{field_name}",
+                    f"{found} statements name their actor by e-mail address (XAPI_AGENT_IFI_TYPE of the LMS)",
+                    "Set it to external_id, and add a rule for the old ones: docs/map.md, «Events that are not anonymous».",
+                )
 
 
 def looks_like_pii(column: str, kind: str = "") -> bool:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sink.client import ClickHouse
+from sink.client import ClickHouse, split_for_binding
 from sink.ledger import SubjectId
 from sink.lms import LmsDatabase
 from sink.names import quote
@@ -19,7 +19,6 @@ from sink.pii import SUBJECT_ID, PiiMap, Rule
 
 # Rows in hiding count as well: an interrupted retirement may have hidden the profile already.
 _INCLUDING_HIDDEN = {"apply_deleted_mask": 0}
-_BATCH = 10_000
 _SHA1 = "sha1:"
 
 
@@ -59,12 +58,12 @@ def read_identities(client: ClickHouse, pii_map: PiiMap, subjects: Sequence[Subj
         if not _exists(client, table.database, table.table, column):
             continue
         key = quote(next(rule.key for rule in pii_map.targets[table_name].rules if rule.is_by_id))
-        for start in range(0, len(subjects), _BATCH):
+        for batch in split_for_binding(subjects):
             rows = client.rows(
                 f"SELECT DISTINCT toString({key}), toString({quote(column)}) FROM {table.sql} "
                 f"WHERE toString({key}) IN {{subjects:Array(String)}}",
                 _INCLUDING_HIDDEN,
-                subjects=[str(subject) for subject in subjects[start : start + _BATCH]],
+                subjects=[str(subject) for subject in batch],
             )
             for subject, value in rows:
                 if value:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sink.client import ClickHouse
+from sink.client import ClickHouse, split_for_binding
 from sink.errors import DatabaseError, LedgerError
 
 # .. no_pii: holds opaque user ids and counts.
@@ -125,8 +125,8 @@ class Ledger:
         """The retirements of `subjects`, those that have one."""
         wanted = [str(subject) for subject in subjects]
         found: list[Retirement] = []
-        for start in range(0, len(wanted), 5_000):
-            found += self._read(" AND subject IN {subjects:Array(String)}", subjects=wanted[start : start + 5_000])
+        for batch in split_for_binding(wanted):
+            found += self._read(" AND subject IN {subjects:Array(String)}", subjects=batch)
         return found
 
     def find_open(self) -> list[Retirement]:
@@ -145,8 +145,7 @@ class Ledger:
         A retirement that was interrupted finds fewer rows when it goes on; the receipt is about all of them.
         """
         found: dict[str, dict[str, int]] = {}
-        for start in range(0, len(retirements), 2_000):
-            batch = retirements[start : start + 2_000]
+        for batch in split_for_binding(retirements, 2_000):
             for subject, detail in self._client.rows(
                 "SELECT subject, detail FROM $pii_ledger.entries WHERE action = 'found' "
                 "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} ORDER BY at",

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sink.client import WAIT_FOR_MUTATIONS, ClickHouse
+from sink.client import WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
 from sink.errors import ErasureError
 from sink.identity import Identities, list_keys
 from sink.jsontext import replace_values
@@ -353,9 +353,8 @@ def _shape_like(old: str, hashed: str) -> str:
 
 
 def _split(keys: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    items = list(keys.items())
-    for start in range(0, len(items), _SUBJECTS_AT_ONCE):
-        yield dict(items[start : start + _SUBJECTS_AT_ONCE])
+    for batch in split_for_binding(list(keys), _SUBJECTS_AT_ONCE):
+        yield {key: keys[key] for key in batch}
 
 
 def _split_by_rows(keys: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[dict[str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from sink.catalog import Table
-from sink.client import WAIT_FOR_MUTATIONS, ClickHouse
+from sink.client import WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
 from sink.identity import Identities
 from sink.ledger import SubjectId
 from sink.names import quote
@@ -157,10 +157,7 @@ class DirectStep(Step):
 
     def batches(self, subjects: Sequence[SubjectId], size: int) -> Iterator[Sequence[SubjectId]]:
         """Split `subjects` into as many as one statement takes."""
-        if self.needs_subjects:
-            size = min(size, _SUBJECTS_WITH_VALUES)
-        for start in range(0, len(subjects), size):
-            yield subjects[start : start + size]
+        yield from split_for_binding(subjects, min(size, _SUBJECTS_WITH_VALUES) if self.needs_subjects else size)
 
     def statements(self, subjects: Sequence[SubjectId], on_cluster: str = "") -> list[Statement]:
         """The statements that erase `subjects`, in order."""

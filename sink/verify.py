@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from sink.client import ClickHouse
+from sink.client import ClickHouse, split_for_binding
 from sink.derived import Dependent, read_dependents
 from sink.erase import Plan, count_detached_parts, count_old_parts, read_clock, read_plan
 from sink.errors import DatabaseError
@@ -22,8 +22,6 @@ from sink.scan import can_scan
 from sink.scan import scan as search_texts
 from sink.steps import Step
 from sink.store import Store
-
-_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -211,11 +209,11 @@ def _ask_parts(client: ClickHouse, table: TableName, before: int) -> list[Findin
 def _ask_dependent(client: ClickHouse, dependent: Dependent, key: str, subjects: Sequence[SubjectId]) -> list[Finding]:
     place, kind = str(dependent.table.name), "dictionary" if dependent.table.is_dictionary else "view"
     findings: list[Finding] = []
-    for start in range(0, len(subjects), _BATCH):
+    for batch in split_for_binding(subjects):
         rows = client.rows(
             f"SELECT toString({quote(key)}) AS subject, count() FROM {dependent.table.name.sql} "
             f"WHERE toString({quote(key)}) IN {{subjects:Array(String)}} GROUP BY subject",
-            subjects=[str(subject) for subject in subjects[start : start + _BATCH]],
+            subjects=[str(subject) for subject in batch],
         )
         findings += [Finding(place, kind, str(subject), int(count)) for subject, count in rows]
     return findings

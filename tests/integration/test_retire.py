@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from pydantic import SecretStr
 
@@ -316,3 +317,14 @@ def test_dry_run_shows_the_plan_and_changes_nothing(aspects_pii: Callable[..., A
     with open_store(settings) as store:
         assert store.ledger.show() == []
         assert len(subjects_in(store, "event_sink.user_profile")) == 10
+
+
+def test_receipts_are_valid_against_the_published_schema(settings: Settings) -> None:
+    schema_file = Path(__file__).parents[2] / "docs" / "receipt.schema.json"
+    with open_store(load_settings(**settings.model_dump() | {"receipt_key": SecretStr("key")})) as store:
+        schema.migrate(store.client)
+        fill(store, range(1, 4))
+        receipts = [outcome.receipt for outcome in retire(store, [1, 99])]
+    assert len(receipts) == 2
+    for receipt in receipts:
+        jsonschema.validate(receipt, json.loads(schema_file.read_text()))

@@ -336,3 +336,18 @@ def test_finish_does_nothing_where_nothing_was_begun(store: Store) -> None:
     names = store.client.column("SELECT name FROM system.tables WHERE database = 'xapi'")
     assert _beside(table).table not in names
     assert _replaced(table).table not in names
+
+
+def test_map_check_warns_of_actors_that_are_addresses_until_a_rule_rewrites_them(
+    with_targets: Callable[..., Store],
+) -> None:
+    from sink.coverage import check_map
+
+    store = with_targets({})
+    add_events(store, ["mailto:user1@example.com"])
+    warnings = check_map(store.client, store.pii_map).warnings
+    assert [warning.place for warning in warnings] == ["xapi.xapi_events_all.event.actor.mbox"]
+    assert "user1" not in str(warnings[0])
+    mapped = with_targets(ACTORS)
+    secret = store.policy.pseudonym_secret
+    assert check_map(store.client, mapped.pii_map, secret=secret).warnings == []
