@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -202,18 +204,66 @@ def test_what_cannot_be_recorded_is_tried_again_by_the_driver(
     assert "zaphod" not in caplog.text
 
 
-def test_a_clickhouse_that_comes_back_is_used_again(tmp_path: Path) -> None:
-    with socket.socket() as listener:
+def test_a_clickhouse_that_hangs_does_not_hold_the_driver_up(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sink.web.RECORD_TIMEOUT", 1)
+    monkeypatch.setattr("sink.web.PROBE_TIMEOUT", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         # It takes connections and never answers.
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        settings = load_settings(clickhouse_url=address, clickhouse_retries=0, web_sweep=False)
-        with serving(settings) as url:
+        with serving(change(settings, clickhouse_url=address)) as url:
             started = time.monotonic()
-            health = httpx.get(url + "/health", timeout=30)
-            assert health.status_code == 503
-            assert time.monotonic() - started < 12
+            assert httpx.get(url + "/health", timeout=30).status_code == 503
+            assert call_as_driver(url, LEARNER, "").status_code == 503
+            assert time.monotonic() - started < 10
+
+
+def test_a_clickhouse_that_comes_back_is_used_again(settings: Settings, store: Store) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with serving(change(settings, clickhouse_url=f"http://127.0.0.1:{port}")) as url:
+        assert call_as_driver(url, LEARNER, "").status_code == 503
+        with forwarding(port, httpx.URL(settings.clickhouse_url).port or 0):
+            assert call_as_driver(url, LEARNER, "").status_code == 204
+            assert httpx.get(url + "/health").status_code == 200
+        assert call_as_driver(url, LEARNER, "").status_code == 503
+        with forwarding(port, httpx.URL(settings.clickhouse_url).port or 0):
+            assert call_as_driver(url, LEARNER, "").status_code == 204
+    assert [r.state for r in store.ledger.find([42])] == ["requested"]
+
+
+@contextmanager
+def forwarding(source: int, target: int) -> Iterator[None]:
+    """Make a port of this host lead to another one, until the end; then everybody is cut off."""
+    open_sockets: list[socket.socket] = []
+
+    def copy(reader: socket.socket, writer: socket.socket) -> None:
+        with suppress(OSError):
+            while data := reader.recv(65_536):
+                writer.sendall(data)
+        with suppress(OSError):
+            writer.shutdown(socket.SHUT_RDWR)
+
+    def accept(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                pair = (listener.accept()[0], socket.create_connection(("127.0.0.1", target)))
+                open_sockets.extend(pair)
+                for reader, writer in (pair, pair[::-1]):
+                    threading.Thread(target=copy, args=(reader, writer), daemon=True).start()
+
+    listener = socket.create_server(("127.0.0.1", source))
+    thread = threading.Thread(target=accept, args=(listener,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        for one in (listener, *open_sockets):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        thread.join()
 
 
 def test_callers_must_authenticate(settings: Settings, store: Store) -> None:
