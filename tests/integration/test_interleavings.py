@@ -1,0 +1,227 @@
+"""Whatever the order of syncs, retirements, sweeps, kills, restores and replays: no residue, every event in place."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import tempfile
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from sink import schema
+from sink.demo_data import LmsWriter, create_tables, open_writable
+from sink.lms import LmsDatabase
+from sink.reconcile import second_pass
+from sink.replay import replay
+from sink.resources import find_resource
+from sink.retire import retire, sweep
+from sink.settings import load_settings
+from sink.store import Store, open_store
+from sink.sync import sync
+
+USERS = range(1, 7)
+ACTORS = {
+    "xapi.xapi_events_all": {
+        "match": {"event.actor.mbox": "mailto:{email}"},
+        "pii": {"event.actor.mbox": "email_address"},
+        "on_retire": {"redact": {"event.actor.mbox": "pseudonym"}},
+    }
+}
+
+
+class Killed(BaseException):
+    """The process is gone: nothing catches this."""
+
+
+class Life(RuleBasedStateMachine):
+    """An installation in the hands of fate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.retired: set[int] = set()
+
+    @initialize()
+    def install(self) -> None:
+        url = f"sqlite:///{self.folder}/lms.sqlite3"
+        engine = open_writable(url)
+        with engine.begin() as connection:
+            create_tables(connection)
+        engine.dispose()
+        self.writer = LmsWriter(url)
+        for user in USERS:
+            self.writer.register_user(user, f"learner{user}", f"learner{user}@example.com", f"Learner {user}", bio="me")
+        self.lms = LmsDatabase(url)
+        document = yaml.safe_load(find_resource("config/pii.yaml").read_text())
+        document["targets"].update(ACTORS)
+        self.map = self.folder / "pii.yaml"
+        self.map.write_text(yaml.safe_dump(document))
+        self.store = self._open()
+        schema.migrate(self.store.client)
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.events = {
+            uuid.uuid4(): json.dumps({"actor": {"mbox": f"mailto:learner{u}@example.com"}, "n": n})
+            for u in USERS
+            for n in range(2)
+        }
+        rows = [(event_id, now, text) for event_id, text in self.events.items()]
+        table = self.store.client.table("xapi.xapi_events_all")
+        self.store.client.insert(table, ["event_id", "emission_time", "event"], rows)
+        self._sync()
+        self.backup = self._read_profiles()
+
+    def _open(self) -> Store:
+        store = open_store(
+            load_settings(
+                clickhouse_url=f"chdb://{self.folder}/clickhouse",
+                receipts_dir=self.folder / "receipts",
+                pseudonym_secret="a secret of the tests",
+                pii_map=self.map,
+            )
+        )
+        return dataclasses.replace(store, policy=dataclasses.replace(store.policy, second_pass_after=0))
+
+    def _sync(self) -> None:
+        sync(self.store, self.lms, enabled=True, allow_removals=True)
+
+    def _read_profiles(self) -> list[tuple[object, ...]]:
+        return self.store.client.rows("SELECT user_id, name, username, email FROM $event_sink.user_profile")
+
+    @rule()
+    def copy(self) -> None:
+        self._sync()
+
+    @rule(user=st.sampled_from(USERS), name=st.sampled_from(["Ada", "Grace", "Alan"]))
+    def change(self, user: int, name: str) -> None:
+        self.writer.change_profile(user, name=name)
+
+    @rule(users=st.sets(st.sampled_from(USERS), min_size=1, max_size=3))
+    def retire_users(self, users: set[int]) -> None:
+        self.retired |= users
+        retire(self.store, sorted(users), force=True)
+
+    @rule(user=st.sampled_from(USERS))
+    def announce(self, user: int) -> None:
+        self.retired.add(user)
+        self.store.ledger.request([user])
+
+    @rule(user=st.sampled_from(USERS), after=st.integers(0, 12))
+    def retire_and_be_killed(self, user: int, after: int) -> None:
+        self.retired.add(user)
+        self.store.ledger.request([user])
+        client, left = self.store.client, [after]
+        real = client.execute
+
+        def count_down(*arguments: object, **values: object) -> None:
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            real(*arguments, **values)  # type: ignore[arg-type]
+
+        client.execute = count_down  # type: ignore[method-assign]
+        with contextlib.suppress(Killed):
+            sweep(self.store, force=True)
+        self.restart()
+
+    @rule()
+    def restart(self) -> None:
+        self.store.client.close()
+        self.store = self._open()
+        # Whoever was killed holds the lease for a minute; nobody waits that long here.
+        self.store.client.execute("TRUNCATE TABLE $pii_ledger.leases")
+
+    @rule()
+    def work_off(self) -> None:
+        sweep(self.store, force=True)
+
+    @rule()
+    def restore_a_backup_and_replay(self) -> None:
+        client = self.store.client
+        client.execute("TRUNCATE TABLE $event_sink.user_profile")
+        columns = ["user_id", "name", "username", "email"]
+        client.insert(client.table("event_sink.user_profile"), columns, self.backup)
+        replay(self.store, force=True)
+
+    @invariant()
+    def every_event_is_there_once(self) -> None:
+        if not hasattr(self, "events"):
+            return
+        rows = self.store.client.rows("SELECT event_id, event FROM $xapi.xapi_events_all")
+        if self.store.ledger.find_open():
+            # Between deleting and attaching an interrupted rewriting has rows beside the table.
+            assert len(rows) <= len(self.events)
+            return
+        assert sorted(event_id for event_id, _ in rows) == sorted(self.events)
+        assert all(json.loads(text)["n"] == json.loads(self.events[event_id])["n"] for event_id, text in rows)
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "backup"):
+                sweep(self.store, force=True)
+                self._sync()
+                second_pass(self.store, force=True)
+                self.every_event_is_there_once()
+                self.nothing_is_left()
+        finally:
+            if hasattr(self, "store"):
+                self.store.client.close()
+                self.writer.close()
+            shutil.rmtree(self.folder)
+
+    def nothing_is_left(self) -> None:
+        client = self.store.client
+        assert self.store.ledger.find_open() == []
+        assert set(self.store.ledger.tombstones()) == {str(user) for user in self.retired}
+        for table in ("user_profile", "external_id", "course_access"):
+            held = set(client.column(f"SELECT user_id FROM $event_sink.{table}", {"apply_deleted_mask": 0}))
+            assert not held & self.retired
+        held = set(client.column("SELECT user_id FROM $event_sink.user_profile"))
+        assert held == set(USERS) - self.retired
+        texts = client.column("SELECT event FROM $xapi.xapi_events_all", {"apply_deleted_mask": 0})
+        named = {user for user in USERS for text in texts if f"learner{user}@" in text}
+        assert named == set(USERS) - self.retired
+        assert client.column("SELECT name FROM system.tables WHERE name LIKE '%aspects_pii%'") == []
+
+
+def test_random_interleavings_end_without_residue_and_with_every_event() -> None:
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=8, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        ),
+    )
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+        max_leaves=12,
+    ),
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_replacing_in_json_text_changes_what_is_at_the_path_and_nothing_else(
+    document: object, path: list[str], ascii_only: bool
+) -> None:
+    from sink.jsontext import find_values, replace_values
+
+    text = json.dumps(document, ensure_ascii=ascii_only, indent=1)
+    changed = replace_values(text, path, lambda _: "REPLACED")
+    spans = find_values(text, path)
+    kept = text
+    for span in reversed(spans):
+        kept = kept[: span.start] + '"REPLACED"' + kept[span.end :]
+    assert changed == kept
+    assert replace_values(text, path, lambda value: value) == text
+    assert all(span.value == "REPLACED" for span in find_values(changed, path))
+    assert len(find_values(changed, path)) == len(spans)
+    json.loads(changed)
