@@ -645,6 +645,47 @@ def clickhouse_command(
     return 0
 
 
+@app.command("worker")
+def worker_command(
+    beat: Annotated[bool, typer.Option(help="Also send what is on schedule; one worker has to.")] = True,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
+) -> int:
+    """Run the Celery worker and its schedule."""
+    from sink.tasks import run_worker
+
+    return run_worker(load_settings(), beat=beat, concurrency=concurrency)
+
+
+@app.command("consume")
+def consume_command(
+    once: Annotated[bool, typer.Option("--once", help="Work off what is there, and end.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Read the Open edX event bus and streams of JSON events."""
+    from sink.events import run_consumer
+
+    counts = run_consumer(load_settings(), once=once)
+    if as_json:
+        _print_json(asdict(counts))
+    else:
+        print_table(("", ""), list(asdict(counts).items()))
+    return 1 if once and counts.failed else 0
+
+
+@app.command("serve")
+def serve_command(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than loopback need authentication.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8321,
+) -> int:
+    """Serve the HTTP hook that Open edX's retirement driver calls."""
+    from sink.web import serve_web
+
+    serve_web(load_settings(), host=host, port=port)
+    return 0
+
+
 @app.command("demo")
 def demo_command(
     folder: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("aspects-pii-demo"),
