@@ -49,42 +49,42 @@ def fill(store: Store, rows: int) -> None:
 
 def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    with tempfile.TemporaryDirectory() as folder:
-        with open_store(
-            load_settings(clickhouse_url=f"chdb://{folder}/clickhouse", receipts_dir=Path(folder))
-        ) as store:
-            fill(store, rows)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_store(load_settings(clickhouse_url=f"chdb://{folder}/clickhouse", receipts_dir=Path(folder))) as store,
+    ):
+        fill(store, rows)
 
-            def hide(table: str, ids: range) -> None:
-                store.client.execute(
-                    f"DELETE FROM {table} WHERE user_id IN {{ids:Array(Int64)}}",
-                    {"lightweight_deletes_sync": 2},
-                    ids=list(ids),
-                )
+        def hide(table: str, ids: range) -> None:
+            store.client.execute(
+                f"DELETE FROM {table} WHERE user_id IN {{ids:Array(Int64)}}",
+                {"lightweight_deletes_sync": 2},
+                ids=list(ids),
+            )
 
-            def mutate(table: str, ids: range) -> None:
-                store.client.execute(
-                    f"ALTER TABLE {table} DELETE WHERE user_id IN {{ids:Array(Int64)}}",
-                    {"mutations_sync": 2},
-                    ids=list(ids),
-                )
+        def mutate(table: str, ids: range) -> None:
+            store.client.execute(
+                f"ALTER TABLE {table} DELETE WHERE user_id IN {{ids:Array(Int64)}}",
+                {"mutations_sync": 2},
+                ids=list(ids),
+            )
 
-            print(f"{rows:,} profiles")
-            compare(
-                "1,000 users in one statement / 1 user",
-                lambda n: hide(OURS, range(n * 2000, n * 2000 + 1000)),
-                lambda n: hide(OURS, range(n * 2000 + 1500, n * 2000 + 1501)),
-            )
-            compare(
-                "mutation / lightweight delete, 1 user",
-                lambda n: mutate(OURS, range(n + 20_000, n + 20_001)),
-                lambda n: hide(OURS, range(n + 30_000, n + 30_001)),
-            )
-            compare(
-                "upstream's layout / ours, 1 user",
-                lambda n: hide(UPSTREAM, range(n + 40_000, n + 40_001)),
-                lambda n: hide(OURS, range(n + 40_000, n + 40_001)),
-            )
+        print(f"{rows:,} profiles")
+        compare(
+            "1,000 users in one statement / 1 user",
+            lambda n: hide(OURS, range(n * 2000, n * 2000 + 1000)),
+            lambda n: hide(OURS, range(n * 2000 + 1500, n * 2000 + 1501)),
+        )
+        compare(
+            "mutation / lightweight delete, 1 user",
+            lambda n: mutate(OURS, range(n + 20_000, n + 20_001)),
+            lambda n: hide(OURS, range(n + 30_000, n + 30_001)),
+        )
+        compare(
+            "upstream's layout / ours, 1 user",
+            lambda n: hide(UPSTREAM, range(n + 40_000, n + 40_001)),
+            lambda n: hide(OURS, range(n + 40_000, n + 40_001)),
+        )
 
 
 if __name__ == "__main__":

@@ -65,7 +65,11 @@ def test_a1_a2_a3_a4_one_row_a_person_no_user_0_and_a_retirement_is_visible_at_o
         columns = ["external_user_id", "external_id_type", "username", "user_id"]
         store.client.insert(table, columns, [(uuid.uuid4(), "lti", "learner1", 1)])
         store.client.execute("DELETE FROM $event_sink.external_id WHERE user_id = 2")
-    build(store.client.address, ["--quiet", "--select", "+dim_user_pii", "+user_pii"], enable_pii=True)
+    build(
+        store.client.address,
+        ["--quiet", "--select", "+dim_user_pii", "+user_pii", "--indirect-selection", "cautious"],
+        enable_pii=True,
+    )
     with open_store(settings) as store:
         rows = store.client.column("SELECT user_id FROM $event_sink.user_pii ORDER BY user_id")
         assert 0 not in rows
