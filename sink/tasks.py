@@ -15,11 +15,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
-from threading import Event, Thread
 from typing import Any, TypeVar
 
 from celery import Celery
@@ -27,10 +25,10 @@ from celery.beat import Scheduler
 from celery.concurrency import get_implementation
 from pydantic import SecretStr
 
-from sink import broker, reconcile
+from sink import broker, lease, reconcile
 from sink.broker import BrokerApp
 from sink.client import ClickHouse, connect
-from sink.errors import AspectsPiiError, LedgerError, SettingsError
+from sink.errors import AspectsPiiError, BusyError, SettingsError
 from sink.ledger import Retirement, SubjectId
 from sink.lms import LmsDatabase
 from sink.pii import load_map
@@ -44,15 +42,12 @@ from sink.sync import sync
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-#: Seconds after which a lock whose holder was killed is free again.
-LEASE = 60
-#: The same where the ledger has to stand in for a lock: there it cannot be renewed.
-LEDGER_LEASE = timedelta(minutes=5)
 #: Seconds for which one request for a sweep stands for all others.
 REQUEST_LASTS = 60
 #: A retirement that failed waits as long as it has been failing, but no longer than this.
 LONGEST_WAIT = timedelta(hours=1)
 _LONGEST_RETRY = 300
+_WANTED = f"{broker.QUEUE}.wanted"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -106,7 +101,7 @@ def _plan_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
             "schedule": seconds,
             # Due at once: whatever was missed while no worker ran is made up for, and no file remembers the time.
             "last_run_at": _LONG_AGO,
-            # Not more than one waits while no worker takes them.
+            # A worker that comes back passes over those that piled up.
             "options": {"expires": seconds},
         }
         for name, seconds in every.items()
@@ -118,7 +113,7 @@ def request_sweep(app: Celery) -> None:
     if app.conf.task_always_eager:
         app.tasks[broker.SWEEP].apply_async()
         return
-    if not _ask_redis(app, lambda redis: redis.set(_key("wanted"), 1, nx=True, ex=REQUEST_LASTS), default=True):
+    if not _ask_redis(app, lambda redis: redis.set(_WANTED, 1, nx=True, ex=REQUEST_LASTS), default=True):
         return
     try:
         with app.connection_for_write() as connection:
@@ -203,26 +198,26 @@ class _Tasks:
         return {count.object: count.inserted + count.changed + count.removed for count in counts}
 
     def sweep(self) -> dict[str, int]:
-        """Work off every open retirement that is due, unless somebody is at it."""
+        """Work off every open retirement that is due, unless another worker is at it."""
         outcomes: list[Outcome] = []
         with self._open() as store:
             self._take_request()
             due = _find_due(store)
             if not due:
                 return _count(outcomes)
-            with self._hold_lock(store, "sweep") as alone:
-                if not alone:
-                    # Whoever is at it may have looked before the request came; this makes them look again.
-                    _ask_redis(self.app, lambda redis: redis.set(_key("wanted"), 1, ex=REQUEST_LASTS), default=None)
-                    return _count(outcomes)
-                outcomes += work_off(store, due)
-                while self._take_request():
-                    outcomes += work_off(store, _find_due(store))
+            try:
+                with self._hold(store, "sweep"):
+                    outcomes += work_off(store, due)
+                    while self._take_request():
+                        outcomes += work_off(store, _find_due(store))
+            except BusyError:
+                # Whoever is at it may have looked before this was requested; now they look again.
+                _ask_redis(self.app, lambda redis: redis.set(_WANTED, 1, ex=REQUEST_LASTS), default=None)
         return _count(outcomes)
 
     def _take_request(self) -> bool:
         """True where a sweep was requested; from here on a new request counts as one."""
-        return bool(_ask_redis(self.app, lambda redis: redis.delete(_key("wanted")), default=0))
+        return bool(_ask_redis(self.app, lambda redis: redis.delete(_WANTED), default=0))
 
     def reconcile(self) -> dict[str, int]:
         """Request the retirement of whoever the LMS has retired and no event told us of."""
@@ -234,8 +229,12 @@ class _Tasks:
 
     def second_pass(self) -> dict[str, int]:
         """Look again at erasures that are older than the bound, and erase what came back."""
-        with self._open() as store, self._hold_lock(store, "second_pass") as alone:
-            return _count(reconcile.second_pass(store) if alone else [])
+        with self._open() as store:
+            try:
+                with self._hold(store, "second_pass"):
+                    return _count(reconcile.second_pass(store))
+            except BusyError:
+                return _count([])
 
     def _open(self) -> Store:
         """The store: a connection of its own for each task, as a broken one would break the next."""
@@ -244,22 +243,12 @@ class _Tasks:
             self._engine = connect(self.settings)
         return open_store(self.settings)
 
-    @contextmanager
-    def _hold_lock(self, store: Store, name: str) -> Iterator[bool]:
-        """True where nobody else is at the same work.
+    def _hold(self, store: Store, name: str) -> AbstractContextManager[None]:
+        """Keep other workers from the same work, or raise `BusyError` at once.
 
-        What two workers do to the same subjects comes out right; the lock saves the work of the second.
+        Erasing itself waits for whoever is erasing; this keeps all processes of a worker from waiting there together.
         """
-        token, key = uuid.uuid4().hex, _key(f"{name}.lock")
-        taken = None if self.inline else _ask_redis(self.app, lambda redis: _take(redis, key, token), default=None)
-        if self.inline or taken is False:
-            yield self.inline
-        elif taken is None:
-            with _hold_ledger_lease(store) as alone:
-                yield alone
-        else:
-            with _renew(self.app, key, token):
-                yield True
+        return nullcontext() if self.inline else lease.hold(store.client, name)
 
 
 def _find_retriable() -> tuple[type[AspectsPiiError], ...]:
@@ -303,10 +292,6 @@ def _count(outcomes: Sequence[Outcome]) -> dict[str, int]:
     return {"erased": sum(o.is_done for o in outcomes), "failed": sum(not o.is_done for o in outcomes)}
 
 
-def _key(name: str) -> str:
-    return f"{broker.QUEUE}.{name}"
-
-
 def _ask_redis(app: Celery, ask: Callable[[Any], T], default: T) -> T:
     """What the broker answers; `default` where it is not Redis, or is not there."""
     if app.conf.task_always_eager:
@@ -321,55 +306,6 @@ def _ask_redis(app: Celery, ask: Callable[[Any], T], default: T) -> T:
         # Whatever is wrong with the broker, it does not stop an erasure.
         logger.warning("the broker does not answer (%s)", type(error).__name__)
         return default
-
-
-def _take(redis: Any, key: str, token: str) -> bool:
-    return bool(redis.set(key, token, nx=True, ex=LEASE))
-
-
-def _extend(redis: Any, key: str, token: str) -> bool:
-    return bool(redis.get(key) == token.encode() and redis.expire(key, LEASE))
-
-
-def _free(redis: Any, key: str, token: str) -> bool:
-    return bool(redis.get(key) == token.encode() and redis.delete(key))
-
-
-@contextmanager
-def _renew(app: Celery, key: str, token: str) -> Iterator[None]:
-    """Keep a lock for as long as this process lives and works, and free it at the end."""
-    done = Event()
-
-    def renew() -> None:
-        while not done.wait(LEASE / 3):
-            _ask_redis(app, lambda redis: _extend(redis, key, token), default=False)
-
-    thread = Thread(target=renew, name="aspects-pii-lock", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        _ask_redis(app, lambda redis: _free(redis, key, token), default=False)
-
-
-@contextmanager
-def _hold_ledger_lease(store: Store) -> Iterator[bool]:
-    """The same with a broker that has no locks: a line in the ledger, which runs out by itself.
-
-    Two that look at the same moment may both find it free.
-    """
-    since = store.client.value("SELECT now64(6, 'UTC')") - LEDGER_LEASE
-    if any(entry.detail["held"] for entry in store.ledger.show(action="leased", since=since, limit=1)):
-        yield False
-        return
-    store.ledger.record_event("leased", {"held": True})
-    try:
-        yield True
-    finally:
-        with suppress(LedgerError):
-            store.ledger.record_event("leased", {"held": False})
 
 
 def _require_lms(settings: Settings) -> SecretStr:

@@ -214,16 +214,6 @@ def test_no_wait_is_longer_than_the_bound(store: Store) -> None:
     assert tasks._is_due(failed, failed.since + tasks.LONGEST_WAIT)
 
 
-def test_a_lease_in_the_ledger_is_held_by_one_and_runs_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tasks._hold_ledger_lease(store) as first, tasks._hold_ledger_lease(store) as second:
-        assert (first, second) == (True, False)
-    with tasks._hold_ledger_lease(store) as third:
-        assert third
-        monkeypatch.setattr(tasks, "LEDGER_LEASE", timedelta(0))
-        with tasks._hold_ledger_lease(store) as after_it_ran_out:
-            assert after_it_ran_out
-
-
 def test_a_broker_that_is_gone_does_not_undo_the_record(
     settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -144,9 +144,9 @@ def _list_metadata(folder: Path) -> list[str]:
 
 _WORK = """
 import sys
-from sink import tasks
+from sink import lease, tasks
 from sink.settings import load_settings
-tasks.LEASE = 2
+lease._SECONDS, lease._RENEW_EVERY = 2, 0.5
 sys.exit(tasks.run_worker(load_settings()))
 """
 
@@ -176,7 +176,7 @@ class Worker:
 
 @contextmanager
 def run_worker(folder: Path, **environment: str) -> Iterator[Worker]:
-    """Start a worker with these settings, locks of killed workers being free after two seconds; killed at the end."""
+    """Start a worker with these settings, leases of killed workers ending after two seconds; killed at the end."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASPECTS_")}
     log = folder / "worker.log"
     with log.open("a") as output:

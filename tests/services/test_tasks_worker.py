@@ -1,0 +1,253 @@
+"""Real workers on a real Redis: batches, kills, a ClickHouse that comes late, and an LMS on the same broker."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from sink import endpoint, lease, schema, tasks
+from sink.settings import Settings, load_settings
+from sink.store import Store, open_store
+
+pytestmark = pytest.mark.redis
+
+BROKER = "redis://127.0.0.1:6379/11"
+PROJECT = Path(__file__).with_name("lms_project")
+ENDPOINT = """
+import sys
+from pathlib import Path
+from sink.endpoint import serve
+serve(Path(sys.argv[1]), port=int(sys.argv[2]))
+"""
+
+
+def load_remote() -> Any:
+    """The module that starts processes; tests are no package, so it is loaded by its path."""
+    spec = importlib.util.spec_from_file_location("lms_remote", PROJECT / "remote.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["lms_remote"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+remote = load_remote()
+
+
+@pytest.fixture
+def broker() -> Iterator[Any]:
+    """An empty database of Redis."""
+    with redis.Redis.from_url(BROKER) as client:
+        client.flushdb()
+        yield client
+        client.flushdb()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, broker: Any) -> Iterator[Settings]:
+    """Settings with a broker, and with ClickHouse over HTTP."""
+    with endpoint.running(tmp_path / "clickhouse") as url:
+        settings = load_settings(
+            enable_pii=True, clickhouse_url=url, broker_url=BROKER, receipts_dir=tmp_path / "receipts"
+        )
+        with open_store(settings) as store:
+            schema.migrate(store.client)
+        yield settings
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    with open_store(settings) as store:
+        yield store
+
+
+def describe(settings: Settings, **more: str) -> dict[str, str]:
+    """The environment of a worker."""
+    return {
+        "ASPECTS_ENABLE_PII": "true",
+        "ASPECTS_CLICKHOUSE_URL": settings.clickhouse_url,
+        "ASPECTS_CLICKHOUSE_RETRIES": "0",
+        "ASPECTS_BROKER_URL": BROKER,
+        "ASPECTS_BROKER_VISIBILITY_TIMEOUT": "1",
+        "ASPECTS_RECEIPTS_DIR": str(settings.receipts_dir),
+        "ASPECTS_SWEEP_EVERY": "1",
+        **more,
+    }
+
+
+def add_profiles(store: Store, user_ids: range) -> None:
+    columns = ("id", "user_id", "name", "username", "email", "dump_id", "time_last_dumped")
+    now = store.client.value("SELECT now64(6, 'UTC')")
+    rows = [(n, n, f"Name {n}", f"user{n}", f"u{n}@example.com", uuid.uuid4(), now) for n in user_ids]
+    store.client.insert(store.client.table("event_sink.user_profile"), columns, rows)
+
+
+def count_profiles(store: Store) -> int:
+    return int(store.client.value("SELECT count() FROM $event_sink.user_profile"))
+
+
+def send(settings: Settings, name: str, *arguments: Any) -> None:
+    tasks.create_app(settings).tasks[f"sink.tasks.{name}"].apply_async(arguments)
+
+
+def wait(condition: Callable[[], Any], worker: Any, seconds: float = 40) -> None:
+    """Until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain:\n{worker.read_log()[-3000:]}"
+        time.sleep(0.1)
+
+
+def is_done(store: Store, count: int) -> bool:
+    return store.ledger.count_states() == {"erased": count}
+
+
+def count_actions(store: Store, action: str) -> Counter[str]:
+    return Counter(entry.subject for entry in store.ledger.show(action=action, limit=10_000))
+
+
+def test_many_single_retirements_are_one_batch(settings: Settings, store: Store, broker: Any, tmp_path: Path) -> None:
+    add_profiles(store, range(1, 61))
+    app = tasks.create_app(settings)
+    for user_id in range(1, 26):
+        app.tasks["sink.tasks.retire_user"].delay(user_id)
+    bodies = [base64.b64decode(json.loads(message)["body"]) for message in broker.lrange("aspects_pii", 0, -1)]
+    assert len(bodies) == 25
+    assert sorted(json.loads(body)[0][0] for body in bodies) == list(range(1, 26))
+    # Another application's, on the same database: one waiting, one taken long ago and not acknowledged.
+    broker.lpush("edx.lms.core.default", "a message of the LMS")
+    broker.hset("unacked", "tag", json.dumps([{"body": ""}, "", "edx.lms.core.default"]))
+    broker.zadd("unacked_index", {"tag": 1.0})
+    with remote.run_worker(tmp_path, **describe(settings, ASPECTS_SWEEP_EVERY="600")) as worker:
+        wait(lambda: is_done(store, 25), worker)
+        # Once with the sweep at start, which may find some of them, once with the one that they ask for.
+        batches = {entry.at for entry in store.ledger.show(action="erased", limit=1000)}
+        assert 1 <= len(batches) <= 3
+        assert worker.stop() == 0
+    assert count_profiles(store) == 35
+    assert broker.lrange("edx.lms.core.default", 0, -1) == [b"a message of the LMS"]
+    assert broker.zrange("unacked_index", 0, -1) == [b"tag"]
+    assert not [
+        key for key in broker.scan_iter() if b"pidbox" in key or b"celeryev" in key or b"celery-task-meta" in key
+    ]
+
+
+def test_a_worker_killed_in_mid_work_loses_nothing(
+    settings: Settings, store: Store, broker: Any, tmp_path: Path
+) -> None:
+    add_profiles(store, range(1, 121))
+    send(settings, "retire_users", list(range(1, 61)))
+    for user_id in range(61, 81):
+        send(settings, "retire_user", user_id)
+    with remote.run_worker(tmp_path, **describe(settings)) as worker:
+        # In a sweep, and with messages in its hands.
+        wait(lambda: store.ledger.show(action="found", limit=1), worker)
+        worker.kill()
+    assert not is_done(store, 80)
+    with remote.run_worker(tmp_path, **describe(settings)) as worker:
+        wait(lambda: is_done(store, 80), worker)
+        assert worker.stop() == 0
+    assert count_profiles(store) == 40
+    assert count_actions(store, "requested") == {str(n): 1 for n in range(1, 81)}
+    assert count_actions(store, "erased") == {str(n): 1 for n in range(1, 81)}
+    assert len(list(settings.receipts_dir.glob("*.json"))) == 80
+    assert "@example.com" not in worker.read_log()
+
+
+def test_a_message_that_was_taken_and_not_recorded_comes_again(
+    settings: Settings, store: Store, broker: Any, tmp_path: Path
+) -> None:
+    # A ClickHouse that takes the connection and never answers, so that the worker dies before it has recorded.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        send(settings, "retire_user", 7)
+        environment = describe(settings, ASPECTS_CLICKHOUSE_URL=url)
+        with remote.run_worker(tmp_path, **environment) as worker:
+            wait(lambda: any(b"retire_user" in taken for taken in broker.hvals("aspects_pii.unacked")), worker)
+            worker.kill()
+    assert store.ledger.find([7]) == []
+    with remote.run_worker(tmp_path, **describe(settings)) as worker:
+        wait(lambda: is_done(store, 1), worker)
+
+
+def test_a_clickhouse_that_comes_late_is_waited_for(settings: Settings, broker: Any, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    late = settings.model_copy(update={"clickhouse_url": f"http://127.0.0.1:{port}"})
+    # Beat's sweeps retry too; only the retirement is to be seen here.
+    with remote.run_worker(tmp_path, **describe(late, ASPECTS_SWEEP_EVERY="2")) as worker:
+        send(late, "retire_user", 7)
+        wait(lambda: "sink.tasks.retire_user" in worker.read_log() and "Retry in" in worker.read_log(), worker)
+        child = subprocess.Popen(
+            [sys.executable, "-c", ENDPOINT, str(tmp_path / "late"), str(port)],
+            env={"PYTHONPATH": str(remote.ROOT)},
+            stdout=subprocess.PIPE,
+        )
+        try:
+            assert child.stdout
+            assert child.stdout.readline()
+            with open_store(late) as store:
+                schema.migrate(store.client)
+                wait(lambda: is_done(store, 1), worker)
+        finally:
+            child.kill()
+            child.communicate()
+
+
+def test_embedded_worker_is_one_process_that_holds_the_folder(broker: Any, tmp_path: Path) -> None:
+    settings = load_settings(
+        enable_pii=True,
+        clickhouse_url=f"chdb://{tmp_path}/embedded",
+        broker_url=BROKER,
+        receipts_dir=tmp_path / "receipts",
+    )
+    with open_store(settings) as store:
+        schema.migrate(store.client)
+        add_profiles(store, range(1, 4))
+    with remote.run_worker(tmp_path, **describe(settings)) as worker:
+        send(settings, "retire_user", 2)
+        wait(lambda: list((tmp_path / "receipts").glob("*.json")), worker)
+        assert worker.stop() == 0
+    with open_store(settings) as store:
+        assert is_done(store, 1)
+        assert count_profiles(store) == 2
+
+
+def test_the_schedule_ends_with_a_worker_that_is_killed(settings: Settings, broker: Any, tmp_path: Path) -> None:
+    with remote.run_worker(tmp_path, **describe(settings)) as worker:
+        wait(lambda: "succeeded" in worker.read_log(), worker)
+        children = Path(f"/proc/{worker.child.pid}/task/{worker.child.pid}/children").read_text().split()
+        assert len(children) == 3
+        # The main process alone, as the kernel does when memory is short.
+        worker.child.kill()
+        wait(lambda: not any(Path(f"/proc/{child}").exists() for child in children), worker, seconds=20)
+
+
+def test_only_one_sweeps_and_it_looks_again(settings: Settings, store: Store, broker: Any) -> None:
+    work = tasks._Tasks(tasks.create_app(settings), settings, inline=False)
+    store.ledger.request([1])
+    with lease.hold(store.client, "sweep"):
+        assert work.sweep() == {"erased": 0, "failed": 0}
+        assert work._take_request()
+    assert work.sweep() == {"erased": 1, "failed": 0}
+
+
+def test_requests_for_a_sweep_are_one_message(settings: Settings, broker: Any) -> None:
+    app = tasks.create_app(settings)
+    for _ in range(5):
+        tasks.request_sweep(app)
+    assert broker.llen("aspects_pii") == 1
