@@ -7,6 +7,7 @@ and ClickHouse quotes values. For the same reason nothing of a run is kept unles
 
 from __future__ import annotations
 
+import hmac
 import importlib.util
 import json
 import os
@@ -30,6 +31,18 @@ from sink.resources import find_resource
 
 DATASET_MARK = "[aspects-pii] "
 """Begins the comment of every relation that the dbt project made (dbt_project/macros/datasets.sql)."""
+
+# HMAC's key (RFC 2104), padded, since SQL has SHA-256 everywhere and HMAC only in new servers.
+_CREATE_PSEUDONYM_KEY = """
+CREATE TABLE IF NOT EXISTS $pii_ledger.pseudonym_key $on_cluster
+(
+    inner_pad String COMMENT 'The key xor 0x36, in hexadecimal',
+    outer_pad String COMMENT 'The key xor 0x5c, in hexadecimal',
+    set_at DateTime64(6, 'UTC') DEFAULT now64(6)
+)
+ENGINE = ${replicated}ReplacingMergeTree(set_at)
+ORDER BY tuple()
+"""
 
 # Each would leave what dbt or ClickHouse quotes, or rows that failed a test, where the map does not reach.
 _REFUSED_OPTIONS = ("--store-failures", "--write-json", "--log-level-file", "--log-format", "--log-format-file")
@@ -70,6 +83,7 @@ def build(
     arguments: Sequence[str] = (),
     *,
     enable_pii: bool,
+    pseudonym_secret: SecretStr | None = None,
     report: Callable[[str], None] = lambda line: None,
     state: Path | None = None,
 ) -> None:
@@ -78,7 +92,8 @@ def build(
     Args:
         address: the ClickHouse to build in. The engine in process is served to dbt on a loopback port meanwhile.
         arguments: further arguments of `dbt build`.
-        enable_pii: show people; else the datasets show no one.
+        enable_pii: show people; else the datasets show pseudonyms.
+        pseudonym_secret: what the pseudonyms' key is made from; without it, a random one is made once and kept.
         report: takes the lines that dbt says, free of values.
         state: folder for what dbt keeps between runs; without it, nothing is kept.
 
@@ -90,10 +105,32 @@ def build(
     """
     _require_dbt()
     _refuse(arguments)
+    with ClickHouse(address) as client:
+        set_pseudonym_key(client, pseudonym_secret)
     with tempfile.TemporaryDirectory(prefix="aspects-pii-dbt-") as temporary, _reachable(address) as reachable:
         folder = state or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         _run([*_fixed_arguments(folder), *arguments], _environment(reachable, enable_pii), report)
+
+
+def set_pseudonym_key(client: ClickHouse, secret: SecretStr | None = None) -> None:
+    """Put the key of the pseudonyms where the datasets find it while PII is off: in a table that only the sink reads.
+
+    The key is derived from `secret`, which stays unknown to whoever reads the table. Without a secret the key that is
+    there stays, and where there is none a random one is made. Rows and never SQL texts carry it.
+
+    Raises:
+        DatabaseError: it could not be stored.
+    """
+    client.execute(_CREATE_PSEUDONYM_KEY)
+    stored = client.rows("SELECT inner_pad, outer_pad FROM $pii_ledger.pseudonym_key ORDER BY set_at DESC LIMIT 1")
+    if stored and secret is None:
+        return
+    material = secret.get_secret_value().encode() if secret else secrets.token_bytes(32)
+    key = hmac.digest(material, b"aspects-pii pseudonyms of datasets", "sha256").ljust(64, b"\0")
+    pads = (bytes(byte ^ 0x36 for byte in key).hex(), bytes(byte ^ 0x5C for byte in key).hex())
+    if stored != [pads]:
+        client.insert(client.table("pii_ledger.pseudonym_key"), ["inner_pad", "outer_pad"], [pads], repeatable=True)
 
 
 def list_datasets(client: ClickHouse) -> list[TableName]:
@@ -126,8 +163,6 @@ def _refuse(arguments: Sequence[str]) -> None:
 def _reachable(address: Address) -> Iterator[Address]:
     """An address that another process can use."""
     if not address.is_embedded:
-        # dbt's own message, where this fails, is a page long.
-        ClickHouse(address).close()
         yield address
         return
     from sink.endpoint import running

@@ -20,6 +20,16 @@ shown as (
         'enrolled_learners' as dataset,
         user_id
     from {{ ref('enrolled_learners') }}
+    union all
+    select
+        'learner_progress' as dataset,
+        user_id
+    from {{ ref('learner_progress') }}
+    union all
+    select
+        'learner_timeline' as dataset,
+        user_id
+    from {{ ref('learner_timeline') }}
 
 )
 

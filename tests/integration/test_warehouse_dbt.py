@@ -14,6 +14,7 @@ from sink.client import Address, ClickHouse
 from sink.endpoint import running
 from sink.resources import find_resource
 from sink.schema import migrate
+from sink.warehouse import set_pseudonym_key
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
 PASSWORD = "a password that no file may hold"
@@ -23,6 +24,7 @@ PASSWORD = "a password that no file may hold"
 def test_dbt_build_is_green_over_http_and_writes_no_password(tmp_path: Path, enable_pii: str) -> None:
     with ClickHouse(Address(f"chdb://{tmp_path}/clickhouse", databases=DATABASES)) as client:
         migrate(client)
+        set_pseudonym_key(client)
         with running(tmp_path / "clickhouse", user="dbt", password=SecretStr(PASSWORD)) as url:
             done = subprocess.run(
                 [

@@ -9,18 +9,6 @@ enrollments as (
 
 ),
 
-actors as (
-
-    select * from {{ ref('int_actors_resolved') }}
-
-),
-
-contacts as (
-
-    select * from {{ ref('int_contacts_listed') }}
-
-),
-
 courses as (
 
     select * from {{ ref('stg_event_sink__course_overviews') }}
@@ -29,13 +17,7 @@ courses as (
 
 people as (
 
-    select
-        actors.actor_id as actor_id,
-        contacts.username as username,
-        contacts.name as name,
-        contacts.email as email
-    from actors
-    inner join contacts on actors.user_id = contacts.user_id
+    select * from {{ people() }}
 
 )
 
@@ -48,9 +30,7 @@ select
     enrollments.actor_id as actor_id,
     enrollments.enrollment_mode as enrollment_mode,
     enrollments.enrollment_status as enrollment_status,
-    people.username as username,
-    people.name as name,
-    people.email as email
+    {{ people_columns('enrollments') }}
 from enrollments
 left join courses on enrollments.course_key = courses.course_key
-left join people on enrollments.actor_id = people.actor_id
+{{ people_join('enrollments') }}
