@@ -41,6 +41,8 @@ def migrate():
     """Make the tables, and what an LMS has from the start."""
     from django.core.management import call_command
 
+    # The accounts first: the other tables refer to them.
+    call_command("migrate", verbosity=0)
     call_command("migrate", run_syncdb=True, verbosity=0)
     populate_retirement_states()
 
@@ -266,7 +268,7 @@ def call_command(name, arguments=()):
     """A command from code."""
     from django.core.management import call_command
 
-    call_command(name, arguments=list(arguments))
+    call_command(name, "--", *arguments)
 
 
 def list_modules(*names):
@@ -293,3 +295,10 @@ def change_setting(name, value):
     from django.conf import settings
 
     setattr(settings, name, value)
+
+
+def forget_failures():
+    """As if the broker had never failed."""
+    from sink.plugin import sender
+
+    sender._paused_until = 0.0

@@ -17,7 +17,7 @@ _LMS_DATABASE_URL = "ASPECTS_LMS_DATABASE_URL"
 class SinkCommand(BaseCommand):  # type: ignore[misc]  # Django has no types.
     """Passes all its arguments on: `manage.py lms aspects_pii_sync --object external_id`.
 
-    From code: `call_command("aspects_pii_sync", arguments=["--object", "external_id"])`.
+    From code: `call_command("aspects_pii_sync", "--", "--object", "external_id")`.
     """
 
     command: ClassVar[str]
