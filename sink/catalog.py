@@ -51,10 +51,10 @@ class Table:
 
     @property
     def is_refreshable_view(self) -> bool:
-        """True for a materialized view that replaces its rows on a schedule."""
-        return (
-            self.engine == "MaterializedView" and re.search(r"\bREFRESH (EVERY|AFTER)\b", self.create_query) is not None
-        )
+        """True for a materialized view that replaces its rows on a schedule; one that appends keeps them."""
+        if self.engine != "MaterializedView" or re.search(r"\bREFRESH (EVERY|AFTER)\b", self.create_query) is None:
+            return False
+        return re.search(r"\bAPPEND\b", self.create_query.partition(" AS SELECT")[0]) is None
 
     def mentions(self, other: TableName) -> bool:
         """True where the definition reads `other`, written with or without its database."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from sink.catalog import Table, find_dependents, read_tables
 from sink.client import ClickHouse
+from sink.erase import scrub
+from sink.lineage import find_storage
 from sink.names import TableName
 from sink.pii import PiiMap
 
@@ -49,11 +51,20 @@ def _guess_key(table: Table, pii_map: PiiMap, keys: Iterable[str]) -> str | None
     return next((key for key in sorted(keys) if table.is_dictionary and key in table.columns), None)
 
 
-def reload(client: ClickHouse, dependents: Iterable[Dependent]) -> list[str]:
+def reload(client: ClickHouse, dependents: Iterable[Dependent], within: float) -> list[str]:
     """Make dictionaries and refreshable views read the targets again, and return their names.
+
+    A refresh puts a new table in the place of the old one, whose files then stay for minutes (ClickHouse's
+    `database_atomic_delay_before_drop_table_sec`); so the old one is emptied first, and readers see nothing for a moment.
+
+    Args:
+        client: the connection.
+        dependents: what `read_dependents` has found.
+        within: seconds in which the files of a refreshable view must be gone.
 
     Raises:
         DatabaseError: one of them could not be reloaded, so it may still serve what was erased.
+        ErasureError: files were still there.
     """
     reloaded = []
     for dependent in dependents:
@@ -61,6 +72,10 @@ def reload(client: ClickHouse, dependents: Iterable[Dependent]) -> list[str]:
         if dependent.table.is_dictionary:
             client.execute(f"SYSTEM RELOAD DICTIONARY {name.sql} {client.on_cluster}")
         elif dependent.table.is_refreshable_view:
+            storage = find_storage(dependent.table, read_tables(client, None))
+            if storage is not None:
+                client.execute(f"TRUNCATE TABLE {storage.sql} {client.on_cluster} SYNC")
+                scrub(client, [storage], within)
             client.execute(f"SYSTEM REFRESH VIEW {name.sql}")
             client.execute(f"SYSTEM WAIT VIEW {name.sql}")
         else:

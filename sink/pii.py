@@ -96,6 +96,22 @@ class Redaction(_Model):
     expression: str = ""
 
 
+# What would reach beyond the row: other tables, dictionaries, files, hosts, and further statements.
+_BEYOND_THE_ROW = re.compile(
+    r"""(?ix) ; | -- | /\* | \b(select|with|union|from|insert|system|format)\b
+    | \b(dictget|dictha|dictis|joinget|file|url|s3|hdfs|remote|remotesecure|cluster|clusterallreplicas|merge|numbers
+         |mysql|postgresql|sqlite|mongodb|redis|executable|input|loop|view|generaterandom|getsetting|getmacro)\w*\s*\("""
+)
+
+
+def _check_expression(text: str) -> str:
+    if not text.strip():
+        raise ValueError("an expression is not empty")
+    if found := _BEYOND_THE_ROW.search(text):
+        raise ValueError(f"an expression works on the row's own columns only; it cannot have `{found[0].strip()}`")
+    return text
+
+
 def _parse_redaction(value: Any) -> Any:
     if value is None or value == "null":
         return {"kind": "null"}
@@ -108,7 +124,7 @@ def _parse_redaction(value: Any) -> Any:
         if kind == "truncate":
             return {"kind": kind, "length": argument}
         if kind == "expression":
-            return {"kind": kind, "expression": argument}
+            return {"kind": kind, "expression": _check_expression(str(argument))}
     if isinstance(value, Redaction):
         return value
     raise ValueError(

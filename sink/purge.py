@@ -105,7 +105,7 @@ def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, 
         kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")
     left = {step.table.name: _purge_step(store, step) for step in plan.steps}
-    reload(store.client, plan.others)
+    reload(store.client, plan.others, store.policy.scrub_within)
     scrub(store.client, left, store.policy.scrub_within)
     _require_empty(store, left)
     store.ledger.record_event(

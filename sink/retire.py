@@ -213,7 +213,7 @@ def _erase_batch(
     batch = [r for r in batch if r not in [failed for failed, _ in failures]]
     if not batch:
         return
-    reloaded = reload(store.client, read_dependents(store.client, store.pii_map))
+    reloaded = reload(store.client, read_dependents(store.client, store.pii_map), store.policy.scrub_within)
     visible = verify(store.client, store.pii_map, planned.plan, _parse(store, batch), planned.identities)
     hidden = [r for r in batch if not visible.residue_of(r.subject)]
     yield from _record_failures(store, [(r, _explain(visible, r)) for r in batch if r not in hidden])

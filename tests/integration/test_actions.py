@@ -1,0 +1,148 @@
+"""Each thing that a map can have done to a value, and what is built on targets, on the real engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from sink.errors import MapError
+from sink.pii import load_map
+from sink.resources import find_resource
+from sink.retire import retire
+from sink.steps import keyed_hash
+from sink.store import Store
+from sink.verify import verify_subjects
+
+MakeStore = Callable[[dict[str, Any]], Store]
+
+
+@pytest.fixture
+def with_target(store: Store, tmp_path: Path) -> MakeStore:
+    """The store with `event_sink.people` in its map, retired as the test says."""
+
+    def add(on_retire: Any) -> Store:
+        document = yaml.safe_load(find_resource("config/pii.yaml").read_text())
+        document["targets"]["event_sink.people"] = {
+            "match": {"user_id": "id"},
+            "pii": {"text": "name", "maybe": "other", "born": "birth_date"},
+            "on_retire": on_retire,
+        }
+        path = tmp_path / "pii.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return dataclasses.replace(store, pii_map=load_map(path))
+
+    store.client.execute(
+        "CREATE TABLE $event_sink.people (user_id Int64, text String, maybe Nullable(String), born Date, status String) "
+        "ENGINE = MergeTree ORDER BY user_id"
+    )
+    store.client.execute(
+        "INSERT INTO $event_sink.people SELECT number + 1, 'Émile Zola', 'perhaps', '1990-05-05', "
+        "if(number = 2, 'legal hold', 'free') FROM numbers(3)"
+    )
+    return add
+
+
+SECRET = SecretStr("a secret of the tests")
+
+
+@pytest.mark.parametrize(
+    ("on_retire", "expected"),
+    [
+        ({"redact": {"maybe": None}}, ("Émile Zola", None, "1990-05-05")),
+        ({"redact": {"text": "empty"}}, ("", "perhaps", "1990-05-05")),
+        ({"redact": {"text": "constant"}}, ("Deleted User", "perhaps", "1990-05-05")),
+        ({"redact": {"text": {"constant": "it's \\ gone"}}}, ("it's \\ gone", "perhaps", "1990-05-05")),
+        ({"redact": {"born": "default"}}, ("Émile Zola", "perhaps", "1970-01-01")),
+        ({"redact": {"text": {"truncate": 1}}}, ("É", "perhaps", "1990-05-05")),
+        ({"redact": {"text": "hash"}}, (keyed_hash(SECRET, "name", 1), "perhaps", "1990-05-05")),
+        ({"redact": {"born": {"expression": "toStartOfYear(born)"}}}, ("Émile Zola", "perhaps", "1990-01-01")),
+        ({"retain": "a court wants it"}, ("Émile Zola", "perhaps", "1990-05-05")),
+    ],
+)
+def test_what_takes_the_place_of_a_value(
+    with_target: MakeStore, on_retire: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    store = with_target(on_retire)
+    assert retire(store, [1])[0].state == "erased"
+    query = "SELECT text, maybe, toString(born) FROM $event_sink.people WHERE user_id = {user:Int64}"
+    assert store.client.rows(query, user=1) == [expected]
+    assert store.client.rows(query, user=2) == [("Émile Zola", "perhaps", "1990-05-05")]
+    assert verify_subjects(store, [1]).is_clean
+
+
+def test_rows_are_redacted_before_they_are_deleted_where_the_map_asks_for_both(with_target: MakeStore) -> None:
+    store = with_target({"redact": {"text": "empty"}, "then": "delete"})
+    outcome = retire(store, [1])[0]
+    assert outcome.state == "erased"
+    commands = store.client.column(
+        "SELECT command FROM system.mutations WHERE table = 'people' ORDER BY create_time, mutation_id"
+    )
+    assert "UPDATE text" in commands[0]
+    assert "_row_exists" in commands[1]
+    assert store.client.column("SELECT user_id FROM $event_sink.people ORDER BY user_id") == [2, 3]
+
+
+def test_exempted_rows_stay_as_they_are(with_target: MakeStore) -> None:
+    exempt = {"column": "status", "values": ["legal hold"], "reason": "pending case"}
+    store = with_target({"redact": {"text": "empty"}, "unless": exempt})
+    assert [o.state for o in retire(store, [1, 3])] == ["erased", "erased"]
+    assert store.client.column("SELECT text FROM $event_sink.people ORDER BY user_id") == [
+        "",
+        "Émile Zola",
+        "Émile Zola",
+    ]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "(SELECT name FROM other)",
+        "dictGet('event_sink.people', 'name', user_id)",
+        "joinGet('a', 'b', user_id)",
+        "text; DROP TABLE x",
+        "text -- note",
+        "file('/etc/passwd')",
+        "url('http://example.com')",
+        "",
+    ],
+)
+def test_an_expression_that_reaches_beyond_the_row_is_refused(with_target: MakeStore, expression: str) -> None:
+    with pytest.raises(MapError, match=r"targets\.event_sink\.people"):
+        with_target({"redact": {"text": {"expression": expression}}})
+
+
+def test_a_hash_is_alike_in_all_columns_of_a_type_and_different_for_others() -> None:
+    assert keyed_hash(SECRET, "name", 1) == keyed_hash(SECRET, "name", "1")
+    others = {
+        keyed_hash(SECRET, "name", 2),
+        keyed_hash(SECRET, "username", 1),
+        keyed_hash(SecretStr("x" * 16), "name", 1),
+    }
+    assert len(others | {keyed_hash(SECRET, "name", 1)}) == 4
+
+
+def test_a_refreshable_view_forgets_the_subject_and_its_files_do_too(store: Store, tmp_path: Path) -> None:
+    store.client.execute("ALTER TABLE $event_sink.user_profile MODIFY COLUMN name String CODEC(NONE)")
+    store.client.insert(
+        store.client.table("event_sink.user_profile"), ["user_id", "name"], [(1, "Canary-Ibex"), (2, "Somebody")]
+    )
+    store.client.execute(
+        "CREATE MATERIALIZED VIEW $reporting.names REFRESH EVERY 1 DAY "
+        "(user_id Int64, name String CODEC(NONE)) ENGINE = MergeTree ORDER BY user_id "
+        "AS SELECT user_id, name FROM event_sink.user_profile"
+    )
+    store.client.execute("SYSTEM WAIT VIEW $reporting.names")
+    assert store.client.value("SELECT count() FROM $reporting.names") == 2
+    outcome = retire(store, [1])[0]
+    assert outcome.state == "erased", outcome.reason
+    assert outcome.receipt is not None
+    assert outcome.receipt["reloaded"] == ["reporting.names"]
+    assert store.client.column("SELECT name FROM $reporting.names") == ["Somebody"]
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and b"Canary-Ibex" in path.read_bytes()]
+    assert files == []
