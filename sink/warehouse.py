@@ -212,7 +212,7 @@ def _environment(address: Address, enable_pii: bool) -> dict[str, str]:
         "ASPECTS_CLICKHOUSE_CLUSTER": address.cluster or "",
         "DBT_ENV_SECRET_CLICKHOUSE_PASSWORD": address.password.get_secret_value(),
         # The endpoint of the engine in process is not behind a proxy.
-        "NO_PROXY": ",".join(filter(None, (inherited.get("NO_PROXY"), "127.0.0.1", "localhost"))),
+        "no_proxy": ",".join(filter(None, (inherited.get("no_proxy") or inherited.get("NO_PROXY"), "127.0.0.1"))),
     }
     if "ASPECTS_RAW_XAPI_TABLE" in os.environ:
         environment["ASPECTS_RAW_XAPI_TABLE"] = os.environ["ASPECTS_RAW_XAPI_TABLE"]
