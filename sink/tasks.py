@@ -1,7 +1,7 @@
 """The Celery door: tasks that carry ids, record first, and work off what is recorded.
 
     retire_user, retire_users    write the request into the ledger, then ask for a sweep
-    sync_user, sync_users        copy these users from the LMS, where PII is on
+    sync_user, sync_users        copy these users from the LMS, and whoever waits with them, where PII is on
     sweep                        work off every open retirement as one batch
     reconcile                    request the retirement of whoever the LMS has retired
     second_pass                  look again at old erasures
@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -28,7 +29,7 @@ from pydantic import SecretStr
 from sink import broker, lease, reconcile
 from sink.broker import BrokerApp
 from sink.client import ClickHouse, connect
-from sink.errors import AspectsPiiError, BusyError, SettingsError
+from sink.errors import AspectsPiiError, BusyError, RefusedError, SettingsError
 from sink.ledger import Retirement, SubjectId
 from sink.lms import LmsDatabase
 from sink.pii import load_map
@@ -42,12 +43,16 @@ from sink.sync import sync
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-#: Seconds for which one request for a sweep stands for all others.
+#: Seconds for which one request for a sweep or a copy stands for all others.
 REQUEST_LASTS = 60
 #: A retirement that failed waits as long as it has been failing, but no longer than this.
 LONGEST_WAIT = timedelta(hours=1)
 _LONGEST_RETRY = 300
-_WANTED = f"{broker.QUEUE}.wanted"
+# Keys in Redis: that a sweep or a copy was asked for, who waits for a copy, and whose is under way.
+_SWEEP_WANTED = f"{broker.QUEUE}.sweep_wanted"
+_COPY_WANTED = f"{broker.QUEUE}.copy_wanted"
+_WAITING = f"{broker.QUEUE}.waiting"
+_COPYING = f"{broker.QUEUE}.copying"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -95,10 +100,14 @@ def _plan_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     every = {broker.SWEEP: settings.sweep_every, broker.SECOND_PASS: settings.second_pass_every}
     if settings.lms_database_url is not None:
         every[broker.RECONCILE] = settings.reconcile_every
+        if settings.enable_pii:
+            # Those whom a killed worker left waiting.
+            every[broker.SYNC_USERS] = settings.sweep_every
     return {
         name: {
             "task": name,
             "schedule": seconds,
+            "args": ([],) if name == broker.SYNC_USERS else (),
             # Due at once: whatever was missed while no worker ran is made up for, and no file remembers the time.
             "last_run_at": _LONG_AGO,
             # A worker that comes back passes over those that piled up.
@@ -110,18 +119,22 @@ def _plan_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def request_sweep(app: Celery) -> None:
     """Ask for a sweep soon. Many requests make one; one that cannot be sent is made up for by the schedule."""
+    _request(app, broker.SWEEP, (), _SWEEP_WANTED)
+
+
+def _request(app: Celery, task: str, arguments: tuple[Any, ...], mark: str) -> None:
     if app.conf.task_always_eager:
-        app.tasks[broker.SWEEP].apply_async()
+        app.tasks[task].apply_async(arguments)
         return
-    if not _ask_redis(app, lambda redis: redis.set(_WANTED, 1, nx=True, ex=REQUEST_LASTS), default=True):
+    if not _ask_redis(app, lambda redis: redis.set(mark, 1, nx=True, ex=REQUEST_LASTS), default=True):
         return
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=0)
-            app.tasks[broker.SWEEP].apply_async(connection=connection, retry=False)
+            app.tasks[task].apply_async(arguments, connection=connection, retry=False)
     except Exception as error:
-        # The retirement is recorded, and whatever is wrong with the broker is no reason to say otherwise.
-        logger.warning("a sweep could not be requested (%s); the next one on schedule does it", type(error).__name__)
+        # What is to be done is recorded, and whatever is wrong with the broker is no reason to say otherwise.
+        logger.warning("%s could not be requested (%s); the next one on schedule does it", task, type(error).__name__)
 
 
 class _Tasks:
@@ -181,43 +194,72 @@ class _Tasks:
         return {"recorded": len(retirements)}
 
     def sync_user(self, user_id: SubjectId) -> dict[str, int]:
-        """Copy this user from the LMS, if PII is on."""
-        return self.sync_users([user_id])
+        """Have this user copied from the LMS with the next batch, if PII is on.
+
+        A copy costs about the same for one user as for a thousand.
+        """
+        if not self.settings.enable_pii:
+            return {}
+        if not self._enqueue([user_id]):
+            return self.sync_users([user_id])
+        _request(self.app, broker.SYNC_USERS, ([],), _COPY_WANTED)
+        return {}
 
     def sync_users(self, user_ids: Sequence[SubjectId]) -> dict[str, int]:
-        """Copy these users from the LMS, if PII is on."""
+        """Copy these users from the LMS, and whoever waits to be copied, if PII is on."""
         if not self.settings.enable_pii:
             return {}
         lms = LmsDatabase(_require_lms(self.settings))
-        with self._open() as store:
-            subjects = [int(subject) for subject in _parse_ids(store, user_ids)]
-            counts = sync(store, lms, enabled=True, user_ids=subjects) if subjects else []
-        for count in counts:
-            for row in count.bad:
-                logger.error("%s of user %s was not copied: %s: %s", count.object, row.user_id, row.column, row.reason)
-        return {count.object: count.inserted + count.changed + count.removed for count in counts}
+        if not self._enqueue(user_ids):
+            with self._open() as store:
+                return dict(_copy(store, lms, user_ids))
+        self._take_request(_COPY_WANTED)
+        if not _ask_redis(self.app, lambda redis: redis.exists(_WAITING, _COPYING), default=0):
+            return {}
+        changed: Counter[str] = Counter()
+        nobody: list[str] = []
+        try:
+            with self._open() as store, self._hold(store, "sync"):
+                while waiting := _ask_redis(self.app, _take_waiting, default=nobody):
+                    changed += _copy(store, lms, waiting)
+                    _ask_redis(self.app, lambda redis: redis.delete(_COPYING), default=0)
+        except BusyError:
+            # Tried again, as whoever is at it may have looked for the last time; until then nobody else need ask.
+            self._repeat_request(_COPY_WANTED)
+            raise
+        return dict(changed)
+
+    def _enqueue(self, user_ids: Sequence[SubjectId]) -> bool:
+        """Put them with those who wait, where the broker is a Redis."""
+        if not user_ids:
+            return _ask_redis(self.app, lambda _: True, default=False)
+        ids = [str(user_id) for user_id in user_ids]
+        return _ask_redis(self.app, lambda redis: redis.sadd(_WAITING, *ids) >= 0, default=False)
 
     def sweep(self) -> dict[str, int]:
         """Work off every open retirement that is due, unless another worker is at it."""
         outcomes: list[Outcome] = []
         with self._open() as store:
-            self._take_request()
+            self._take_request(_SWEEP_WANTED)
             due = _find_due(store)
             if not due:
                 return _count(outcomes)
             try:
                 with self._hold(store, "sweep"):
                     outcomes += work_off(store, due)
-                    while self._take_request():
+                    while self._take_request(_SWEEP_WANTED):
                         outcomes += work_off(store, _find_due(store))
             except BusyError:
                 # Whoever is at it may have looked before this was requested; now they look again.
-                _ask_redis(self.app, lambda redis: redis.set(_WANTED, 1, ex=REQUEST_LASTS), default=None)
+                self._repeat_request(_SWEEP_WANTED)
         return _count(outcomes)
 
-    def _take_request(self) -> bool:
-        """True where a sweep was requested; from here on a new request counts as one."""
-        return bool(_ask_redis(self.app, lambda redis: redis.delete(_WANTED), default=0))
+    def _take_request(self, mark: str) -> bool:
+        """True where it was requested; from here on a new request counts as one."""
+        return bool(_ask_redis(self.app, lambda redis: redis.delete(mark), default=0))
+
+    def _repeat_request(self, mark: str) -> None:
+        _ask_redis(self.app, lambda redis: redis.set(mark, 1, ex=REQUEST_LASTS), default=None)
 
     def reconcile(self) -> dict[str, int]:
         """Request the retirement of whoever the LMS has retired and no event told us of."""
@@ -271,6 +313,35 @@ def _parse_ids(store: Store, user_ids: Sequence[SubjectId]) -> list[SubjectId]:
         except ValueError as error:
             logger.error("number %d of the ids in a message is not an id: %s; it is passed over", position, error)
     return subjects
+
+
+def _take_waiting(redis: Any) -> list[str]:
+    """Who waits to be copied, kept aside until they are; first those whom a killed worker had kept aside."""
+    if not redis.exists(_COPYING) and redis.exists(_WAITING):
+        redis.rename(_WAITING, _COPYING)
+    return [user_id.decode() for user_id in redis.smembers(_COPYING)]
+
+
+def _copy(store: Store, lms: LmsDatabase, user_ids: Sequence[SubjectId]) -> Counter[str]:
+    """Copy users, and return the rows that changed by object; one that a safeguard stops does not stop the others."""
+    subjects = [int(subject) for subject in _parse_ids(store, user_ids)]
+    changed: Counter[str] = Counter()
+    if not subjects:
+        return changed
+    try:
+        counts = sync(store, lms, enabled=True, user_ids=subjects)
+    except RefusedError as error:
+        if len(subjects) == 1:
+            logger.error("user %d was not copied: %s", subjects[0], error)
+            return changed
+        for subject in subjects:
+            changed += _copy(store, lms, [subject])
+        return changed
+    for count in counts:
+        changed[count.object] = count.inserted + count.changed + count.removed
+        for row in count.bad:
+            logger.error("%s of user %s was not copied: %s: %s", count.object, row.user_id, row.column, row.reason)
+    return changed
 
 
 def _find_due(store: Store) -> list[Retirement]:

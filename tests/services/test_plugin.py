@@ -361,12 +361,9 @@ class TestCommands:
             site.call("call_command", "aspects_pii_retire", ["not-an-id"])
 
 
-@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+@pytest.fixture
+def database() -> Iterator[tuple[dict[str, Any], str]]:
     """The LMS's database: Django's settings of it, and its SQLAlchemy address."""
-    if request.param == "sqlite":
-        yield remote.name_sqlite(tmp_path / "lms.db"), f"sqlite:///{tmp_path}/lms.db"
-        return
     name = f"aspects_pii_test_{uuid.uuid4().hex}"
     with pymysql.connect(host="127.0.0.1", user="root") as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
@@ -397,6 +394,7 @@ def read_states(settings: Settings) -> dict[str, str]:
         return {r.subject: r.state for r in (*store.ledger.find_open(), *store.ledger.find_erased())}
 
 
+@pytest.mark.mariadb
 def test_from_the_lms_through_the_worker(
     messages: Messages, tmp_path: Path, database: tuple[dict[str, Any], str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from typing import Any
 
 import pytest
 import redis
+from pydantic import SecretStr
 
 from sink import endpoint, lease, schema, tasks
+from sink.errors import BusyError, RefusedError
 from sink.settings import Settings, load_settings
 from sink.store import Store, open_store
 
@@ -208,6 +211,41 @@ def test_a_clickhouse_that_comes_late_is_waited_for(settings: Settings, broker: 
             child.communicate()
 
 
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+def test_a_broker_that_dies_and_forgets_is_found_again(settings: Settings, store: Store, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    own = settings.model_copy(update={"broker_url": SecretStr(f"redis://127.0.0.1:{port}/0")})
+
+    def start() -> subprocess.Popen[bytes]:
+        server = subprocess.Popen(
+            ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path)], stdout=subprocess.DEVNULL
+        )
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            time.sleep(0.05)
+        return server
+
+    server = start()
+    try:
+        with remote.run_worker(tmp_path, **describe(own, ASPECTS_BROKER_URL=f"redis://127.0.0.1:{port}/0")) as worker:
+            send(own, "retire_user", 7)
+            wait(lambda: is_done(store, 1), worker)
+            server.kill()
+            server.wait()
+            # Recorded by another door meanwhile.
+            store.ledger.request([8])
+            wait(
+                lambda: "Trying again in" in worker.read_log() or "Trying to re-establish" in worker.read_log(), worker
+            )
+            server = start()
+            wait(lambda: is_done(store, 2), worker)
+            send(own, "retire_user", 9)
+            wait(lambda: is_done(store, 3), worker)
+    finally:
+        server.kill()
+        server.wait()
+
+
 def test_embedded_worker_is_one_process_that_holds_the_folder(broker: Any, tmp_path: Path) -> None:
     settings = load_settings(
         enable_pii=True,
@@ -242,7 +280,7 @@ def test_only_one_sweeps_and_it_looks_again(settings: Settings, store: Store, br
     store.ledger.request([1])
     with lease.hold(store.client, "sweep"):
         assert work.sweep() == {"erased": 0, "failed": 0}
-        assert work._take_request()
+        assert work._take_request(tasks._SWEEP_WANTED)
     assert work.sweep() == {"erased": 1, "failed": 0}
 
 
@@ -251,3 +289,42 @@ def test_requests_for_a_sweep_are_one_message(settings: Settings, broker: Any) -
     for _ in range(5):
         tasks.request_sweep(app)
     assert broker.llen("aspects_pii") == 1
+
+
+def test_users_who_wait_are_copied_together(
+    settings: Settings, store: Store, broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    batches: list[list[int]] = []
+
+    def sync(*_: Any, user_ids: list[int], **__: Any) -> list[Any]:
+        if len(user_ids) > 1 and 13 in user_ids:
+            raise RefusedError
+        batches.append(sorted(user_ids))
+        if len(batches) == 1:
+            # While the first batch is under way.
+            work.sync_user(5)
+            work.sync_user(6)
+        return []
+
+    monkeypatch.setattr(tasks, "sync", sync)
+    (tmp_path / "lms.db").touch()
+    with_lms = settings.model_copy(update={"lms_database_url": SecretStr(f"sqlite:///{tmp_path}/lms.db")})
+    work = tasks._Tasks(tasks.create_app(with_lms), with_lms, inline=False)
+    for user_id in (1, 2, 1, 3):
+        assert work.sync_user(user_id) == {}
+    assert broker.llen("aspects_pii") == 1
+    # What a killed worker had kept aside.
+    broker.sadd(tasks._COPYING, 4)
+    work.sync_users([])
+    assert batches == [[4], [1, 2, 3, 5, 6]]
+    work.sync_users([])
+    assert len(batches) == 2
+    # One whom a safeguard stops does not stop the others.
+    work.sync_users([12, 13, 14])
+    assert sorted(batches[2:]) == [[12], [13], [14]]
+    # Somebody is at it: tried again later, and nobody is forgotten.
+    with lease.hold(store.client, "sync"), pytest.raises(BusyError):
+        work.sync_users([15])
+    work.sync_users([])
+    assert batches[-1] == [15]
+    assert not broker.exists(tasks._WAITING, tasks._COPYING)

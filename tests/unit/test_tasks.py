@@ -94,10 +94,11 @@ def test_retries_come_before_the_message_looks_abandoned(timeout: int, longest: 
 def test_schedule_follows_the_settings() -> None:
     assert set(with_broker().conf.beat_schedule) == {"sink.tasks.sweep", "sink.tasks.second_pass"}
     schedule = with_broker(
-        lms_database_url="sqlite:///lms.db", sweep_every=5, second_pass_every=6, reconcile_every=7
+        enable_pii=True, lms_database_url="sqlite:///lms.db", sweep_every=5, second_pass_every=6, reconcile_every=7
     ).conf.beat_schedule
     assert {name: entry["schedule"] for name, entry in schedule.items()} == {
         "sink.tasks.sweep": 5,
+        "sink.tasks.sync_users": 5,
         "sink.tasks.second_pass": 6,
         "sink.tasks.reconcile": 7,
     }
