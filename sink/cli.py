@@ -109,9 +109,12 @@ def _root(
 @app.command()
 def init(as_json: Json = False) -> int:
     """Apply the migrations: databases, PII tables, ledger."""
-    _, store = _open()
+    from sink.warehouse import set_pseudonym_key
+
+    settings, store = _open()
     with store:
         applied = schema.migrate(store.client)
+        set_pseudonym_key(store.client, settings.pseudonym_secret)
     if as_json:
         _print_json({"applied": applied})
     else:
@@ -190,7 +193,13 @@ def build(context: typer.Context) -> int:
     from sink.warehouse import build as build_datasets
 
     settings = load_settings()
-    build_datasets(Address.from_settings(settings), context.args, enable_pii=settings.enable_pii, report=say)
+    build_datasets(
+        Address.from_settings(settings),
+        context.args,
+        enable_pii=settings.enable_pii,
+        pseudonym_secret=settings.pseudonym_secret,
+        report=say,
+    )
     return 0
 
 

@@ -145,6 +145,13 @@ class ClickHouse:
         self.address = address
         self.cluster = address.cluster
         self._client = self._repeat(lambda: _open(address))
+        self._distrust_condition_cache()
+
+    def _distrust_condition_cache(self) -> None:
+        """Read without the query condition cache: on 26.9 it can hide rows, which a proof of erasure must not miss."""
+        setting = "use_query_condition_cache"
+        if self.value("SELECT count() FROM system.settings WHERE name = {name:String}", name=setting):
+            self._client.set_client_setting(setting, "0")
 
     def __enter__(self) -> ClickHouse:
         return self

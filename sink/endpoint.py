@@ -9,14 +9,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import hmac
-import ipaddress
 import json
 import re
 import secrets
-import signal
-import socket
 import sys
-import threading
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import uvicorn
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -35,7 +30,8 @@ from starlette.types import Receive, Scope, Send
 
 from sink.endpoint_engine import Engine, Lease
 from sink.endpoint_protocol import Compressor, Job, ProtocolError, read_job, too_large
-from sink.errors import UnreachableError, UsageError
+from sink.errors import UsageError
+from sink.serving import Server, is_loopback, listen, running_in_thread
 
 T = TypeVar("T")
 
@@ -44,9 +40,6 @@ MAX_BODY = 1 << 30
 
 MAX_QUERIES = 16
 """Queries at work at a time; further ones wait."""
-
-SHUTDOWN_GRACE = 10
-"""Seconds that running queries have to end after SIGTERM before they are cancelled."""
 
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -332,72 +325,6 @@ def create_app(
     return app
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, saying when it is ready and returning when it was told to stop."""
-
-    def __init__(self, app: Starlette, ready: Callable[[], None], cancel: Callable[[], None] | None = None) -> None:
-        super().__init__(
-            # No log of uvicorn's: its access log has addresses, and tracebacks may quote values.
-            uvicorn.Config(
-                app, log_config=None, log_level="critical", access_log=False, lifespan="on", server_header=False
-            )
-        )
-        self._ready, self._cancel = ready, cancel
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn's own raises the signal again at the end, which ends the process with its status.
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        with _handle_signals(self._stop):
-            yield
-
-    def _stop(self, number: int, frame: Any) -> None:
-        if self._cancel and not self.should_exit:
-            timer = threading.Timer(SHUTDOWN_GRACE, self._cancel)
-            timer.daemon = True
-            timer.start()
-        self.handle_exit(number, frame)
-
-
-@contextmanager
-def _handle_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, original in before.items():
-            signal.signal(number, original)
-
-
-def _listen(host: str, port: int) -> tuple[socket.socket, str]:
-    """A listening socket and its URL."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=128)
-        # The event loop does this only for sockets that name their protocol; without it every answer waits 40 ms.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError as error:
-        raise UsageError(
-            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another port, or 0."
-        ) from None
-    shown = f"[{host}]" if family == socket.AF_INET6 else host
-    return listener, f"http://{shown}:{listener.getsockname()[1]}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def serve(
     folder: Path,
     host: str = "127.0.0.1",
@@ -413,13 +340,13 @@ def serve(
         UsageError: the address is not this host's own and there is no password, or it is in use.
         DatabaseError: one of its subclasses says why the engine does not start.
     """
-    if not _is_loopback(host) and not (password and password.get_secret_value()):
+    if not is_loopback(host) and not (password and password.get_secret_value()):
         raise UsageError(
             f"{host} can be reached from other hosts, so a password is needed: set ASPECTS_CLICKHOUSE_PASSWORD, "
             "or listen on 127.0.0.1."
         )
     engine = Engine(folder)  # Here, where its exceptions reach the caller.
-    listener, url = _listen(host, port)
+    listener, url = listen(host, port)
     app = create_app(folder, user=user, password=password)
 
     def announce() -> None:
@@ -427,7 +354,7 @@ def serve(
         sys.stdout.flush()
 
     try:
-        _Server(app, announce, engine.cancel_queries).run(sockets=[listener])
+        Server(app, announce, engine.cancel_queries).run(sockets=[listener])
     finally:
         listener.close()
         engine.close()
@@ -443,18 +370,8 @@ def running(folder: Path, *, user: str = "default", password: SecretStr | None =
         DatabaseError: one of its subclasses says why the engine does not start.
     """
     engine = Engine(folder)
-    listener, url = _listen("127.0.0.1", 0)
-    ready = threading.Event()
-    server = _Server(create_app(folder, user=user, password=password), ready.set)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="clickhouse-endpoint")
-    thread.start()
     try:
-        while not ready.wait(0.1):
-            if not thread.is_alive():
-                raise UnreachableError("The endpoint did not start.")
-        yield url
+        with running_in_thread(create_app(folder, user=user, password=password), "clickhouse-endpoint") as url:
+            yield url
     finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
         engine.close()

@@ -21,6 +21,7 @@ The hierarchy::
     ├── LmsError                    the LMS database
     │   ├── LmsUnreachableError     retriable
     │   └── LmsSchemaError          a table or column that we read is missing
+    ├── BuildError                  dbt could not build or test a dataset (sink.warehouse)
     ├── LedgerError                 what was done could not be recorded, so it counts as not done
     └── ErasureError                residue was found, or could not be looked for
 

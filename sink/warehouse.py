@@ -32,18 +32,6 @@ from sink.resources import find_resource
 DATASET_MARK = "[aspects-pii] "
 """Begins the comment of every relation that the dbt project made (dbt_project/macros/datasets.sql)."""
 
-# HMAC's key (RFC 2104), padded, since SQL has SHA-256 everywhere and HMAC only in new servers.
-_CREATE_PSEUDONYM_KEY = """
-CREATE TABLE IF NOT EXISTS $pii_ledger.pseudonym_key $on_cluster
-(
-    inner_pad String COMMENT 'The key xor 0x36, in hexadecimal',
-    outer_pad String COMMENT 'The key xor 0x5c, in hexadecimal',
-    set_at DateTime64(6, 'UTC') DEFAULT now64(6)
-)
-ENGINE = ${replicated}ReplacingMergeTree(set_at)
-ORDER BY tuple()
-"""
-
 # Each would leave what dbt or ClickHouse quotes, or rows that failed a test, where the map does not reach.
 _REFUSED_OPTIONS = ("--store-failures", "--write-json", "--log-level-file", "--log-format", "--log-format-file")
 
@@ -122,7 +110,7 @@ def set_pseudonym_key(client: ClickHouse, secret: SecretStr | None = None) -> No
     Raises:
         DatabaseError: it could not be stored.
     """
-    client.execute(_CREATE_PSEUDONYM_KEY)
+    # Padded as RFC 2104 has it, since SQL has SHA-256 everywhere and HMAC only in new servers.
     stored = client.rows("SELECT inner_pad, outer_pad FROM $pii_ledger.pseudonym_key ORDER BY set_at DESC LIMIT 1")
     if stored and secret is None:
         return

@@ -9,16 +9,11 @@ this process or by a worker.
 from __future__ import annotations
 
 import logging
-import signal
-import socket
 import sys
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
-import uvicorn
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -34,9 +29,10 @@ from sink import __version__
 from sink.errors import UsageError
 from sink.events import open_streams, read_sources
 from sink.pii import load_map
+from sink.serving import SHUTDOWN_GRACE, Server, is_loopback, listen, running_in_thread
 from sink.settings import Settings
 from sink.store import find_map
-from sink.web_auth import Guard, Refusal, is_loopback
+from sink.web_auth import Guard, Refusal
 from sink.web_desk import PROBE_TIMEOUT, Connection, Desk, Sweeper
 
 # .. pii: A request may carry a user name: it is checked to be one, and neither kept nor logged.
@@ -324,42 +320,7 @@ def _describe(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, saying when it is ready."""
-
-    def __init__(self, app: FastAPI, ready: Callable[[], None]) -> None:
-        super().__init__(
-            # No log of uvicorn's: its access log has addresses, and tracebacks may quote values.
-            uvicorn.Config(
-                app,
-                log_config=None,
-                log_level="critical",
-                access_log=False,
-                lifespan="on",
-                server_header=False,
-                timeout_graceful_shutdown=10,
-                limit_concurrency=200,
-            )
-        )
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn's own raises the signal again at the end, which ends the process with its status.
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+_SERVER_OPTIONS: dict[str, Any] = {"timeout_graceful_shutdown": SHUTDOWN_GRACE, "limit_concurrency": 200}
 
 
 def serve_web(settings: Settings, host: str = "127.0.0.1", port: int = 8321) -> None:
@@ -376,45 +337,18 @@ def serve_web(settings: Settings, host: str = "127.0.0.1", port: int = 8321) -> 
             f"{host} can be reached from other hosts, so callers have to authenticate: set ASPECTS_WEB_TOKEN, or "
             "ASPECTS_WEB_JWT_SECRET or ASPECTS_WEB_JWT_PUBLIC_KEYS with ASPECTS_WEB_JWT_USERS, or listen on 127.0.0.1."
         )
-    listener, url = _listen(host, port)
+    listener, url = listen(host, port)
 
     def announce() -> None:
         sys.stdout.write(f"Retirement hook on {url}{_RETIRE_PATH}\n")
         sys.stdout.flush()
 
     with listener:
-        _Server(app, announce).run(sockets=[listener])
+        Server(app, announce, **_SERVER_OPTIONS).run(sockets=[listener])
 
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """Serve the hook from a thread of this process; yields the URL, on a free loopback port."""
-    listener, url = _listen("127.0.0.1", 0)
-    ready = threading.Event()
-    server = _Server(create_app(settings), ready.set)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="retirement-hook")
-    thread.start()
-    try:
-        deadline = time.monotonic() + 30
-        while not ready.wait(0.05):
-            if not thread.is_alive() or time.monotonic() > deadline:
-                raise UsageError("The hook did not start.")
+    with running_in_thread(create_app(settings), "retirement-hook", **_SERVER_OPTIONS) as url:
         yield url
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
-def _listen(host: str, port: int) -> tuple[socket.socket, str]:
-    """A listening socket and its URL."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=128)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError as error:
-        raise UsageError(
-            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another port, or 0."
-        ) from None
-    shown = f"[{host}]" if family == socket.AF_INET6 else host
-    return listener, f"http://{shown}:{listener.getsockname()[1]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import jwt
 from starlette.requests import Request
 
 from sink.errors import SettingsError, UsageError
+from sink.serving import is_loopback
 from sink.settings import Settings
 
 # .. no_pii: reads tokens; the user name in one is compared with those of service accounts, and not kept.
@@ -138,11 +138,3 @@ def _read_public_keys(settings: Settings) -> dict[str | None, Any]:
             f"ASPECTS_WEB_JWT_PUBLIC_KEYS is not valid: {path} holds neither a public RSA key as PEM nor a JWK set."
         )
     return found
-
-
-def is_loopback(host: str) -> bool:
-    """True where only this host can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

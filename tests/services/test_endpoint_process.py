@@ -26,8 +26,8 @@ from sink.errors import EmbeddedBusyError, UsageError
 SERVE = """
 import sys
 from pathlib import Path
-from sink import endpoint
-endpoint.SHUTDOWN_GRACE = 2
+from sink import endpoint, serving
+serving.SHUTDOWN_GRACE = 2
 endpoint.serve(Path(sys.argv[1]), port=0)
 """
 

@@ -1,0 +1,120 @@
+"""Running an ASGI application: on which socket, until when, and without a log that could quote values.
+
+.. no_pii: sockets and signals.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from sink.errors import UnreachableError, UsageError
+
+# Seconds that requests have to end in once the server is told to stop.
+SHUTDOWN_GRACE = 10
+_START_WITHIN = 30.0
+
+
+class Server(uvicorn.Server):
+    """uvicorn, saying when it is ready and returning when it was told to stop."""
+
+    def __init__(
+        self, app: Any, ready: Callable[[], None], cancel: Callable[[], None] | None = None, **options: Any
+    ) -> None:
+        """Take the application.
+
+        Args:
+            app: an ASGI application.
+            ready: called once it answers.
+            cancel: called when requests have not ended `SHUTDOWN_GRACE` seconds after the signal to stop.
+            options: further options of `uvicorn.Config`.
+        """
+        # No log of uvicorn's: its access log has addresses, and tracebacks may quote values.
+        quiet: dict[str, Any] = {"log_config": None, "log_level": "critical", "access_log": False}
+        super().__init__(uvicorn.Config(app, lifespan="on", server_header=False, **quiet, **options))
+        self._ready, self._cancel = ready, cancel
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See uvicorn, whose own raises the signal again at the end, which ends the process with its status."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, original in before.items():
+                signal.signal(number, original)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if self._cancel and not self.should_exit:
+            timer = threading.Timer(SHUTDOWN_GRACE, self._cancel)
+            timer.daemon = True
+            timer.start()
+        self.handle_exit(number, frame)
+
+
+@contextmanager
+def running_in_thread(app: Any, name: str, **options: Any) -> Iterator[str]:
+    """Serve `app` from a thread of this process; yields the URL, on a free loopback port.
+
+    Raises:
+        UnreachableError: it did not start.
+    """
+    listener, url = listen("127.0.0.1", 0)
+    ready = threading.Event()
+    server = Server(app, ready.set, **options)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name=name)
+    thread.start()
+    waited = 0.0
+    try:
+        while not ready.wait(0.1):
+            waited += 0.1
+            if not thread.is_alive() or waited > _START_WITHIN:
+                raise UnreachableError(f"The server of {name} did not start.")
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """A listening socket and its URL; port 0 takes a free one.
+
+    Raises:
+        UsageError: the address is in use, or is none of this host's.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=128)
+        # The event loop does this only for sockets that name their protocol; without it every answer waits 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another port, or 0."
+        ) from None
+    shown = f"[{host}]" if family == socket.AF_INET6 else host
+    return listener, f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def is_loopback(host: str) -> bool:
+    """True where only this host can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
