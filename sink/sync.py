@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from sink.catalog import Table, read_tables
-from sink.client import WAIT_FOR_MUTATIONS
+from sink.client import WAIT_FOR_MUTATIONS, split_for_binding
 from sink.erase import delete_rows, drop_hidden_rows, scrub
 from sink.errors import MigrationError, PiiDisabledError, RefusedError, UsageError
 from sink.lms import OBJECTS, BadRow, Batch, LmsDatabase, Snapshot
@@ -22,6 +22,10 @@ from sink.names import quote, quote_columns
 from sink.pii import Target
 from sink.steps import is_text
 from sink.store import Store
+
+# .. pii: Copies profiles, anonymous ids and course roles from the LMS into the PII tables.
+# .. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
+# .. pii_retirement: consumer_api
 
 # What makes a row the same row. Of several versions of it the latest counts.
 IDENTITY = {
@@ -32,9 +36,7 @@ IDENTITY = {
 # Losing one's role is not leaving: such rows come and go, and only an LMS without any user is suspicious.
 _COME_AND_GO = ("course_access",)
 _BOOKKEEPING = ("dump_id", "time_last_dumped")
-# A server takes 128 KiB in one bound value.
-_DELETE_AT_ONCE = 10_000
-_BYTES_AT_ONCE = 100_000
+_USERS_AT_ONCE = 10_000
 _ALWAYS = 2**63 - 1
 _UUID_COLUMNS = ("external_user_id",)
 _INTEGER_COLUMNS = ("id", "user_id")
@@ -62,6 +64,11 @@ class Counts:
     purged_columns: list[str] = field(default_factory=list)
     """Columns that the map no longer keeps and that were emptied."""
     bad: list[BadRow] = field(default_factory=list)
+
+    @property
+    def has_forgotten(self) -> bool:
+        """True where people or columns went for good, and not only an old value for a new one."""
+        return bool(self.removed or self.purged_columns)
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,12 @@ def sync(
         if not allow_removals:
             for copy in copies:
                 _check_removals(store, snapshot, copy, leavers[copy.object])
-        return [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run, progress) for c in copies]
+        counts = [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run, progress) for c in copies]
+    if not dry_run:
+        # What must not be kept must not stay in a replaced part either.
+        rewritten = [c.table.name for c, count in zip(copies, counts, strict=True) if count.has_forgotten]
+        scrub(store.client, rewritten, store.policy.scrub_within)
+    return counts
 
 
 def plan_copies(store: Store, objects: Iterable[str]) -> list[Copy]:
@@ -222,7 +234,7 @@ def _list_present(snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None
     if user_ids is None:
         yield from snapshot.user_ids(copy.object)
         return
-    for batch in snapshot.rows(copy.object, ("user_id",), _DELETE_AT_ONCE, user_ids):
+    for batch in snapshot.rows(copy.object, ("user_id",), _USERS_AT_ONCE, user_ids):
         yield sorted(
             {int(row[0]) for row in batch.rows} | {bad.user_id for bad in batch.bad if bad.user_id is not None}
         )
@@ -272,19 +284,16 @@ def _sync_object(
         low = batch.last_user_id
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
     counts.removed_subjects = len(leavers)
-    counts.removed += sum(_count_rows(store, copy, ids) for ids in _split(leavers))
+    counts.removed += sum(_count_rows(store, copy, ids) for ids in split_for_binding(leavers))
     if not dry_run:
         _delete_users(store, copy, leavers)
         # A retirement that was recorded while a batch was under way must not lose against it.
         tombstoned = _find_tombstoned(store, copy)
+        counts.removed += sum(_count_rows(store, copy, ids) for ids in split_for_binding(tombstoned))
         _delete_users(store, copy, tombstoned)
         # An old name or address is not kept.
         _delete_versions(store, copy, _find_superseded(store, copy, user_ids))
-        if counts.purged_columns or leavers or tombstoned:
-            # What must not be kept must not stay in a replaced part either.
-            scrub(store.client, [copy.table.name], store.policy.scrub_within)
-        else:
-            drop_hidden_rows(store.client, copy.table.name)
+        drop_hidden_rows(store.client, copy.table.name)
     return counts
 
 
@@ -417,7 +426,7 @@ def _find_tombstoned(store: Store, copy: Copy) -> list[int]:
 
 
 def _delete_users(store: Store, copy: Copy, ids: Sequence[int]) -> None:
-    for batch in _split(ids):
+    for batch in split_for_binding(ids):
         delete_rows(store.client, copy.table.name, "user_id IN {ids:Array(Int64)}", ids=list(batch))
 
 
@@ -436,7 +445,7 @@ def _find_superseded(store: Store, copy: Copy, user_ids: Sequence[int] | None) -
 
 
 def _delete_versions(store: Store, copy: Copy, versions: Sequence[Versions]) -> None:
-    for batch in _split_versions(versions):
+    for batch in split_for_binding(versions):
         delete_rows(
             store.client,
             copy.table.name,
@@ -446,21 +455,3 @@ def _delete_versions(store: Store, copy: Copy, versions: Sequence[Versions]) -> 
             keys=[key for _, key, _ in batch],
             before=[before for _, _, before in batch],
         )
-
-
-def _split_versions(versions: Sequence[Versions]) -> Iterator[list[Versions]]:
-    batch: list[Versions] = []
-    size = 0
-    for version in versions:
-        batch.append(version)
-        size += max(len(version[1].encode()), len(str(_ALWAYS))) + len("'',")
-        if size >= _BYTES_AT_ONCE:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _split(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), _DELETE_AT_ONCE):
-        yield items[start : start + _DELETE_AT_ONCE]

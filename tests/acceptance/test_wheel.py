@@ -1,0 +1,76 @@
+"""What is released: a wheel that works in an empty virtual environment, far from the checkout."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DATA = "sink/_data/"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def run(*command: object) -> None:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def list_files(folder: str) -> set[str]:
+    """What the checkout has below a folder, without what dbt leaves there."""
+    tracked = subprocess.run(["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(tracked.stdout.splitlines())
+
+
+def test_has_the_map_the_sql_and_the_dbt_project(wheel: Path) -> None:
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("config", "sql", "dbt_project"):
+        files = list_files(folder)
+        assert files
+        assert {DATA + name for name in files} <= inside
+    assert DATA + "config/pii.yaml" in inside
+    assert list_files("sink") <= inside
+    assert not [name for name in inside if "/target/" in name or "/logs/" in name or name.startswith("tests/")]
+
+
+@pytest.fixture
+def empty_environment(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "venv"
+    run(sys.executable, "-m", "venv", folder)
+    yield folder
+    # It has got a gigabyte, and pytest keeps its folders for a while.
+    shutil.rmtree(folder)
+
+
+@pytest.mark.timeout(600)
+def test_runs_the_demo_from_an_empty_virtual_environment(
+    wheel: Path, installation: Any, empty_environment: Path
+) -> None:
+    folder = empty_environment
+    pip = (folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*pip, "--constraint", ROOT / "constraints.txt", f"{wheel}[embedded]")
+    command = folder / "bin" / "aspects-pii"
+
+    out = installation.run("demo", "--users", 300, "--keep", command=command)
+    assert "Purged and verified: no PII is left." in out
+    kept = installation.left_behind / "work" / "aspects-pii-demo"
+    assert f"rm -r {kept}" in out
+    assert (kept / "lms.sqlite3").exists()
+    assert len(list((kept / "receipts").iterdir())) == 3
+    # Nothing was written beside the demo's folder, and nothing into the environment's copy of the dbt project.
+    assert list(kept.parent.iterdir()) == [kept]
+    assert not list(folder.rglob("_data/dbt_project/target"))
+    assert not list(folder.rglob("_data/dbt_project/logs"))
