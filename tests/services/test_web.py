@@ -328,7 +328,7 @@ def test_tokens_that_the_lms_signs_with_its_own_key(
     with serving(change(settings, web_jwt_public_keys=file, web_jwt_users=WORKER)) as url:
 
         def post(token: str) -> int:
-            return call_as_driver(url, LEARNER, token).status_code
+            return int(call_as_driver(url, LEARNER, token).status_code)
 
         assert post(sign(key=key, algorithm="RS512", kid="lms-1")) == 204
         assert post(sign(key=key, algorithm="RS256")) == 204
