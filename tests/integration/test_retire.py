@@ -24,7 +24,7 @@ from sink.verify import verify_subjects
 
 CANARY = "Canary-Quetzal"
 
-# Facts about upstream's layout: docs/upstream.md. History by design: nothing is ever replaced.
+# As upstream makes it: ordered by id and time, so that every version of a profile stays.
 UPSTREAM_PROFILE = """
 CREATE TABLE $event_sink.user_profile (
     id Int32, user_id Int32, name String, username String, email String, time_last_dumped String, dump_id UUID
