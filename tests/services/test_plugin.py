@@ -382,9 +382,7 @@ def wait(condition: Callable[[], Any], worker: Any, seconds: float = 40) -> None
 def read_people(settings: Settings) -> dict[int, str]:
     """Goals by user; nothing while profiles and anonymous ids are of different users."""
     with open_store(settings) as store:
-        people: dict[int, str] = dict(
-            store.client.rows("SELECT user_id, goals FROM $event_sink.user_profile FINAL")
-        )
+        people: dict[int, str] = dict(store.client.rows("SELECT user_id, goals FROM $event_sink.user_profile FINAL"))
         known = store.client.column("SELECT DISTINCT user_id FROM $event_sink.external_id FINAL")
     return people if set(known) == set(people) else {}
 
