@@ -87,7 +87,8 @@ def retire(
     outcomes = {
         outcome.subject: outcome for outcome in work_off(store, retirements, known=known, scan=scan, force=force)
     }
-    return [outcomes[str(subject)] for subject in wanted]
+    withdrawn = "it was withdrawn meanwhile"
+    return [outcomes.get(str(subject), Outcome(str(subject), "failed", reason=withdrawn)) for subject in wanted]
 
 
 def sweep(store: Store, *, force: bool = False) -> list[Outcome]:
@@ -219,7 +220,7 @@ def _erase_batch(
     yield from _record_failures(store, [(r, _explain(visible, r)) for r in batch if r not in hidden])
     if not hidden:
         return
-    hidden_at = store.ledger.record("hidden", [(r.subject, r.request, {}) for r in hidden])
+    hidden_at = store.ledger.record("hidden", [(r.subject, r.request, _carry(r)) for r in hidden])
     scrubbed_at = scrub(store.client, planned.plan.tables, store.policy.scrub_within)
     proof = verify(
         store.client, store.pii_map, planned.plan, _parse(store, hidden), planned.identities, scrubbed_at=scrubbed_at
@@ -254,6 +255,11 @@ def _find_elsewhere(
             places = found.setdefault(subject, [])
             places.extend({finding.place} - set(places))
     return found
+
+
+def _carry(retirement: Retirement) -> dict[str, Any]:
+    """What the next entry of a retirement has to repeat, since only the last one is looked at."""
+    return {name: value for name, value in retirement.detail.items() if name == "elsewhere"}
 
 
 def _explain_elsewhere(places: Sequence[str]) -> str:
@@ -336,10 +342,9 @@ def _record_failures(
         return
     entries = []
     for retirement, reason in failures:
-        places = (elsewhere or {}).get(retirement.subject) or retirement.detail.get("elsewhere")
-        entries.append(
-            (retirement.subject, retirement.request, {"reason": reason} | ({"elsewhere": places} if places else {}))
-        )
+        places = (elsewhere or {}).get(retirement.subject)
+        detail = {**_carry(retirement), **({"elsewhere": places} if places else {}), "reason": reason}
+        entries.append((retirement.subject, retirement.request, detail))
     # Where the ledger cannot be written the retirement is still open in it; only the reason is lost.
     with contextlib.suppress(LedgerError):
         store.ledger.record("failed", entries)
