@@ -23,7 +23,9 @@ from typing import Any, TypeVar
 
 from celery import Celery
 from celery.beat import Scheduler
+from celery.bootsteps import StartStopStep
 from celery.concurrency import get_implementation
+from celery.worker.state import reserved_requests
 from pydantic import SecretStr
 
 from sink import broker, lease, reconcile
@@ -45,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for which one request for a sweep or a copy stands for all others.
 REQUEST_LASTS = 60
+#: Seconds between looks at whether a worker still fetches.
+WATCH_EVERY = 5
 #: A retirement that failed waits as long as it has been failing, but no longer than this.
 LONGEST_WAIT = timedelta(hours=1)
 _LONGEST_RETRY = 300
@@ -92,6 +96,7 @@ def create_app(settings: Settings) -> Celery:
         beat_max_loop_interval=5,
         beat_schedule=_plan_schedule(settings),
     )
+    app.steps["consumer"].add(WindowWatch)
     _Tasks(app, settings, inline).register()
     return app
 
@@ -403,6 +408,26 @@ class BeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types.
         if os.getppid() != self._worker:
             raise SystemExit
         return float(super().tick(*args, **options))
+
+
+class WindowWatch(StartStopStep):  # type: ignore[misc]  # Celery has no types.
+    """Reconnects a worker whose hands are full of what it has put down.
+
+    When the broker dies while all processes are busy, what they finish cannot be acknowledged. kombu then counts it as
+    in hand for good, fetches nothing more, and so never notices that the connection is gone.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+        """Look every few seconds."""
+        hub.call_repeatedly(WATCH_EVERY, self._check, consumer)
+
+    def _check(self, consumer: Any) -> None:
+        window = getattr(consumer.task_consumer.channel, "qos", None)
+        if window is not None and not window.can_consume() and not reserved_requests:
+            # Of the kind that the worker takes for a lost connection.
+            raise consumer.connection_errors[0]("what was in hand could not be acknowledged")
 
 
 def run_worker(settings: Settings, *, beat: bool = True, concurrency: int | None = None) -> int:

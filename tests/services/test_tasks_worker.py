@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,11 @@ def wait(condition: Callable[[], Any], worker: Any, seconds: float = 40) -> None
         time.sleep(0.1)
 
 
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def is_done(store: Store, count: int) -> bool:
     return store.ledger.count_states() == {"erased": count}
 
@@ -187,63 +194,98 @@ def test_a_message_that_was_taken_and_not_recorded_comes_again(
         wait(lambda: is_done(store, 1), worker)
 
 
-def test_a_clickhouse_that_comes_late_is_waited_for(settings: Settings, broker: Any, tmp_path: Path) -> None:
+def take_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def run_clickhouse(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """ClickHouse's protocol in a process of its own, which can be stopped for a while."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", ENDPOINT, str(folder), str(port)],
+        env={"PYTHONPATH": str(remote.ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert child.stdout
+        assert child.stdout.readline()
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@contextmanager
+def run_redis(folder: Path, port: int) -> Iterator[None]:
+    """A Redis that forgets everything when it is killed, which it is at the end."""
+    server = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder)], stdout=subprocess.DEVNULL
+    )
+    try:
+        while not is_listening(port):
+            time.sleep(0.05)
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_clickhouse_that_comes_late_is_waited_for(settings: Settings, broker: Any, tmp_path: Path) -> None:
+    port = take_port()
     late = settings.model_copy(update={"clickhouse_url": f"http://127.0.0.1:{port}"})
-    # Beat's sweeps retry too; only the retirement is to be seen here.
     with remote.run_worker(tmp_path, **describe(late, ASPECTS_SWEEP_EVERY="2")) as worker:
         send(late, "retire_user", 7)
         wait(lambda: "sink.tasks.retire_user" in worker.read_log() and "Retry in" in worker.read_log(), worker)
-        child = subprocess.Popen(
-            [sys.executable, "-c", ENDPOINT, str(tmp_path / "late"), str(port)],
-            env={"PYTHONPATH": str(remote.ROOT)},
-            stdout=subprocess.PIPE,
-        )
-        try:
-            assert child.stdout
-            assert child.stdout.readline()
-            with open_store(late) as store:
-                schema.migrate(store.client)
-                wait(lambda: is_done(store, 1), worker)
-        finally:
-            child.kill()
-            child.communicate()
+        with run_clickhouse(tmp_path / "late", port), open_store(late) as store:
+            schema.migrate(store.client)
+            wait(lambda: is_done(store, 1), worker)
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 def test_a_broker_that_dies_and_forgets_is_found_again(settings: Settings, store: Store, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = take_port()
     own = settings.model_copy(update={"broker_url": SecretStr(f"redis://127.0.0.1:{port}/0")})
-
-    def start() -> subprocess.Popen[bytes]:
-        server = subprocess.Popen(
-            ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path)], stdout=subprocess.DEVNULL
-        )
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            time.sleep(0.05)
-        return server
-
-    server = start()
-    try:
-        with remote.run_worker(tmp_path, **describe(own, ASPECTS_BROKER_URL=f"redis://127.0.0.1:{port}/0")) as worker:
+    environment = describe(own, ASPECTS_BROKER_URL=f"redis://127.0.0.1:{port}/0")
+    with ExitStack() as stack:
+        with run_redis(tmp_path, port):
+            worker = stack.enter_context(remote.run_worker(tmp_path, **environment))
             send(own, "retire_user", 7)
             wait(lambda: is_done(store, 1), worker)
-            server.kill()
-            server.wait()
-            # Recorded by another door meanwhile.
-            store.ledger.request([8])
-            wait(
-                lambda: "Trying again in" in worker.read_log() or "Trying to re-establish" in worker.read_log(), worker
-            )
-            server = start()
+        # Recorded by another door meanwhile.
+        store.ledger.request([8])
+        time.sleep(1)
+        with run_redis(tmp_path, port):
             wait(lambda: is_done(store, 2), worker)
             send(own, "retire_user", 9)
             wait(lambda: is_done(store, 3), worker)
-    finally:
-        server.kill()
-        server.wait()
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+def test_a_broker_that_dies_while_all_hands_are_full_is_found_again(tmp_path: Path) -> None:
+    """What was in hand cannot be acknowledged; it must not count as in hand for good."""
+    port, clickhouse_port = take_port(), take_port()
+    own = load_settings(
+        clickhouse_url=f"http://127.0.0.1:{clickhouse_port}",
+        broker_url=f"redis://127.0.0.1:{port}/0",
+        receipts_dir=tmp_path / "receipts",
+    )
+    environment = describe(own, ASPECTS_BROKER_URL=f"redis://127.0.0.1:{port}/0", ASPECTS_WORKER_CONCURRENCY="1")
+    with run_clickhouse(tmp_path / "clickhouse", clickhouse_port) as clickhouse, ExitStack() as stack:
+        with open_store(own) as store:
+            schema.migrate(store.client)
+        with run_redis(tmp_path, port):
+            worker = stack.enter_context(remote.run_worker(tmp_path, **environment, ASPECTS_SECOND_PASS_EVERY="600"))
+            wait(lambda: worker.read_log().count("succeeded") >= 2, worker)
+            clickhouse.send_signal(signal.SIGSTOP)
+            send(own, "retire_user", 7)
+            received = worker.read_log().count("received")
+            wait(lambda: worker.read_log().count("received") > received, worker)
+        clickhouse.send_signal(signal.SIGCONT)
+        wait(lambda: "Couldn't ack" in worker.read_log(), worker)
+        with run_redis(tmp_path, port), open_store(own) as store:
+            send(own, "retire_user", 8)
+            wait(lambda: [r.state for r in store.ledger.find([8])] == ["erased"], worker)
 
 
 def test_embedded_worker_is_one_process_that_holds_the_folder(broker: Any, tmp_path: Path) -> None:
