@@ -33,9 +33,14 @@ def test_there_are_commands_and_settings() -> None:
     assert len(Settings.model_fields) >= 20
 
 
+def has_row(words: str) -> bool:
+    """True where the first cell of a row of a table has these words, written as code."""
+    return any(f"`{words}`" in line.split("|")[1] for line in README.splitlines() if line.startswith("|"))
+
+
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_every_setting_is_in_the_readme(field: str) -> None:
-    assert f"`{environment_name(field)}`" in README
+    assert has_row(environment_name(field))
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)
@@ -46,7 +51,7 @@ def test_every_setting_says_what_it_is_for(field: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_in_the_readme(name: str) -> None:
-    assert name in README
+    assert has_row(name.removeprefix("aspects-pii "))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
