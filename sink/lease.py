@@ -36,7 +36,7 @@ def hold(client: ClickHouse, name: str, *, wait: float = 0) -> Iterator[None]:
     while not _take(client, name, holder):
         if time.monotonic() >= deadline:
             raise BusyError(
-                "Another process is erasing. What was requested is recorded, and that process or the next "
+                "Another process is at this work. What was requested is recorded, and that process or the next "
                 "`aspects-pii sweep` works it off."
             )
         time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - spreads attempts, keeps no secret
