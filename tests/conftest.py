@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ from sink.store import Store, open_store
 
 # What the people of the tests are called where it matters; these words stand nowhere else.
 CANARIES = (b"Canary-Quetzal", b"Canary-Ocelot", b"Canary-Ibex", b"Xylophone-4711")
+# How the tests and `sink.demo_data` write people: neither a log nor what a command says may name one.
+PERSON = re.compile(
+    r"[\w.+-]+@(mail\.)?example\.(com|net|org)\b|\b(learner|student|user|reader)_[0-9a-f]{4}_\d+\b|Canary|Quetzal"
+)
+# They show people to whoever asks for it.
+MAY_SHOW_PEOPLE = ("demo", "export", "find")
 # Databases hold people by design; what is left of the retired in them is the tests' own business.
 DATABASES = ("clickhouse", "served", "restored", "x")
 
@@ -64,6 +71,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith("ASPECTS_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_person_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever a test does, and at whatever level it logs: nobody is named."""
+    yield
+    for record in caplog.get_records("call"):
+        if PERSON.search(f"{record.getMessage()} {record.exc_text or ''}"):
+            pytest.fail(f"The log names a person: {record.name}, {record.filename}:{record.lineno}", pytrace=False)
 
 
 @pytest.fixture
@@ -114,6 +130,8 @@ def aspects_pii(
             capsys.readouterr()
             status = run([str(argument) for argument in arguments])
         captured = capsys.readouterr()
+        if arguments[0] not in MAY_SHOW_PEOPLE and PERSON.search(captured.out + captured.err):
+            pytest.fail(f"aspects-pii {arguments[0]} names a person")
         return Ran(status, captured.out, captured.err)
 
     return command
