@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/aspects-pii demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python tests/each_file.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -195,7 +195,7 @@ def test_random_interleavings_end_without_residue_and_with_every_event() -> None
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=8, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck), database=None
+            max_examples=6, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck), database=None
         ),
     )
 
