@@ -372,7 +372,7 @@ def test_large_requests_are_turned_away(settings: Settings, store: Store) -> Non
 
 @pytest.mark.redis
 def test_metrics_say_what_is_open_and_how_far_behind(settings: Settings, store: Store) -> None:
-    streams: Any = redis.Redis.from_url("redis://127.0.0.1:6379/12")
+    streams: Any = redis.Redis.from_url("redis://127.0.0.1:6379/14")
     streams.flushdb()
     streams.xgroup_create("jobs", "aspects-pii", id="0-0", mkstream=True)
     for _ in range(3):
@@ -382,7 +382,7 @@ def test_metrics_say_what_is_open_and_how_far_behind(settings: Settings, store: 
     list(sweep(store))
     store.ledger.request([3])
     time.sleep(0.1)
-    with serving(change(settings, event_bus_url="redis://127.0.0.1:6379/12", event_streams="jobs")) as url:
+    with serving(change(settings, event_bus_url="redis://127.0.0.1:6379/14", event_streams="jobs")) as url:
         httpx.post(url + PATH, json={"lms_user_id": "x"})
         response = httpx.get(url + "/metrics")
     streams.flushdb()
