@@ -66,17 +66,17 @@ def _tell(folder: Path, users: int, seed: int) -> None:
     _run("map", "check")
 
     course = lms.courses[0].key
-    _head("4", f"What an instructor of {course} sees")
-    shown = _show_learners(course)
+    _head("4", f"What the dashboard Learners to reach shows an instructor of {course}")
+    shown = _show_learners_to_reach(course)
     learners = [row[0] for row in shown[:_RETIRED_LEARNERS]]
 
     _head("5", "Three of them leave, and want to be forgotten")
     _run("retire", *learners)
     _run("verify", *learners)
 
-    _head("6", "The next row of people; the retired are gone, and the LMS cannot bring them back")
+    _head("6", "The same dashboard: the retired are gone, and the LMS cannot bring them back")
     _run("sync")
-    left = _show_learners(course)
+    left = _show_learners_to_reach(course)
     if {row[0] for row in left} & set(learners):
         raise DemoError("A retired learner is in the dataset.")
     _check_events(events)
@@ -90,6 +90,15 @@ def _tell(folder: Path, users: int, seed: int) -> None:
     _run("purge", "--yes")
     _check_events(events)
     _run("status")
+
+    _head("9", "The same dashboard goes on, with pseudonyms")
+    _run("build", "--quiet")
+    named = {row[1] for row in shown + left}
+    if named & {row[1] for row in _show_learners_to_reach(course)}:
+        raise DemoError("The dataset names people although PII is off.")
+    print_lines(
+        ["These are the actors of the anonymised events, which stay. Nothing leads from them to a person any more."]
+    )
 
 
 def _load_aspects(lms: demo_data.DemoLms) -> int:
@@ -117,22 +126,24 @@ def _check_events(expected: int) -> None:
     print_lines([f"{found:,} events, as before."])
 
 
-def _show_learners(course: str) -> list[tuple[str, ...]]:
-    """Some learners of a course as (id, name, username, e-mail, mode, status)."""
+def _show_learners_to_reach(course: str) -> list[tuple[str, ...]]:
+    """The learners of a course who were absent longest, as (id, name, e-mail, days absent, last visit, grade)."""
     with open_store(load_settings()) as store:
         rows = store.client.rows(
             """
-            SELECT toString(user_id), learners.name, learners.username, learners.email, enrollment_mode, enrollment_status
-            FROM $reporting.enrolled_learners AS learners
-            WHERE course_key = {course:String} ORDER BY user_id LIMIT {limit:UInt32}
+            SELECT
+                learner_key, name, email, toString(days_absent), toString(toDate(last_visit_at)),
+                if(grade IS NULL, '-', concat(toString(round(100 * assumeNotNull(grade))), ' %'))
+            FROM $reporting.learners_at_risk
+            WHERE course_key = {course:String} ORDER BY days_absent DESC, learner_key LIMIT {limit:UInt32}
             """,
             course=course,
             limit=_SHOWN_LEARNERS,
         )
     if len(rows) < _SHOWN_LEARNERS:
         raise DemoError("The dataset shows too few learners.")
-    print_lines(["$ SELECT … FROM reporting.enrolled_learners"])
-    print_table(("user", "name", "username", "e-mail", "mode", "status"), rows)
+    print_lines(["$ SELECT … FROM reporting.learners_at_risk"])
+    print_table(("learner", "name", "e-mail", "days absent", "last visit", "grade"), rows)
     return rows
 
 

@@ -14,19 +14,20 @@ def test_tells_every_step_and_removes_its_folder(installation: Any) -> None:
     out = installation.run("demo", "--users", USERS, CLICKHOUSE_URL="http://clickhouse.invalid:8123")
     steps = re.findall(r"^(\d+)\. .+\n-+$", out, re.MULTILINE)
     assert steps == [str(number) for number in range(1, len(steps) + 1)]
-    assert len(steps) >= 8
+    assert len(steps) >= 9
     commands = re.findall(r"^\$ aspects-pii (\w+)", out, re.MULTILINE)
     for command in ("init", "sync", "build", "retire", "verify", "purge", "status"):
         assert command in commands
     _, err = installation.last_said()
     assert "Storing PII is off" in err
     assert "(exit status 3)" in out
-    # The names of learners are shown, and after their retirement those of others.
-    first, second = [
-        set(re.findall(r"^(\d+) .*@", table, re.MULTILINE)) for table in out.split("$ SELECT … FROM reporting")[1:]
-    ]
+    # The dashboard shows learners, after their retirement others, and with PII off only pseudonyms.
+    tables = out.split("$ SELECT … FROM reporting.learners_at_risk")[1:]
+    first, second, last = [set(re.findall(r"^(\d+) .*@", table, re.MULTILINE)) for table in tables]
     assert len(first) == len(second) == 5
     assert len(first & second) == 2
+    assert last == set()
+    assert len(set(re.findall(r"^[0-9A-F]{16}\s+Learner [A-Z2-9]{4}-[A-Z2-9]{2}\s+\d+", tables[2], re.MULTILINE))) == 5
     assert "3 of 3 retirements are erased and verified." in out
     assert "nothing is left" in out
     events = re.findall(r"([\d,]+) (?:anonymised )?events", out)
