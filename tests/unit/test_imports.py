@@ -15,7 +15,7 @@ ORDER = (
     ("__init__",),
     ("errors",),
     ("resources", "names", "display", "jsontext", "broker"),
-    ("settings", "pii", "endpoint_protocol", "serving"),
+    ("settings", "pii", "endpoint_protocol", "serving", "bundle"),
     ("client",),
     ("catalog", "endpoint_engine"),
     ("schema", "lms", "ledger", "lease", "endpoint", "lineage"),
