@@ -18,9 +18,10 @@ from typing import Any
 from sink.derived import read_dependents, reload
 from sink.erase import Plan, read_clock, read_plan, require_sound, scrub, wait_for_mutations
 from sink.errors import AspectsPiiError, BusyError, DatabaseError, ErasureError, LedgerError, RefusedError
-from sink.identity import Identities, read_identities
+from sink.identity import Identities, ask_lms, read_identities
 from sink.lease import hold
 from sink.ledger import Retirement, SubjectId
+from sink.lms import LmsDatabase
 from sink.receipt import NOT_COVERED, Receipt, TargetLine, format_time, write_receipt
 from sink.scan import can_scan
 from sink.steps import Step
@@ -143,6 +144,7 @@ def plan_retirement(
 
     Raises:
         MapError: the map cannot be carried out on the live schema.
+        LmsError: the map searches by names, and the LMS cannot be asked for them.
     """
     plan = read_plan(
         store.client,
@@ -152,8 +154,12 @@ def plan_retirement(
     )
     require_sound(plan)
     identities = known or Identities()
-    if scan or any(step.needs_identities for step in plan.steps):
+    by_name = any(step.needs_identities for step in plan.steps)
+    if scan or by_name:
         identities = identities.merge(read_identities(store.client, store.pii_map, subjects))
+    if by_name and store.lms_url is not None:
+        # The LMS replaces the address when retirement is asked for, and a copy before the request brings that here.
+        identities = identities.merge(ask_lms(LmsDatabase(store.lms_url), subjects))
     counts = [
         StepCounts(step, step.count_left(store.client, subjects, identities, including_hidden=True))
         for step in plan.steps

@@ -44,6 +44,8 @@ class Store:
     pii_map: PiiMap
     ledger: Ledger
     policy: Policy
+    lms_url: SecretStr | None = None
+    """Where retired users' other names are asked for, where the map searches by them and the LMS has replaced them here."""
 
     def __enter__(self) -> Store:
         return self
@@ -66,4 +68,4 @@ def open_store(settings: Settings) -> Store:
     """
     pii_map = load_map(find_map(settings))
     client = connect(settings)
-    return Store(client, pii_map, Ledger(client), Policy.from_settings(settings))
+    return Store(client, pii_map, Ledger(client), Policy.from_settings(settings), settings.lms_database_url)

@@ -17,6 +17,7 @@ from sink.catalog import Table, read_tables
 from sink.client import WAIT_FOR_MUTATIONS, split_for_binding
 from sink.erase import delete_rows, drop_hidden_rows, scrub
 from sink.errors import MigrationError, PiiDisabledError, RefusedError, UsageError
+from sink.lease import hold
 from sink.lms import OBJECTS, BadRow, Batch, LmsDatabase, Snapshot
 from sink.names import quote, quote_columns
 from sink.pii import Target
@@ -38,6 +39,8 @@ _COME_AND_GO = ("course_access",)
 _BOOKKEEPING = ("dump_id", "time_last_dumped")
 _USERS_AT_ONCE = 10_000
 _ALWAYS = 2**63 - 1
+# Seconds to wait for an erasure to end before who was written in mid-erasure is looked at again.
+_WAIT_FOR_ERASURE = 600.0
 _UUID_COLUMNS = ("external_user_id",)
 _INTEGER_COLUMNS = ("id", "user_id")
 
@@ -128,6 +131,7 @@ def sync(
         LmsSchemaError: the LMS database lacks something that is read; nothing was copied.
         RefusedError: more subjects would go than the safeguard allows; nothing was copied.
         MigrationError: the tables are not there; `init` has not run.
+        BusyError: an erasure took so long that whom it overtook could not be looked at; copying again does that.
     """
     if not enabled:
         raise PiiDisabledError
@@ -141,7 +145,11 @@ def sync(
         counts = [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run, progress) for c in copies]
     if not dry_run:
         # What must not be kept must not stay in a replaced part either.
-        rewritten = [c.table.name for c, count in zip(copies, counts, strict=True) if count.has_forgotten]
+        rewritten = [
+            c.table.name
+            for c, count in zip(copies, counts, strict=True)
+            if count.has_forgotten and not _hides_names(store, c)
+        ]
         scrub(store.client, rewritten, store.policy.scrub_within)
     return counts
 
@@ -293,7 +301,8 @@ def _sync_object(
         _delete_users(store, copy, tombstoned)
         # An old name or address is not kept.
         _delete_versions(store, copy, _find_superseded(store, copy, user_ids))
-        drop_hidden_rows(store.client, copy.table.name)
+        if not _hides_names(store, copy):
+            drop_hidden_rows(store.client, copy.table.name)
     return counts
 
 
@@ -407,7 +416,8 @@ def _find_gone_rows(store: Store, copy: Copy, batch: Batch) -> list[Versions]:
         """,
         unclear=unclear,
     )
-    return [(user_id, key, _ALWAYS) for user_id, key in rows]
+    named = _find_named(store, copy) if rows else set()
+    return [(user_id, key, _ALWAYS) for user_id, key in rows if user_id not in named]
 
 
 def _count_rows(store: Store, copy: Copy, ids: Sequence[int]) -> int:
@@ -419,9 +429,50 @@ def _count_rows(store: Store, copy: Copy, ids: Sequence[int]) -> int:
 
 
 def _find_tombstoned(store: Store, copy: Copy) -> list[int]:
+    """Tombstoned users of whom rows are there, and whose names no open retirement needs: that removes them itself."""
+    found = _select_tombstoned(store, copy)
+    if not found:
+        return []
+    # In this order: who is retired between the two is not found yet, and left to the retirement.
+    named = _find_named(store, copy)
+    written = named & set(_select_tombstoned(store, copy, "AND dump_id = {dump_id:UUID}", dump_id=copy.dump_id))
+    if written:
+        # What this copy wrote may have come after the erasure's last look. While we hold the lease nobody erases: who
+        # is open now will be looked for once more, and who is not has been overtaken by the copy.
+        with hold(store.client, "erasing", wait=_WAIT_FOR_ERASURE):
+            named = _find_named(store, copy)
+    return [user_id for user_id in found if user_id not in named]
+
+
+def _select_tombstoned(store: Store, copy: Copy, condition: str = "", **values: Any) -> list[int]:
     return store.client.column(
         f"SELECT DISTINCT toInt64(user_id) FROM {copy.table.name.sql} "
-        "WHERE user_id IN (SELECT user_id FROM $pii_ledger.tombstones)"
+        f"WHERE user_id IN (SELECT user_id FROM $pii_ledger.tombstones) {condition}",
+        None,
+        **values,
+    )
+
+
+def _find_named(store: Store, copy: Copy) -> set[int]:
+    """Users whose retirement is open and searches by what this table says that they are called."""
+    identifiers = store.pii_map.subject.identifiers
+    rules = store.pii_map.rules(redact_history=store.policy.redact_history)
+    sources = {source for _, _, rule in rules if not rule.is_by_id for source in rule.sources if source in identifiers}
+    if f"event_sink.{copy.object}" not in {identifiers[source].rpartition(".")[0] for source in sources}:
+        return set()
+    return {int(retirement.subject) for retirement in store.ledger.find_open()}
+
+
+def _hides_names(store: Store, copy: Copy) -> bool:
+    """True where rows are hidden that an open retirement reads names from; then it takes them off the disk, not we."""
+    named = sorted(_find_named(store, copy))
+    return any(
+        store.client.value(
+            f"SELECT countIf(NOT _row_exists) FROM {copy.table.name.sql} WHERE user_id IN {{ids:Array(Int64)}}",
+            {"apply_deleted_mask": 0},
+            ids=batch,
+        )
+        for batch in split_for_binding(named)
     )
 
 
@@ -441,7 +492,8 @@ def _find_superseded(store: Store, copy: Copy, user_ids: Sequence[int] | None) -
         None,
         **({} if user_ids is None else {"user_ids": list(user_ids)}),
     )
-    return [(user_id, key, newest) for user_id, key, newest in rows]
+    named = _find_named(store, copy) if rows else set()
+    return [(user_id, key, newest) for user_id, key, newest in rows if user_id not in named]
 
 
 def _delete_versions(store: Store, copy: Copy, versions: Sequence[Versions]) -> None:

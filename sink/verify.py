@@ -134,8 +134,11 @@ def verify_subjects(
         scrubbed_at = max(retirement.scrubbed_at for retirement in erased)
     else:
         scrubbed_at = read_clock(store.client)
+    by_name = any(step.needs_identities for step in plan.steps)
+    if lms is None and by_name and store.lms_url is not None:
+        lms = LmsDatabase(store.lms_url)
     identities = ask_lms(lms, subjects)
-    if scan or any(step.needs_identities for step in plan.steps):
+    if scan or by_name:
         identities = identities.merge(read_identities(store.client, store.pii_map, subjects))
     report = verify(store.client, store.pii_map, plan, subjects, identities, scrubbed_at=scrubbed_at)
     if not scan:

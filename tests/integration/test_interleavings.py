@@ -8,9 +8,11 @@ import json
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -198,6 +200,124 @@ def test_random_interleavings_end_without_residue_and_with_every_event() -> None
             max_examples=6, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck), database=None
         ),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """An installation whose events name people by address, and its LMS."""
+
+    store: Store
+    lms: LmsDatabase
+    writer: LmsWriter
+
+    def copy(self) -> None:
+        sync(self.store, self.lms, enabled=True, allow_removals=True)
+
+    def names(self) -> dict[int, set[str]]:
+        """The addresses that are stored, hidden rows included, by user."""
+        names: dict[int, set[str]] = {}
+        rows = self.store.client.rows("SELECT user_id, email FROM $event_sink.user_profile", {"apply_deleted_mask": 0})
+        for user, email in rows:
+            names.setdefault(user, set()).add(email)
+        return names
+
+    def actors(self) -> list[str]:
+        """Whom events name, in the order of the events."""
+        return self.store.client.column(
+            "SELECT JSONExtractString(event, 'actor', 'mbox') FROM $xapi.xapi_events_all ORDER BY emission_time"
+        )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Three users who did one thing each."""
+    url = f"sqlite:///{tmp_path}/lms.sqlite3"
+    engine = open_writable(url)
+    with engine.begin() as connection:
+        create_tables(connection)
+    engine.dispose()
+    document = yaml.safe_load(find_resource("config/pii.yaml").read_text())
+    document["targets"].update(ACTORS)
+    (tmp_path / "pii.yaml").write_text(yaml.safe_dump(document))
+    loaded = load_settings(
+        clickhouse_url=f"chdb://{tmp_path}/clickhouse",
+        receipts_dir=tmp_path / "receipts",
+        pseudonym_secret="a secret of the tests",
+        pii_map=tmp_path / "pii.yaml",
+        lms_database_url=url,
+    )
+    writer = LmsWriter(url)
+    with open_store(loaded) as store:
+        schema.migrate(store.client)
+        for user in (1, 2, 3):
+            writer.register_user(user, f"learner{user}", f"learner{user}@example.com", f"Learner {user}")
+        rows = [
+            (uuid.uuid4(), datetime(2026, 1, user, tzinfo=UTC), json.dumps({"actor": {"mbox": mail(user)}}))
+            for user in (1, 2, 3)
+        ]
+        store.client.insert(store.client.table("xapi.xapi_events_all"), ["event_id", "emission_time", "event"], rows)
+        site = Site(store, LmsDatabase(url), writer)
+        site.copy()
+        yield site
+    writer.close()
+
+
+def mail(user: int) -> str:
+    return f"mailto:learner{user}@example.com"
+
+
+def test_a_copy_leaves_the_names_that_an_open_retirement_searches_by(site: Site) -> None:
+    site.store.ledger.request([2])
+    site.writer.change_profile(2, name="Somebody Else")
+    site.copy()
+    assert site.names()[2] == {"learner2@example.com"}
+    assert site.store.client.column("SELECT name FROM $event_sink.user_profile WHERE user_id = 2") == ["Learner 2"]
+    assert [o.state for o in sweep(site.store)] == ["erased"]
+    assert set(site.names()) == {1, 3}
+    actors = site.actors()
+    assert [actors[0], actors[2]] == [mail(1), mail(3)]
+    assert actors[1].endswith("@retired.invalid")
+    # Done; from here on a copy removes whatever is found of them.
+    columns = ["user_id", "name", "username", "email"]
+    site.store.client.insert(site.store.client.table("event_sink.user_profile"), columns, [(2, "", "", "back")])
+    site.copy()
+    assert set(site.names()) == {1, 3}
+
+
+def test_a_copy_in_mid_erasure_takes_no_name_that_is_still_needed(site: Site) -> None:
+    """Killed when the profile was hidden and the proof had still to be made; a copy would take it off the disk."""
+    site.store.ledger.request([2])
+    site.store.client.execute("DELETE FROM $event_sink.user_profile WHERE user_id = 2", {"lightweight_deletes_sync": 2})
+    # A user who leaves the LMS makes the copy clean up.
+    site.writer.delete_user(3)
+    site.copy()
+    assert site.names()[2] == {"learner2@example.com"}
+    assert [o.state for o in sweep(site.store)] == ["erased"]
+    assert site.actors()[1].endswith("@retired.invalid")
+    assert set(site.names()) == {1}
+
+
+def test_the_address_that_the_lms_replaced_when_the_user_asked_is_searched_for_too(site: Site) -> None:
+    """The LMS writes the retired address when retirement is asked for, long before anybody is told."""
+    site.writer.request_retirement(2)
+    site.copy()
+    assert site.names()[2] != {"learner2@example.com"}
+    site.writer.retire_misc(2)
+    assert [o.state for o in retire(site.store, [2])] == ["erased"]
+    actors = site.actors()
+    assert [actors[0], actors[2]] == [mail(1), mail(3)]
+    assert actors[1].endswith("@retired.invalid")
+
+
+def test_who_cannot_be_searched_for_is_not_called_erased(site: Site, tmp_path: Path) -> None:
+    site.writer.request_retirement(2)
+    site.copy()
+    (tmp_path / "lms.sqlite3").rename(tmp_path / "away")
+    assert [o.state for o in retire(site.store, [2])] == ["failed"]
+    assert site.actors()[1] == mail(2)
+    (tmp_path / "away").rename(tmp_path / "lms.sqlite3")
+    assert [o.state for o in sweep(site.store)] == ["erased"]
+    assert site.actors()[1].endswith("@retired.invalid")
 
 
 @given(
