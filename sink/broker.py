@@ -18,6 +18,7 @@ RETIRE_USER = "sink.tasks.retire_user"
 RETIRE_USERS = "sink.tasks.retire_users"
 SYNC_USER = "sink.tasks.sync_user"
 SYNC_USERS = "sink.tasks.sync_users"
+SYNC_ALL = "sink.tasks.sync_all"
 SWEEP = "sink.tasks.sweep"
 RECONCILE = "sink.tasks.reconcile"
 SECOND_PASS = "sink.tasks.second_pass"  # noqa: S105

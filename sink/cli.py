@@ -47,6 +47,9 @@ app.add_typer(ledger_app, name="ledger")
 # Newer Typers carry a Click of their own and do not export the exception that all its complaints derive from.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
+# A full copy that was killed blocks the next one for 15 seconds.
+_WAIT_FOR_A_COPY = 20.0
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Scan = Annotated[
@@ -158,6 +161,7 @@ def sync_command(
             user_ids=user_id,
             dry_run=dry_run,
             allow_removals=allow_removals,
+            wait=_WAIT_FOR_A_COPY,
             progress=progress.update,
         )
     if as_json:

@@ -1,47 +1,60 @@
-"""One sweep at a time, across processes and hosts.
+"""One sweep, or one full copy, at a time, across processes and hosts.
 
 ClickHouse has no compare-and-swap, so a lease is taken by announcing it and then looking: whoever sees another
 holder steps back and tries again a little later. Two that announce at the same moment see each other and both step
 back; none that has seen nobody is ever overtaken. A holder that is killed stops renewing, and its lease runs out.
 
-.. no_pii: random ids of processes.
+.. no_pii: random ids, names of hosts and numbers of processes.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from sink.client import ClickHouse
-from sink.errors import BusyError, DatabaseError
+from sink.client import UNKNOWN_TABLE, ClickHouse
+from sink.errors import BusyError, DatabaseError, DatabaseMissingError, MigrationError
 
 _SECONDS = 60.0
 _RENEW_EVERY = 15.0
+# ClickHouse's NO_SUCH_COLUMN_IN_TABLE and UNKNOWN_IDENTIFIER: the table is that of an older release.
+_UNKNOWN_COLUMN = (16, 47)
+_RECORDED = "What was requested is recorded, and that process or the next `aspects-pii sweep` works it off."
 
 
 @contextmanager
-def hold(client: ClickHouse, name: str, *, wait: float = 0) -> Iterator[None]:
+def hold(
+    client: ClickHouse, name: str, *, wait: float = 0, seconds: float | None = None, advice: str = _RECORDED
+) -> Iterator[None]:
     """Hold the lease `name`, waiting up to `wait` seconds for another holder to let go.
 
+    Args:
+        client: the connection.
+        name: what is to be done by one process at a time.
+        wait: how long to wait for the others.
+        seconds: how long the lease of a holder that was killed stands; a minute if left out.
+        advice: what whoever finds it held should know.
+
     Raises:
-        BusyError: another process holds it.
+        BusyError: another process holds it; the message says which.
+        MigrationError: there is no table of leases, or an older one.
         DatabaseError: ClickHouse cannot tell.
     """
     holder = uuid.uuid4()
+    lasts, renew_every = (_SECONDS, _RENEW_EVERY) if seconds is None else (seconds, seconds / 5)
     deadline = time.monotonic() + wait
-    while not _take(client, name, holder):
+    while others := _take(client, name, holder, lasts):
         if time.monotonic() >= deadline:
-            raise BusyError(
-                "Another process is at this work. What was requested is recorded, and that process or the next "
-                "`aspects-pii sweep` works it off."
-            )
+            raise BusyError(f"Another process is at this work: {others}. {advice}")
         time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - spreads attempts, keeps no secret
     stop = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(client, name, holder, stop), daemon=True)
+    keeper = threading.Thread(target=_keep, args=(client, name, holder, lasts, renew_every, stop), daemon=True)
     keeper.start()
     try:
         yield
@@ -53,43 +66,51 @@ def hold(client: ClickHouse, name: str, *, wait: float = 0) -> Iterator[None]:
             _announce(client, name, holder, 0)
 
 
-def _take(client: ClickHouse, name: str, holder: uuid.UUID) -> bool:
-    if _count_others(client, name, holder):
-        return False
-    _announce(client, name, holder, _SECONDS)
-    if _count_others(client, name, holder):
+def _take(client: ClickHouse, name: str, holder: uuid.UUID, lasts: float) -> str:
+    """Take it, or say who has it."""
+    if others := _find_others(client, name, holder):
+        return others
+    _announce(client, name, holder, lasts)
+    if others := _find_others(client, name, holder):
         _announce(client, name, holder, 0)
-        return False
-    return True
+    return others
 
 
 def _announce(client: ClickHouse, name: str, holder: uuid.UUID, seconds: float) -> None:
     client.execute(
-        "INSERT INTO $pii_ledger.leases (name, holder, expires_at) "
-        "SELECT {name:String}, {holder:UUID}, now64(6, 'UTC') + toIntervalMillisecond({milliseconds:Int64})",
+        "INSERT INTO $pii_ledger.leases (name, holder, expires_at, owner) SELECT {name:String}, {holder:UUID}, "
+        "now64(6, 'UTC') + toIntervalMillisecond({milliseconds:Int64}), {owner:String}",
         name=name,
         holder=holder,
         milliseconds=int(seconds * 1000),
+        owner=f"process {os.getpid()} on {socket.gethostname()}",
     )
 
 
-def _count_others(client: ClickHouse, name: str, holder: uuid.UUID) -> int:
-    return int(
-        client.value(
-            "SELECT count() FROM (SELECT holder, argMax(expires_at, at) AS until FROM $pii_ledger.leases "
-            "WHERE name = {name:String} AND holder != {holder:UUID} GROUP BY holder HAVING until > now64(6, 'UTC'))",
+def _find_others(client: ClickHouse, name: str, holder: uuid.UUID) -> str:
+    """The other holders, as a text for people; empty where there are none."""
+    try:
+        rows = client.rows(
+            "SELECT argMax(owner, at), min(at), argMax(expires_at, at) AS until FROM $pii_ledger.leases "
+            "WHERE name = {name:String} AND holder != {holder:UUID} GROUP BY holder HAVING until > now64(6, 'UTC')",
             name=name,
             holder=holder,
         )
-    )
+    except DatabaseError as error:
+        if error.code in (UNKNOWN_TABLE, *_UNKNOWN_COLUMN) or isinstance(error, DatabaseMissingError):
+            raise MigrationError("The table of leases is missing or old. Run `aspects-pii init`.") from None
+        raise
+    return ", ".join(f"{owner or 'an unnamed one'}, since {since:%Y-%m-%d %H:%M:%S} UTC" for owner, since, _ in rows)
 
 
-def _keep(client: ClickHouse, name: str, holder: uuid.UUID, stop: threading.Event) -> None:
+def _keep(
+    client: ClickHouse, name: str, holder: uuid.UUID, lasts: float, renew_every: float, stop: threading.Event
+) -> None:
     """Renew on a connection of its own: the other one may be waiting for a long mutation."""
     connection: ClickHouse | None = None
-    while not stop.wait(_RENEW_EVERY):
+    while not stop.wait(renew_every):
         with suppress(DatabaseError):
             connection = connection or ClickHouse(client.address)
-            _announce(connection, name, holder, _SECONDS)
+            _announce(connection, name, holder, lasts)
     if connection is not None:
         connection.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -41,6 +42,10 @@ _USERS_AT_ONCE = 10_000
 _ALWAYS = 2**63 - 1
 # Seconds to wait for an erasure to end before who was written in mid-erasure is looked at again.
 _WAIT_FOR_ERASURE = 600.0
+# Full copies go one at a time. The lease of one that was killed stands for so many seconds.
+_LEASE = "sync"
+_LEASE_LASTS = 15.0
+_ONE_AT_A_TIME = "Full copies go one at a time: wait until that one has ended, or end it and wait 15 seconds."
 _UUID_COLUMNS = ("external_user_id",)
 _INTEGER_COLUMNS = ("id", "user_id")
 
@@ -112,9 +117,12 @@ def sync(
     user_ids: Sequence[int] | None = None,
     dry_run: bool = False,
     allow_removals: bool = False,
+    wait: float = 0,
     progress: Progress = lambda *_: None,
 ) -> list[Counts]:
     """Make the PII tables say what the LMS says.
+
+    A copy of all users holds the lease `sync` meanwhile, so that there is one at a time, whichever door it came in by.
 
     Args:
         store: where to copy to.
@@ -124,10 +132,12 @@ def sync(
         user_ids: only these users; all if None.
         dry_run: count what would be done, and do nothing.
         allow_removals: remove users however many they are.
+        wait: how many seconds to wait for another full copy to end.
         progress: told how far it has got.
 
     Raises:
         PiiDisabledError: storing PII is off.
+        BusyError: another process is making a full copy; nothing was copied.
         LmsSchemaError: the LMS database lacks something that is read; nothing was copied.
         RefusedError: more subjects would go than the safeguard allows; nothing was copied.
         MigrationError: the tables are not there; `init` has not run.
@@ -135,23 +145,28 @@ def sync(
     """
     if not enabled:
         raise PiiDisabledError
-    copies = plan_copies(store, objects or tuple(OBJECTS))
-    lms.check_schema({copy.object: copy.columns for copy in copies})
-    with lms.snapshot() as snapshot:
-        leavers = {copy.object: _find_leavers(store, snapshot, copy, user_ids) for copy in copies}
-        if not allow_removals:
-            for copy in copies:
-                _check_removals(store, snapshot, copy, leavers[copy.object])
-        counts = [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run, progress) for c in copies]
-    if not dry_run:
-        # What must not be kept must not stay in a replaced part either.
-        rewritten = [
-            c.table.name
-            for c, count in zip(copies, counts, strict=True)
-            if count.has_forgotten and not _hides_names(store, c)
-        ]
-        scrub(store.client, rewritten, store.policy.scrub_within)
+    with _hold_lease(store, wait) if user_ids is None and not dry_run else nullcontext():
+        copies = plan_copies(store, objects or tuple(OBJECTS))
+        lms.check_schema({copy.object: copy.columns for copy in copies})
+        with lms.snapshot() as snapshot:
+            leavers = {copy.object: _find_leavers(store, snapshot, copy, user_ids) for copy in copies}
+            if not allow_removals:
+                for copy in copies:
+                    _check_removals(store, snapshot, copy, leavers[copy.object])
+            counts = [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run, progress) for c in copies]
+        if not dry_run:
+            # What must not be kept must not stay in a replaced part either.
+            rewritten = [
+                c.table.name
+                for c, count in zip(copies, counts, strict=True)
+                if count.has_forgotten and not _hides_names(store, c)
+            ]
+            scrub(store.client, rewritten, store.policy.scrub_within)
     return counts
+
+
+def _hold_lease(store: Store, wait: float) -> AbstractContextManager[None]:
+    return hold(store.client, _LEASE, wait=wait, seconds=_LEASE_LASTS, advice=_ONE_AT_A_TIME)
 
 
 def plan_copies(store: Store, objects: Iterable[str]) -> list[Copy]:

@@ -2,6 +2,7 @@
 
     retire_user, retire_users    write the request into the ledger, then ask for a sweep
     sync_user, sync_users        copy these users from the LMS, and whoever waits with them, where PII is on
+    sync_all                     copy everybody from the LMS, where PII is on: a change whose message was lost
     sweep                        work off every open retirement as one batch
     reconcile                    request the retirement of whoever the LMS has retired
     second_pass                  look again at old erasures
@@ -16,7 +17,7 @@ import functools
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -38,7 +39,7 @@ from sink.pii import load_map
 from sink.retire import Outcome, work_off
 from sink.settings import Settings
 from sink.store import Store, find_map, open_store
-from sink.sync import sync
+from sink.sync import Counts, sync
 
 # .. no_pii: messages, results and logs carry opaque user ids and counts.
 
@@ -108,6 +109,7 @@ def _plan_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         if settings.enable_pii:
             # Those whom a killed worker left waiting.
             every[broker.SYNC_USERS] = settings.sweep_every
+            every[broker.SYNC_ALL] = settings.sync_every
     return {
         name: {
             "task": name,
@@ -159,6 +161,7 @@ class _Tasks:
         self._add(broker.SYNC_USER, self.sync_user, _find_retriable(), 10)
         self._add(broker.SYNC_USERS, self.sync_users, _find_retriable(), 10)
         # These come again by themselves.
+        self._add(broker.SYNC_ALL, self.sync_all, _find_retriable(), 2)
         self._add(broker.SWEEP, self.sweep, _find_retriable(), 2)
         self._add(broker.RECONCILE, self.reconcile, _find_retriable(), 2)
         self._add(broker.SECOND_PASS, self.second_pass, _find_retriable(), 2)
@@ -224,7 +227,7 @@ class _Tasks:
         changed: Counter[str] = Counter()
         nobody: list[str] = []
         try:
-            with self._open() as store, self._hold(store, "sync"):
+            with self._open() as store, self._hold(store, "copy"):
                 while waiting := _ask_redis(self.app, _take_waiting, default=nobody):
                     changed += _copy(store, lms, waiting)
                     _ask_redis(self.app, lambda redis: redis.delete(_COPYING), default=0)
@@ -233,6 +236,18 @@ class _Tasks:
             self._repeat_request(_COPY_WANTED)
             raise
         return dict(changed)
+
+    def sync_all(self) -> dict[str, int]:
+        """Copy everybody from the LMS, if PII is on, unless another full copy is under way: then the next one will do."""
+        if not self.settings.enable_pii:
+            return {}
+        lms = LmsDatabase(_require_lms(self.settings))
+        try:
+            with self._open() as store:
+                return dict(_count_changes(sync(store, lms, enabled=True)))
+        except (BusyError, RefusedError) as error:
+            logger.error("no full copy was made: %s", error)
+            return {}
 
     def _enqueue(self, user_ids: Sequence[SubjectId]) -> bool:
         """Put them with those who wait, where the broker is a Redis."""
@@ -342,6 +357,12 @@ def _copy(store: Store, lms: LmsDatabase, user_ids: Sequence[SubjectId]) -> Coun
         for subject in subjects:
             changed += _copy(store, lms, [subject])
         return changed
+    return _count_changes(counts)
+
+
+def _count_changes(counts: Iterable[Counts]) -> Counter[str]:
+    """The rows that changed by object; what could not be copied is logged by id."""
+    changed: Counter[str] = Counter()
     for count in counts:
         changed[count.object] = count.inserted + count.changed + count.removed
         for row in count.bad:

@@ -6,10 +6,13 @@ The engine is started once for this file; each test has databases of its own in 
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,11 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
-from sink import demo_data
+from sink import cli, demo_data
 from sink.demo_data import LmsWriter, create_lms, open_writable
 from sink.endpoint import running
+from sink.errors import BusyError
+from sink.lease import hold
 from sink.lms import LmsDatabase
 from sink.resources import find_resource
 from sink.retire import retire
@@ -674,3 +679,66 @@ def test_many_changes_are_few_statements(site: Site) -> None:
     assert len(site.rows("user_profile")) == USERS
     # One hides the old versions, one takes them off the disk.
     assert site.store.client.value(count, d=database) - before <= 2
+
+
+@on_both
+def test_full_copies_go_one_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_WAIT_FOR_A_COPY", 0.0)
+    with hold(site.store.client, "sync"):
+        refused = site.sync(expected=1)
+        assert f"process {os.getpid()} on {socket.gethostname()}" in refused.err
+        assert "Full copies go one at a time" in refused.err
+        assert site.state() == {table: [] for table in TABLES}
+        # Those of single users go on, and so does looking.
+        assert site.sync("--dry-run")["user_profile"]["inserted"] == USERS
+        assert site.sync("--user-id", LEARNER)["user_profile"]["inserted"] == 1
+    assert site.sync()["user_profile"]["inserted"] == USERS - 1
+    # It was let go, not left to run out.
+    assert site.sync()["user_profile"]["unchanged"] == USERS
+
+
+def test_a_full_copy_keeps_others_out_while_it_runs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_WAIT_FOR_A_COPY", 0.0)
+    told: list[str] = []
+
+    def look(name: str, read: int, _total: int) -> None:
+        if name == "external_id" and read == 0:
+            told.append(site.sync(expected=1).err)
+
+    site.copy(progress=look)
+    assert len(told) == 1
+    assert "Another process is at this work" in told[0]
+
+
+@on_both
+def test_a_full_copy_that_was_killed_is_waited_for(site: Site) -> None:
+    """Its lease runs out on its own, within less than the command waits."""
+    site.store.client.execute(
+        "INSERT INTO $pii_ledger.leases (name, holder, expires_at, owner) "
+        "SELECT 'sync', generateUUIDv4(), now64(6, 'UTC') + 4, 'process 4711 on elsewhere'"
+    )
+    assert site.sync()["user_profile"]["inserted"] == USERS
+    lasted = site.store.client.value(
+        "SELECT max(dateDiff('millisecond', at, expires_at)) FROM $pii_ledger.leases WHERE owner != 'process 4711 on elsewhere'"
+    )
+    assert lasted <= 15_000 < cli._WAIT_FOR_A_COPY * 1000
+
+
+def test_a_lease_is_renewed_while_it_is_held(site: Site) -> None:
+    def count() -> int:
+        return int(site.store.client.value("SELECT count() FROM $pii_ledger.leases WHERE expires_at > at"))
+
+    with hold(site.store.client, "sync", seconds=1):
+        deadline = time.monotonic() + 120
+        # Twice as many as one lease of a second takes.
+        while count() < 12:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert not _can_hold(site.store)
+    assert _can_hold(site.store)
+
+
+def _can_hold(store: Store) -> bool:
+    with suppress(BusyError), hold(store.client, "sync"):
+        return True
+    return False

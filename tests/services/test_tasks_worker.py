@@ -23,6 +23,7 @@ import redis
 from pydantic import SecretStr
 
 from sink import endpoint, lease, schema, tasks
+from sink.demo_data import LmsWriter, create_lms
 from sink.errors import BusyError, RefusedError
 from sink.settings import Settings, load_settings
 from sink.store import Store, open_store
@@ -365,8 +366,49 @@ def test_users_who_wait_are_copied_together(
     work.sync_users([12, 13, 14])
     assert sorted(batches[2:]) == [[12], [13], [14]]
     # Somebody is at it: tried again later, and nobody is forgotten.
-    with lease.hold(store.client, "sync"), pytest.raises(BusyError):
+    with lease.hold(store.client, "copy"), pytest.raises(BusyError):
         work.sync_users([15])
     work.sync_users([])
     assert batches[-1] == [15]
     assert not broker.exists(tasks._WAITING, tasks._COPYING)
+
+
+def read_name(store: Store, user_id: int) -> list[str]:
+    return store.client.column("SELECT name FROM $event_sink.user_profile WHERE user_id = {id:Int64}", id=user_id)
+
+
+def test_a_change_that_no_message_told_of_is_copied_on_schedule(
+    settings: Settings, store: Store, broker: Any, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/lms.sqlite3"
+    create_lms(url, 20, 3)
+    writer = LmsWriter(url)
+    environment = describe(settings, ASPECTS_LMS_DATABASE_URL=url, ASPECTS_SYNC_EVERY="1")
+    try:
+        with remote.run_worker(tmp_path, **environment) as worker:
+            wait(lambda: count_profiles(store) == 20, worker, seconds=120)
+            writer.change_profile(7, name="Name of later")
+            wait(lambda: read_name(store, 7) == ["Name of later"], worker, seconds=120)
+            assert worker.stop() == 0
+        # Full copies go one at a time, whatever starts them; the schedule leaves it to whoever is at it.
+        assert not broker.exists(tasks._WAITING, tasks._COPYING)
+    finally:
+        writer.close()
+
+
+def test_a_worker_killed_in_a_full_copy_is_made_up_for_by_the_next(
+    settings: Settings, store: Store, broker: Any, tmp_path: Path
+) -> None:
+    """It holds the lease when it dies; whoever comes next need not wait long."""
+    url = f"sqlite:///{tmp_path}/lms.sqlite3"
+    create_lms(url, 200, 3)
+    environment = describe(settings, ASPECTS_LMS_DATABASE_URL=url, ASPECTS_SYNC_EVERY="1")
+    with remote.run_worker(tmp_path, **environment, ASPECTS_SYNC_BATCH_SIZE="1") as worker:
+        wait(lambda: count_profiles(store) > 0, worker, seconds=120)
+        worker.kill()
+    assert count_profiles(store) < 200
+    with pytest.raises(BusyError, match=r"process \d+ on "), lease.hold(store.client, "sync"):
+        pass
+    with remote.run_worker(tmp_path, **environment) as worker:
+        wait(lambda: count_profiles(store) == 200, worker, seconds=120)
+        assert worker.stop() == 0

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from pydantic import SecretStr
 
-from sink import broker, errors, tasks
+from sink import broker, errors, lease, tasks
+from sink.demo_data import create_lms
 from sink.errors import LmsUnreachableError, SettingsError
 from sink.ledger import Ledger
 from sink.settings import Settings, load_settings
 from sink.store import Store
 
-TASKS = {"retire_user", "retire_users", "sync_user", "sync_users", "sweep", "reconcile", "second_pass"}
+TASKS = {"retire_user", "retire_users", "sync_user", "sync_users", "sync_all", "sweep", "reconcile", "second_pass"}
 BROKER = "redis://127.0.0.1:6399/3"
 
 
@@ -94,14 +96,29 @@ def test_retries_come_before_the_message_looks_abandoned(timeout: int, longest: 
 def test_schedule_follows_the_settings() -> None:
     assert set(with_broker().conf.beat_schedule) == {"sink.tasks.sweep", "sink.tasks.second_pass"}
     schedule = with_broker(
-        enable_pii=True, lms_database_url="sqlite:///lms.db", sweep_every=5, second_pass_every=6, reconcile_every=7
+        enable_pii=True,
+        lms_database_url="sqlite:///lms.db",
+        sweep_every=5,
+        second_pass_every=6,
+        reconcile_every=7,
+        sync_every=8,
     ).conf.beat_schedule
     assert {name: entry["schedule"] for name, entry in schedule.items()} == {
         "sink.tasks.sweep": 5,
         "sink.tasks.sync_users": 5,
         "sink.tasks.second_pass": 6,
         "sink.tasks.reconcile": 7,
+        "sink.tasks.sync_all": 8,
     }
+    # Neither a copy without PII nor one without an LMS.
+    assert "sink.tasks.sync_all" not in with_broker(lms_database_url="sqlite:///lms.db").conf.beat_schedule
+    assert "sink.tasks.sync_all" not in with_broker(enable_pii=True).conf.beat_schedule
+    assert (
+        with_broker(enable_pii=True, lms_database_url="sqlite:///lms.db").conf.beat_schedule["sink.tasks.sync_all"][
+            "schedule"
+        ]
+        == 86_400
+    )
     assert all(entry["options"]["expires"] == entry["schedule"] for entry in schedule.values())
 
 
@@ -172,6 +189,35 @@ def test_sync_does_nothing_when_pii_is_off(tmp_path: Path) -> None:
     app = tasks.create_app(load_settings(clickhouse_url="http://127.0.0.1:1", lms_database_url="sqlite:///nowhere.db"))
     assert app.tasks["sink.tasks.sync_user"].delay(1).get() == {}
     assert app.tasks["sink.tasks.sync_users"].delay([1, 2]).get() == {}
+    assert app.tasks["sink.tasks.sync_all"].delay().get() == {}
+
+
+def test_a_full_copy_brings_everybody_unless_another_is_under_way(
+    settings: Settings, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{tmp_path}/lms.sqlite3"
+    create_lms(url, 12, 3)
+    with_lms = settings.model_copy(update={"lms_database_url": SecretStr(url)})
+    task = tasks.create_app(with_lms).tasks["sink.tasks.sync_all"]
+    with lease.hold(store.client, "sync"):
+        assert task.delay().get() == {}
+    assert "no full copy was made: Another process is at this work" in caplog.text
+    assert list_profiles(store) == []
+    store.ledger.request([3])
+    assert task.delay().get()["user_profile"] == 11
+    assert list_profiles(store) == [n for n in range(1, 13) if n != 3]
+
+
+def test_a_full_copy_that_a_safeguard_stops_says_so(
+    settings: Settings, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{tmp_path}/lms.sqlite3"
+    create_lms(url, 12, 3)
+    add_profiles(store, *range(101, 121))
+    with_lms = settings.model_copy(update={"lms_database_url": SecretStr(url)})
+    assert tasks.create_app(with_lms).tasks["sink.tasks.sync_all"].delay().get() == {}
+    assert "ASPECTS_SYNC_MAX_REMOVED_SHARE" in caplog.text
+    assert list_profiles(store) == list(range(101, 121))
 
 
 def test_inline_errors_reach_the_caller(settings: Settings, store: Store) -> None:
