@@ -112,7 +112,7 @@ def _root(
 @app.command()
 def init(as_json: Json = False) -> int:
     """Apply the migrations: databases, PII tables, ledger."""
-    from sink.warehouse import set_pseudonym_key
+    from sink.pseudonym import set_pseudonym_key
 
     settings, store = _open()
     with store:

@@ -7,7 +7,6 @@ and ClickHouse quotes values. For the same reason nothing of a run is kept unles
 
 from __future__ import annotations
 
-import hmac
 import importlib.util
 import json
 import os
@@ -27,6 +26,7 @@ from pydantic import SecretStr
 from sink.client import Address, ClickHouse
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.names import TableName
+from sink.pseudonym import set_pseudonym_key
 from sink.resources import find_resource
 
 DATASET_MARK = "[aspects-pii] "
@@ -99,26 +99,6 @@ def build(
         folder = state or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         _run([*_fixed_arguments(folder), *arguments], _environment(reachable, enable_pii), report)
-
-
-def set_pseudonym_key(client: ClickHouse, secret: SecretStr | None = None) -> None:
-    """Put the key of the pseudonyms where the datasets find it while PII is off: in a table that only the sink reads.
-
-    The key is derived from `secret`, which stays unknown to whoever reads the table. Without a secret the key that is
-    there stays, and where there is none a random one is made. Rows and never SQL texts carry it.
-
-    Raises:
-        DatabaseError: it could not be stored.
-    """
-    # Padded as RFC 2104 has it, since SQL has SHA-256 everywhere and HMAC only in new servers.
-    stored = client.rows("SELECT inner_pad, outer_pad FROM $pii_ledger.pseudonym_key ORDER BY set_at DESC LIMIT 1")
-    if stored and secret is None:
-        return
-    material = secret.get_secret_value().encode() if secret else secrets.token_bytes(32)
-    key = hmac.digest(material, b"aspects-pii pseudonyms of datasets", "sha256").ljust(64, b"\0")
-    pads = (bytes(byte ^ 0x36 for byte in key).hex(), bytes(byte ^ 0x5C for byte in key).hex())
-    if stored != [pads]:
-        client.insert(client.table("pii_ledger.pseudonym_key"), ["inner_pad", "outer_pad"], [pads], repeatable=True)
 
 
 def list_datasets(client: ClickHouse) -> list[TableName]:

@@ -44,7 +44,7 @@
 {% macro clickhouse__create_view_as(relation, sql) -%}
     create or replace view {{ relation.include(database=False) }} {{ on_cluster_clause(relation) }}
     {{ get_sql_security_clause(relation) }}
-    {% if config.get('contract').enforced %}{{ get_assert_columns_equivalent(sql) }}{% endif %}
+    {% if config.get('contract').enforced %}{{ get_assert_columns_equivalent(without_parameters(sql)) }}{% endif %}
     as (
         {{ sql }}
     )
@@ -54,10 +54,37 @@
 
 {% materialization view, adapter='clickhouse' -%}
     {%- set target_relation = this.incorporate(type='view') -%}
-    {%- set found = find_dataset(this) -%}
 
     {{ run_hooks(pre_hooks) }}
+    {% do make_dataset(target_relation, sql) %}
+    {{ run_hooks(post_hooks) }}
 
+    {{ return({'relations': [target_relation]}) }}
+{%- endmaterialization %}
+
+
+{# A view that is called like a function, as in `viewer_scopes(viewer = 'somebody')`; dbt-clickhouse has none. The
+   parameters stand in the model as ClickHouse writes them, `{name:String}`, and are all texts. #}
+{% materialization parameterised_view, adapter='clickhouse' -%}
+    {%- set target_relation = this.incorporate(type='view') -%}
+
+    {{ run_hooks(pre_hooks) }}
+    {% do make_dataset(target_relation, sql) %}
+    {{ run_hooks(post_hooks) }}
+
+    {{ return({'relations': [target_relation]}) }}
+{%- endmaterialization %}
+
+
+{# The same query as one that can be asked: with an empty text in the place of each parameter. #}
+{% macro without_parameters(sql) -%}
+    {{ return(modules.re.sub('\\{\\w+:String\\}', "''", sql) if config.get('materialized') == 'parameterised_view' else sql) }}
+{%- endmacro %}
+
+
+{# Creates the view, unless somebody else's relation is there. #}
+{% macro make_dataset(target_relation, sql) -%}
+    {% set found = find_dataset(target_relation) %}
     {% if found and not found.is_ours and not may_replace(found, model) %}
         {% if not model.config.meta.get('upstream_name') %}
             {{ exceptions.raise_compiler_error(
@@ -69,16 +96,12 @@
     {% else %}
         {% if found and found.engine != 'View' %}
             {% call statement('drop') -%}
-                drop {{ 'dictionary' if found.engine == 'Dictionary' else 'view' }} {{ this }} {{ on_cluster_clause(target_relation) }}
+                drop {{ 'dictionary' if found.engine == 'Dictionary' else 'view' }} {{ target_relation }} {{ on_cluster_clause(target_relation) }}
             {%- endcall %}
         {% endif %}
         {% call statement('main') -%} {{ get_create_view_as_sql(target_relation, sql) }} {%- endcall %}
     {% endif %}
-
-    {{ run_hooks(post_hooks) }}
-
-    {{ return({'relations': [target_relation]}) }}
-{%- endmaterialization %}
+{%- endmacro %}
 
 
 {% macro may_replace(found, model) -%}
@@ -94,7 +117,7 @@
 {% macro drop_stale_datasets() -%}
     {% if execute %}
         {% set kept, schemas = [], [] %}
-        {% for node in graph.nodes.values() if node.resource_type == 'model' and node.config.materialized == 'view' %}
+        {% for node in graph.nodes.values() if node.resource_type == 'model' and node.config.materialized in ('view', 'parameterised_view') %}
             {% do kept.append("('" ~ node.schema ~ "', '" ~ node.alias ~ "')") %}
             {% if node.schema not in schemas %}{% do schemas.append(node.schema) %}{% endif %}
         {% endfor %}

@@ -18,8 +18,9 @@ from sink import warehouse
 from sink.client import Address, ClickHouse
 from sink.errors import UsageError
 from sink.names import TableName
+from sink.pseudonym import set_pseudonym_key
 from sink.schema import migrate
-from sink.warehouse import BuildError, build, list_datasets, set_pseudonym_key
+from sink.warehouse import BuildError, build, list_datasets
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
 COURSE = "course-v1:Org+A+2026"

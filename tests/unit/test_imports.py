@@ -18,7 +18,7 @@ ORDER = (
     ("settings", "pii", "endpoint_protocol", "serving", "bundle"),
     ("client",),
     ("catalog", "endpoint_engine"),
-    ("schema", "lms", "ledger", "lease", "endpoint", "lineage"),
+    ("schema", "lms", "ledger", "lease", "endpoint", "lineage", "pseudonym"),
     ("store", "receipt", "identity"),
     ("steps", "scan"),
     ("rewrite",),

@@ -1,0 +1,60 @@
+"""Keyed digests of what a person is called: of no use to whoever does not have the installation's key.
+
+Datasets compute the same digests in SQL while PII is off (dbt_project/macros/pii.sql). The key is therefore a row of a
+table that only the sink and dbt read, and stands in no SQL text, log or artifact.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable
+
+from pydantic import SecretStr
+
+from sink.client import ClickHouse
+from sink.errors import MigrationError
+
+# .. no_pii: key material, and names on their way to a digest, in memory only.
+
+_BLOCK = 64
+# Says what a digest is of: a learner's is over the actor and a course, and never the same as a viewer's.
+_OF_A_VIEWER = "viewer"
+
+
+def set_pseudonym_key(client: ClickHouse, secret: SecretStr | None = None) -> None:
+    """Put the key of the pseudonyms where the datasets find it while PII is off: in a table that only the sink reads.
+
+    The key is derived from `secret`, which stays unknown to whoever reads the table. Without a secret the key that is
+    there stays, and where there is none a random one is made. Rows and never SQL texts carry it.
+
+    Raises:
+        DatabaseError: it could not be stored.
+    """
+    # Padded as RFC 2104 has it, since SQL has SHA-256 everywhere and HMAC only in new servers.
+    stored = _read_pads(client)
+    if stored and secret is None:
+        return
+    material = secret.get_secret_value().encode() if secret else secrets.token_bytes(32)
+    key = hmac.digest(material, b"aspects-pii pseudonyms of datasets", "sha256").ljust(_BLOCK, b"\0")
+    pads = (bytes(byte ^ 0x36 for byte in key).hex(), bytes(byte ^ 0x5C for byte in key).hex())
+    if stored != [pads]:
+        client.insert(client.table("pii_ledger.pseudonym_key"), ["inner_pad", "outer_pad"], [pads], repeatable=True)
+
+
+def read_viewer_digest(client: ClickHouse) -> Callable[[str], str]:
+    """The function that turns a user name into what `course_access_keyed.viewer` holds: 64 hexadecimal digits.
+
+    Raises:
+        MigrationError: there is no key; `init` has not run.
+        DatabaseError: it could not be read.
+    """
+    stored = _read_pads(client)
+    if not stored:
+        raise MigrationError("The key of the pseudonyms is not there. Run `aspects-pii init`.")
+    key = bytes(byte ^ 0x36 for byte in bytes.fromhex(stored[0][0]))
+    return lambda username: hmac.digest(key, f"{username}\0{_OF_A_VIEWER}".encode(), "sha256").hex()
+
+
+def _read_pads(client: ClickHouse) -> list[tuple[str, str]]:
+    return client.rows("SELECT inner_pad, outer_pad FROM $pii_ledger.pseudonym_key ORDER BY set_at DESC LIMIT 1")
