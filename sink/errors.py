@@ -21,6 +21,9 @@ The hierarchy::
     ├── LmsError                    the LMS database
     │   ├── LmsUnreachableError     retriable
     │   └── LmsSchemaError          a table or column that we read is missing
+    ├── SupersetError               Superset refused, or is not as it has to be
+    │   ├── SupersetUnreachableError    retriable
+    │   └── SupersetAuthenticationError
     ├── BuildError                  dbt could not build or test a dataset (sink.warehouse)
     ├── LedgerError                 what was done could not be recorded, so it counts as not done
     └── ErasureError                residue was found, or could not be looked for
@@ -138,6 +141,20 @@ class LmsUnreachableError(LmsError):
 
 class LmsSchemaError(LmsError):
     """The LMS database lacks a table or column that is read."""
+
+
+class SupersetError(AspectsPiiError):
+    """Superset reported a problem."""
+
+
+class SupersetUnreachableError(SupersetError):
+    """Superset cannot be reached."""
+
+    retriable = True
+
+
+class SupersetAuthenticationError(SupersetError):
+    """Superset refused the user, the password, or what the user may do."""
 
 
 class LedgerError(AspectsPiiError):

@@ -15,12 +15,15 @@ from typing import Any
 from pydantic import SecretStr
 
 from sink import __version__
+from sink.caches import CacheLine
 
 # What no statement of ours reaches. A data protection officer has to see to these.
+_CACHES = "Superset's caches and saved results"
+_CACHES_TOLD = "what Superset keeps without a list of it: results in other caches, saved results, filters and links"
 NOT_COVERED = (
     "backups of ClickHouse and of its disks",
     "system.query_log and the other logs of ClickHouse",
-    "Superset's caches and saved results",
+    _CACHES,
     "downloads and exports made from dashboards",
     "the LMS itself, whose own retirement does that",
 )
@@ -54,6 +57,8 @@ class Receipt:
     verified: list[str]
     """Tables, dictionaries and views that were asked for the subject and had nothing."""
     verified_in_files: bool
+    caches: list[CacheLine] = field(default_factory=list)
+    """What keeps results outside of ClickHouse and was told to forget them."""
     not_covered: Sequence[str] = NOT_COVERED
     software: str = f"aspects-pii-sink {__version__}"
     version: int = 1
@@ -64,6 +69,11 @@ class Receipt:
         if key is not None:
             document["signature"] = {"algorithm": "HMAC-SHA256", "value": sign(document, key)}
         return document
+
+
+def list_not_covered(caches: Sequence[CacheLine]) -> list[str]:
+    """`NOT_COVERED`, and of caches that were told only what they cannot be told."""
+    return [_CACHES_TOLD if caches and line == _CACHES else line for line in NOT_COVERED]
 
 
 def sign(document: dict[str, Any], key: SecretStr) -> str:

@@ -15,14 +15,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sink.caches import CacheLine
 from sink.derived import read_dependents, reload
 from sink.erase import Plan, read_clock, read_plan, require_sound, scrub, wait_for_mutations
-from sink.errors import AspectsPiiError, BusyError, DatabaseError, ErasureError, LedgerError, RefusedError
+from sink.errors import (
+    AspectsPiiError,
+    BusyError,
+    DatabaseError,
+    ErasureError,
+    LedgerError,
+    RefusedError,
+    SupersetError,
+)
 from sink.identity import Identities, ask_lms, read_identities
 from sink.lease import hold
 from sink.ledger import Retirement, SubjectId
 from sink.lms import LmsDatabase
-from sink.receipt import NOT_COVERED, Receipt, TargetLine, format_time, write_receipt
+from sink.receipt import Receipt, TargetLine, format_time, list_not_covered, write_receipt
 from sink.scan import can_scan
 from sink.steps import Step
 from sink.store import Store
@@ -237,7 +246,13 @@ def _erase_batch(
     named = [(r, _explain_elsewhere(elsewhere[r.subject])) for r in proved if r.subject in elsewhere]
     yield from _record_failures(store, named, elsewhere)
     proved = [r for r in proved if r.subject not in elsewhere]
-    yield from _record_erased(store, proved, planned.plan, reloaded, proof, hidden_at, scrubbed_at)
+    try:
+        # Last, so that what a query under way has put into a cache goes too.
+        told = store.caches.forget() if store.caches and proved else []
+    except SupersetError as error:
+        yield from _record_failures(store, [(r, f"erased, but cached results could not be: {error}") for r in proved])
+        return
+    yield from _record_erased(store, proved, planned.plan, reloaded, proof, hidden_at, scrubbed_at, told)
 
 
 def _find_elsewhere(
@@ -369,6 +384,7 @@ def _record_erased(
     proof: Report,
     hidden_at: datetime,
     scrubbed_at: int,
+    told: list[CacheLine],
 ) -> Iterator[Outcome]:
     """Write the receipts, then close the retirements: a receipt that cannot be written leaves them open."""
     erased_at = datetime.fromtimestamp(read_clock(store.client), UTC)
@@ -390,7 +406,8 @@ def _record_erased(
             reloaded=reloaded,
             verified=proof.checked,
             verified_in_files=True,
-            not_covered=[*NOT_COVERED, *proof.not_asked_of(retirement.subject)],
+            caches=told,
+            not_covered=[*list_not_covered(told), *proof.not_asked_of(retirement.subject)],
         ).to_dict(store.policy.receipt_key)
         path = _write(document, store.policy.receipts_dir)
         outcomes.append(Outcome(retirement.subject, "erased", rows, "", document, path))

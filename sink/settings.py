@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -40,6 +40,19 @@ def _check_clickhouse_url(url: str) -> str:
     if parts.scheme != "chdb" and (parts.path.strip("/") or parts.query or parts.fragment):
         raise ValueError("the address ends after the host and the port, without a path")
     return url
+
+
+def _check_superset_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - checked when it is read
+    except ValueError:
+        raise ValueError("it is not an address with a host and a port") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("the address begins with http:// or https:// and a host")
+    if parts.username or parts.password:
+        raise ValueError("user and password have settings of their own")
+    return url.rstrip("/")
 
 
 def _check_lms_url(url: SecretStr) -> SecretStr:
@@ -251,6 +264,30 @@ class Settings(BaseSettings):
     )
     web_sweep: bool = Field(
         True, description="Work retirements off in the HTTP hook too, not only in a worker.", examples=["false"]
+    )
+    superset_url: Annotated[str, AfterValidator(_check_superset_url)] | None = Field(
+        None, description="Address of Superset.", examples=["https://superset.example.org"]
+    )
+    superset_user: str | None = Field(
+        None, description="User of Superset with the role Admin.", examples=["aspects_pii"]
+    )
+    superset_password: SecretStr | None = Field(None, description="Its password.", examples=["a long secret"])
+    superset_provider: Literal["db", "ldap"] = Field(
+        "db", description="Where Superset knows that user from: db or ldap.", examples=["ldap"]
+    )
+    superset_language: str = Field(
+        "en", pattern="^[a-z]{2,3}(_[A-Z]{2})?$", description="Language of the dashboards: en or es.", examples=["es"]
+    )
+    superset_clickhouse_url: Annotated[str, AfterValidator(_check_clickhouse_url)] | None = Field(
+        None,
+        description="Address by which Superset reaches ClickHouse, if another than ours.",
+        examples=["http://clickhouse:8123"],
+    )
+    superset_clickhouse_user: str | None = Field(
+        None, description="ClickHouse user of the dashboards; ours if left out.", examples=["aspects_dashboards"]
+    )
+    superset_clickhouse_password: SecretStr | None = Field(
+        None, description="Its password.", examples=["a long secret"]
     )
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from sink.caches import Caches, find_caches
 from sink.client import ClickHouse, connect
 from sink.ledger import Ledger
 from sink.pii import PiiMap, load_map
@@ -47,6 +48,9 @@ class Store:
     lms_url: SecretStr | None = None
     """Where retired users' other names are asked for, where the map searches by them and the LMS has replaced them here."""
 
+    caches: Caches | None = None
+    """What is told to forget after a retirement."""
+
     def __enter__(self) -> Store:
         return self
 
@@ -64,8 +68,10 @@ def open_store(settings: Settings) -> Store:
 
     Raises:
         MapError: the map is not valid.
+        SettingsError: a Superset is configured by halves.
         DatabaseError: there is no connection.
     """
-    pii_map = load_map(find_map(settings))
+    pii_map, caches = load_map(find_map(settings)), find_caches(settings)
     client = connect(settings)
-    return Store(client, pii_map, Ledger(client), Policy.from_settings(settings), settings.lms_database_url)
+    policy = Policy.from_settings(settings)
+    return Store(client, pii_map, Ledger(client), policy, settings.lms_database_url, caches)

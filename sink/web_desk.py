@@ -12,6 +12,7 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from sink.caches import find_caches
 from sink.client import Address, ClickHouse
 from sink.errors import AspectsPiiError, SettingsError, UnreachableError
 from sink.event_stream import RedisStreams, StreamsUnreachable
@@ -40,6 +41,7 @@ class Connection:
         """`changes` are to the address: shorter waits."""
         self._address = replace(Address.from_settings(settings), **changes)
         self._policy, self._map = Policy.from_settings(settings), pii_map
+        self._caches = find_caches(settings)
         self._lock = threading.Lock()
         self._store: Store | None = None
 
@@ -55,7 +57,7 @@ class Connection:
         try:
             if self._store is None:
                 client = ClickHouse(self._address)
-                self._store = Store(client, self._map, Ledger(client), self._policy)
+                self._store = Store(client, self._map, Ledger(client), self._policy, caches=self._caches)
             yield self._store
         except AspectsPiiError:
             self._drop()

@@ -1,0 +1,99 @@
+"""What keeps results of queries outside of ClickHouse, and is told to forget them after a retirement.
+
+.. no_pii: addresses, counts and times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
+
+from sink.errors import SettingsError
+from sink.settings import Settings
+
+if TYPE_CHECKING:
+    from sink.superset import SupersetAddress
+
+
+@dataclass(frozen=True)
+class CacheLine:
+    """What was told to forget, as a receipt has it."""
+
+    cache: str
+    url: str
+    datasets: int
+    """How many datasets it was to forget results of."""
+    told_at: str
+
+
+class Caches(Protocol):
+    """Every cache that can be told."""
+
+    def forget(self) -> list[CacheLine]:
+        """Have everything forgotten that was read from the PII tables.
+
+        Raises:
+            SupersetError: it could not be told.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SupersetCaches:
+    """The cached results of a Superset: of our datasets, and of everybody else's on the same ClickHouse."""
+
+    address: SupersetAddress
+    schemas: Collection[str]
+    """ClickHouse databases by whose datasets Superset's connections to that ClickHouse are known."""
+
+    def forget(self) -> list[CacheLine]:
+        """See `Caches`."""
+        # Who has no Superset needs no HTTP client.
+        from sink.superset import Superset
+
+        with Superset(self.address) as superset:
+            datasets = superset.list_datasets()
+            # A virtual dataset may read from any schema of its connection, whatever it says.
+            connections = {dataset.database for dataset in datasets if dataset.schema in self.schemas}
+            concerned = [dataset for dataset in datasets if dataset.database in connections]
+            if concerned:
+                superset.forget_results(concerned)
+        told_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return [CacheLine("superset", self.address.url, len(concerned), told_at)]
+
+
+def find_superset(settings: Settings) -> SupersetAddress | None:
+    """The Superset that is configured, if any.
+
+    Raises:
+        SettingsError: its user or password is missing, or what it takes to talk to it.
+    """
+    if settings.superset_url is None:
+        return None
+    if settings.superset_user is None or settings.superset_password is None:
+        missing = "PASSWORD" if settings.superset_user else "USER"
+        raise SettingsError(f"ASPECTS_SUPERSET_URL is set, and ASPECTS_SUPERSET_{missing} is not.")
+    if find_spec("httpx") is None:
+        raise SettingsError(
+            "ASPECTS_SUPERSET_URL is set, and httpx is not installed. Install aspects-pii-sink[server]."
+        )
+    from sink.superset import SupersetAddress
+
+    return SupersetAddress(
+        settings.superset_url, settings.superset_user, settings.superset_password, settings.superset_provider
+    )
+
+
+def find_caches(settings: Settings) -> Caches | None:
+    """What there is to tell after a retirement.
+
+    Raises:
+        SettingsError: see `find_superset`.
+    """
+    address = find_superset(settings)
+    if address is None:
+        return None
+    return SupersetCaches(address, [name for key, name in settings.databases.items() if key != "pii_ledger"])
