@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).parents[2] / "sink"
 ORDER = (
     ("__init__",),
     ("errors",),
-    ("resources", "names", "display", "jsontext", "broker"),
+    ("resources", "names", "display", "jsontext", "broker", "secret_files", "heartbeat"),
     ("settings", "pii", "endpoint_protocol", "serving", "bundle"),
-    ("client",),
-    ("catalog", "endpoint_engine"),
+    ("client", "superset"),
+    ("catalog", "endpoint_engine", "caches"),
     ("schema", "lms", "ledger", "lease", "endpoint", "lineage", "pseudonym"),
     ("store", "receipt", "identity"),
     ("steps", "scan"),
@@ -37,6 +37,7 @@ ORDER = (
     ("demo",),
     ("cli",),
     ("plugin",),
+    ("tutor",),
 )
 # The demo types the commands that an operator would type.
 UPWARDS = {("demo", "cli")}
@@ -106,6 +107,7 @@ def test_the_engine_and_drivers_are_imported_where_they_are_wrapped() -> None:
         "clickhouse_connect": {"client"},
         "sqlalchemy": {"lms", "settings", "demo_data"},
         "stamina": {"client", "lms"},
+        "httpx": {"superset"},
     }
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):

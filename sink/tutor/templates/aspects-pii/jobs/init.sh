@@ -1,0 +1,1 @@
+aspects-pii init
