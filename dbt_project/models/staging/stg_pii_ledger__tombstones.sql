@@ -1,0 +1,20 @@
+-- .. no_pii: opaque user ids and times.
+with
+
+source as (
+
+    select * from {{ source('pii_ledger', 'tombstones') }}
+    {{ exact_scan() }}
+
+),
+
+renamed as (
+
+    select
+        subject,
+        retired_at
+    from source
+
+)
+
+select * from renamed
