@@ -685,6 +685,22 @@ def consume_command(
     return 1 if once and counts.failed else 0
 
 
+@app.command("heartbeat")
+def heartbeat_command(
+    name: Annotated[str, typer.Argument(help="worker or consumer.")],
+    as_json: Json = False,
+) -> int:
+    """Whether the worker or consumer of this host or container is at work; for health checks."""
+    from sink.heartbeat import check
+
+    age = check(load_settings().heartbeat_dir, name)
+    if as_json:
+        _print_json({"name": name, "age_seconds": age})
+    else:
+        print_lines([f"The {name} gave a sign of life {age:.0f} s ago."])
+    return 0
+
+
 @app.command("serve")
 def serve_command(
     host: Annotated[

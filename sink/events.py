@@ -21,6 +21,7 @@ from sink.event_avro import decode_open_edx_event, read_headers
 from sink.event_json import load_event_map, make_json_decoder
 from sink.event_stream import RedisStreams, StreamsUnreachable
 from sink.event_work import Action, Decoder, InvalidMessage, Message, Work
+from sink.heartbeat import CONSUMER, Heartbeat
 from sink.ledger import SubjectId
 from sink.lms import LmsDatabase
 from sink.pii import Subject, load_map
@@ -194,9 +195,11 @@ class Consumer:
         *,
         batch_size: int = 500,
         claim_after: float = 300,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
-        """`decoders` are by stream; see the settings for the rest."""
+        """`decoders` are by stream, `heartbeat` takes a sign whenever streams were read; see the settings for the rest."""
         self.counts = Counts()
+        self._heartbeat = heartbeat or Heartbeat(None, CONSUMER)
         self._streams, self._decoders, self._office = streams, decoders, office
         self._batch_size, self._claim_after = batch_size, claim_after
         self._pauses: dict[Action, Pause] = {"retire": Pause(), "sync": Pause(), "reassign": Pause()}
@@ -232,10 +235,12 @@ class Consumer:
             if self._left and all(pause.is_over for pause in self._pauses.values()):
                 self._take_unfinished(stop)
             if self._left >= MAX_LEFT:
+                self._heartbeat.beat()
                 stop.wait(WAIT)
                 continue
             messages = self._streams.read_new(self._batch_size, 0.01 if once else WAIT)
             pause.end()
+            self._heartbeat.beat()
             self._take(messages)
             if once and not messages:
                 return
@@ -260,14 +265,21 @@ class Consumer:
         if self._sweep_at is None or time.monotonic() < self._sweep_at:
             return
         try:
-            done = self._office.sweep()
+            with self._heartbeat.working():
+                done = self._office.sweep()
         except AspectsPiiError as error:
             _log.error("Open retirements could not be worked off: %s", error)
             done = False
         self._sweep_at = None if done else time.monotonic() + SWEEP_AGAIN
 
     def _take(self, messages: Sequence[Message]) -> None:
-        """See to one batch: first what must not be lost, then what takes long."""
+        """See to one batch, which may take long."""
+        if messages:
+            with self._heartbeat.working():
+                self._see_to(messages)
+
+    def _see_to(self, messages: Sequence[Message]) -> None:
+        """First what must not be lost, then what takes long."""
         self.counts.read += len(messages)
         jobs = list(self._decode(messages))
         requested: list[SubjectId] = []
@@ -427,7 +439,12 @@ def run_consumer(settings: Settings, *, once: bool = False, stop: threading.Even
     office = Office(settings, copies=sources.copies)
     streams = open_streams(settings, list(sources.decoders))
     consumer = Consumer(
-        streams, sources.decoders, office, batch_size=settings.event_batch_size, claim_after=settings.event_claim_after
+        streams,
+        sources.decoders,
+        office,
+        batch_size=settings.event_batch_size,
+        claim_after=settings.event_claim_after,
+        heartbeat=Heartbeat(None if once else settings.heartbeat_dir, CONSUMER),
     )
     try:
         with _stopped_by_signals(stop or threading.Event()) as stopped:

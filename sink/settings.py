@@ -1,4 +1,4 @@
-"""What an operator can set, read from the environment and from a `.env` file.
+"""What an operator can set, read from the environment, a `.env` file and a folder of secrets.
 
 Every setting has a default that works with the embedded engine, except secrets. Only the doors
 (`cli`, `tasks`, `events`, `web`, `plugin`) call `load_settings`; everything else is handed what it needs.
@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sink.errors import SettingsError
 from sink.names import check_identifier
+from sink.secret_files import NEAR, FileText, SecretFiles
 
 PREFIX = "ASPECTS_"
 ENV_FILE = ".env"
@@ -290,6 +291,29 @@ class Settings(BaseSettings):
         None, description="Its password.", examples=["a long secret"]
     )
 
+    secrets_dir: Path | None = Field(
+        None,
+        description="Folder with a file a setting, named like it in small letters: secrets stay out of the environment.",
+        examples=["/run/secrets"],
+    )
+    heartbeat_dir: Path | None = Field(
+        None,
+        description="Folder where worker and consumer leave a sign of life for `aspects-pii heartbeat`.",
+        examples=["/tmp/aspects-pii"],  # noqa: S108 - an example; a container of its own has it to itself
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """See pydantic-settings; the first source wins, and `SecretFiles` refuses what is given twice."""
+        return init_settings, env_settings, dotenv_settings, SecretFiles(settings_cls)
+
     @property
     def databases(self) -> dict[str, str]:
         """The databases by the names that the map and the SQL files use."""
@@ -316,14 +340,16 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(problem) for problem in error.errors(include_input=False))) from None
+        raise SettingsError("\n".join(_explain(problem) for problem in error.errors())) from None
 
 
 def _explain(problem: Any) -> str:
     field = str(problem["loc"][0])
     reason = problem["msg"].removeprefix("Value error, ")
     example = (Settings.model_fields[field].examples or [""])[0]
-    return f"{environment_name(field)} is not valid: {reason}. Example: {environment_name(field)}={example}"
+    # Of what was given only the name of the file that it was in may be shown.
+    where = f" ({problem['input'].path})" if isinstance(problem["input"], FileText) else ""
+    return f"{environment_name(field)}{where} is not valid: {reason}. Example: {environment_name(field)}={example}"
 
 
 def _refuse_unknown_names() -> None:
@@ -343,7 +369,7 @@ def _refuse_unknown_names() -> None:
     for name in sorted({*in_file, *in_environment}):
         if name.upper() in known:
             continue
-        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=NEAR)
         if near or name in in_file:
             field = Settings.model_fields[(near or known)[0].removeprefix(PREFIX).lower()]
             hint = f"Did you mean {near[0]}={(field.examples or [''])[0]}?" if near else "See the README for the list."

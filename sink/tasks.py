@@ -29,7 +29,7 @@ from celery.concurrency import get_implementation
 from celery.worker.state import reserved_requests
 from pydantic import SecretStr
 
-from sink import broker, lease, reconcile
+from sink import broker, heartbeat, lease, reconcile
 from sink.broker import BrokerApp
 from sink.client import ClickHouse, connect
 from sink.errors import AspectsPiiError, BusyError, RefusedError, SettingsError
@@ -440,6 +440,11 @@ class WindowWatch(StartStopStep):  # type: ignore[misc]  # Celery has no types.
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
+    def __init__(self, consumer: Any, give_sign: Callable[[], None] | None = None, **options: Any) -> None:
+        """`give_sign` is an option of the worker's: called whenever all is well, so not while the broker is away."""
+        super().__init__(consumer, **options)
+        self._give_sign = give_sign
+
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Look every few seconds."""
         hub.call_repeatedly(WATCH_EVERY, self._check, consumer)
@@ -449,6 +454,8 @@ class WindowWatch(StartStopStep):  # type: ignore[misc]  # Celery has no types.
         if window is not None and not window.can_consume() and not reserved_requests:
             # Of the kind that the worker takes for a lost connection.
             raise consumer.connection_errors[0]("what was in hand could not be acknowledged")
+        if self._give_sign is not None:
+            self._give_sign()
 
 
 def run_worker(settings: Settings, *, beat: bool = True, concurrency: int | None = None) -> int:
@@ -460,13 +467,14 @@ def run_worker(settings: Settings, *, beat: bool = True, concurrency: int | None
         concurrency: processes, instead of ASPECTS_WORKER_CONCURRENCY.
 
     Raises:
-        SettingsError: there is no broker.
+        SettingsError: there is no broker, or signs of life cannot be written.
         MapError: the map is not valid.
     """
     if settings.broker_url is None:
         raise SettingsError("ASPECTS_BROKER_URL is not set. Example: ASPECTS_BROKER_URL=redis://redis:6379/0")
     load_map(find_map(settings))
     embedded = settings.clickhouse_url.startswith("chdb://")
+    signs = heartbeat.Heartbeat(settings.heartbeat_dir, heartbeat.WORKER)
     worker = create_app(settings).Worker(
         # One process may hold the folder of the embedded engine.
         pool_cls=get_implementation("solo" if embedded else "prefork"),
@@ -478,6 +486,8 @@ def run_worker(settings: Settings, *, beat: bool = True, concurrency: int | None
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
+        # For `WindowWatch`. A worker of one process gives no sign while it is at work.
+        give_sign=functools.partial(signs.beat, heartbeat.WORKING if embedded else heartbeat.WAITING),
     )
     worker.start()
     return int(worker.exitcode or 0)

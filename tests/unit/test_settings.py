@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sink import warehouse
+from sink.client import Address
 from sink.errors import SettingsError
 from sink.settings import Settings, environment_name, load_settings
 
@@ -39,6 +41,8 @@ def test_every_setting_has_a_description_and_an_example() -> None:
 
 def test_every_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, field in Settings.model_fields.items():
+        if name == "secrets_dir":
+            continue  # It has to be there.
         for example in field.examples or []:
             with monkeypatch.context() as patch:
                 patch.setenv(environment_name(name), str(example))
@@ -170,3 +174,166 @@ def test_databases_are_listed_by_their_names_in_the_map() -> None:
         "reporting": "reporting",
         "pii_ledger": "pii_ledger",
     }
+
+
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of secrets, which the environment names."""
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    monkeypatch.setenv("ASPECTS_SECRETS_DIR", str(folder))
+    return folder
+
+
+def refuse(**overrides: object) -> str:
+    """The message of what `load_settings` raises; what was in the files stands nowhere in it."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**overrides)
+    assert caught.value.exit_status == 2
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    return str(caught.value)
+
+
+def test_every_secret_can_come_from_a_file(secrets: Path) -> None:
+    """Whatever is kept from being shown, by its type; a field that is added is tried too."""
+    fields = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+    assert set(SECRETS) < set(fields)
+    for name in fields:
+        # Of one kind that is valid for all of them.
+        (secrets / environment_name(name).lower()).write_text(f"redis://:{name}-is-long-enough@host/0\n")
+    settings = load_settings()
+    for name in fields:
+        value = getattr(settings, name).get_secret_value()
+        assert (value, type(value)) == (f"redis://:{name}-is-long-enough@host/0", str), name
+
+
+def test_other_settings_can_come_from_a_file_too(secrets: Path) -> None:
+    (secrets / "aspects_clickhouse_user").write_text("somebody\n")
+    (secrets / "ASPECTS_WEB_JWT_USERS").write_text("one,two\n")
+    (secrets / "aspects_enable_pii").write_text("true")
+    settings = load_settings()
+    assert (settings.clickhouse_user, settings.web_jwt_users, settings.enable_pii) == ("somebody", ("one", "two"), True)
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        (b"hunter2", "hunter2"),
+        (b"hunter2\n", "hunter2"),
+        (b"hunter2\r\n", "hunter2"),
+        (b"\xef\xbb\xbfhunter2\n", "hunter2"),
+        (b" hunter2 \n", " hunter2 "),
+        (b"hunter2\n\n", "hunter2\n"),
+        ("hünter2\n".encode(), "hünter2"),
+    ],
+)
+def test_the_end_of_the_last_line_is_no_part_of_a_secret(secrets: Path, content: bytes, value: str) -> None:
+    (secrets / "aspects_clickhouse_password").write_bytes(content)
+    assert load_settings().clickhouse_password.get_secret_value() == value
+
+
+def test_files_of_others_are_passed_over(secrets: Path) -> None:
+    (secrets / "mysql_root_password").write_text("hunter2")
+    (secrets / "aspects_superset_admin").write_text("hunter2")
+    # As Kubernetes has them: links through a hidden folder that is exchanged as a whole.
+    (secrets / "..2026_11_21").mkdir()
+    (secrets / "..2026_11_21" / "aspects_clickhouse_password").write_text("hunter3")
+    (secrets / "..data").symlink_to("..2026_11_21")
+    (secrets / "aspects_clickhouse_password").symlink_to(Path("..data", "aspects_clickhouse_password"))
+    assert load_settings().clickhouse_password.get_secret_value() == "hunter3"
+
+
+def test_without_a_folder_no_file_is_read(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secrets / "aspects_clickhouse_password").write_text("hunter2")
+    monkeypatch.delenv("ASPECTS_SECRETS_DIR")
+    assert load_settings().clickhouse_password.get_secret_value() == ""
+
+
+def test_the_env_file_can_name_the_folder(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASPECTS_SECRETS_DIR")
+    Path(".env").write_text(f"ASPECTS_SECRETS_DIR={secrets}\n")
+    (secrets / "aspects_clickhouse_password").write_text("hunter3")
+    assert load_settings().clickhouse_password.get_secret_value() == "hunter3"
+
+
+@pytest.mark.parametrize(
+    "name", ["aspects_clickhouse_pasword", "ASPECTS_CLICKHOUSE_PASSWORD.txt", "aspects_enabled_pii"]
+)
+def test_misspelt_file_is_refused(secrets: Path, name: str) -> None:
+    (secrets / name).write_text("hunter2")
+    message = refuse()
+    assert f"{secrets / name} is not a setting of aspects-pii. Did you mean {secrets}/aspects_" in message
+
+
+def test_a_secret_that_is_given_twice_is_refused(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = secrets / "aspects_clickhouse_password"
+    file.write_text("hunter2")
+    monkeypatch.setenv("ASPECTS_CLICKHOUSE_PASSWORD", "hunter2 of last year")
+    message = refuse()
+    assert "ASPECTS_CLICKHOUSE_PASSWORD is set twice: in the environment" in message
+    assert str(file) in message
+    # An empty variable says nothing, as everywhere.
+    monkeypatch.setenv("ASPECTS_CLICKHOUSE_PASSWORD", "")
+    assert load_settings().clickhouse_password.get_secret_value() == "hunter2"
+    Path(".env").write_text("ASPECTS_CLICKHOUSE_PASSWORD=hunter2\n")
+    assert "in the .env file" in refuse()
+    Path(".env").unlink()
+    (secrets / "ASPECTS_CLICKHOUSE_PASSWORD").write_text("hunter2")
+    assert "the same setting" in refuse()
+
+
+def test_what_a_program_asks_for_wins_over_a_file(secrets: Path) -> None:
+    (secrets / "aspects_sync_batch_size").write_text("7")
+    assert load_settings(sync_batch_size=9).sync_batch_size == 9
+
+
+def test_a_file_that_cannot_be_used_is_named(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = secrets / "aspects_receipt_key"
+    for content, reason in ((b"", "is empty"), (b" \n", "is empty"), (b"\xff\xfehunter2", "is not UTF-8 text")):
+        file.write_bytes(content)
+        assert f"{file} {reason}" in refuse()
+    file.unlink()
+    file.symlink_to(secrets / "absent")
+    assert f"{file} is not a file" in refuse()
+    file.unlink()
+    file.mkdir()
+    assert f"{file} is not a file" in refuse()
+    file.rmdir()
+    file.write_text("hunter2")
+
+    def deny(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    # The tests may run as root, who can read everything.
+    monkeypatch.setattr(Path, "read_bytes", deny)
+    assert f"{file} cannot be read: Permission denied" in refuse()
+
+
+def test_a_file_that_is_not_valid_is_named(secrets: Path) -> None:
+    (secrets / "aspects_pseudonym_secret").write_text("hunter2\n")
+    (secrets / "aspects_lms_database_url").write_text("mysql://reader:hunter2@host:port/openedx")
+    (secrets / "aspects_sync_batch_size").write_text("hunter2")
+    lines = refuse().splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        name = line.split(" ")[0]
+        assert f"{name} ({secrets / name.lower()}) is not valid" in line
+
+
+def test_a_folder_that_cannot_be_used_is_named(secrets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (secrets / "aspects_secrets_dir").write_text(str(secrets))
+    assert "cannot name itself" in refuse()
+    for folder in (tmp_path / "absent", secrets / "aspects_secrets_dir"):
+        monkeypatch.setenv("ASPECTS_SECRETS_DIR", str(folder))
+        message = refuse()
+        assert f"ASPECTS_SECRETS_DIR is not valid: {folder} cannot be read" in message
+        assert "Example: ASPECTS_SECRETS_DIR=/run/secrets" in message
+
+
+def test_dbt_gets_the_password_from_the_file_and_nothing_of_the_folder(secrets: Path) -> None:
+    (secrets / "aspects_clickhouse_password").write_text("hunter2\n")
+    (secrets / "aspects_web_token").write_text("hunter2 and sixteen\n")
+    environment = warehouse._environment(Address.from_settings(load_settings()), enable_pii=False)
+    assert environment["DBT_ENV_SECRET_CLICKHOUSE_PASSWORD"] == "hunter2"
+    assert [name for name, value in environment.items() if "hunter2" in value] == ["DBT_ENV_SECRET_CLICKHOUSE_PASSWORD"]
+    assert "ASPECTS_SECRETS_DIR" not in environment

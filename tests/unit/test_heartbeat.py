@@ -1,0 +1,204 @@
+"""Signs of life: who gives them, when one is overdue, and what a health check is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sink import heartbeat
+from sink.errors import SettingsError, UsageError
+from sink.event_stream import StreamsUnreachable
+from sink.event_work import Message
+from sink.events import Consumer
+from sink.heartbeat import Heartbeat, HeartbeatError, check
+from sink.tasks import WindowWatch
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "signs" / "of life"
+
+
+def set_back(folder: Path, name: str, seconds: float) -> None:
+    """Make the last sign older."""
+    sign = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(sign | {"at": sign["at"] - seconds}))
+
+
+def test_a_sign_counts_until_the_next_one_is_due(folder: Path) -> None:
+    signs = Heartbeat(folder, "worker")
+    with pytest.raises(HeartbeatError, match="has given no sign of life"):
+        check(folder, "worker")
+    signs.beat()
+    assert check(folder, "worker") >= 0
+    set_back(folder, "worker", heartbeat.WAITING + 1)
+    with pytest.raises(HeartbeatError, match=r"31 s old; one was due within 30 s"):
+        check(folder, "worker")
+    signs.beat()
+    check(folder, "worker")
+    # A clock that was put back by a day says nothing about now.
+    set_back(folder, "worker", -86_400)
+    with pytest.raises(HeartbeatError):
+        check(folder, "worker")
+    with pytest.raises(HeartbeatError, match="consumer"):
+        check(folder, "consumer")
+
+
+def test_work_may_take_longer_than_waiting(folder: Path) -> None:
+    signs = Heartbeat(folder, "consumer")
+    with signs.working():
+        set_back(folder, "consumer", heartbeat.WAITING + 1)
+        check(folder, "consumer")
+        set_back(folder, "consumer", heartbeat.WORKING)
+        with pytest.raises(HeartbeatError):
+            check(folder, "consumer")
+    with pytest.raises(ZeroDivisionError), signs.working():
+        raise ZeroDivisionError
+    # However the work ended, from now on signs are due soon again.
+    set_back(folder, "consumer", heartbeat.WAITING + 1)
+    with pytest.raises(HeartbeatError):
+        check(folder, "consumer")
+
+
+def test_a_sign_of_the_process_before_does_not_count(folder: Path) -> None:
+    Heartbeat(folder, "worker").beat()
+    Heartbeat(folder, "worker")
+    with pytest.raises(HeartbeatError):
+        check(folder, "worker")
+
+
+def test_without_a_folder_nothing_is_written(tmp_path: Path) -> None:
+    signs = Heartbeat(None, "worker")
+    signs.beat()
+    with signs.working():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"ASPECTS_HEARTBEAT_DIR is not valid: .*file"):
+        Heartbeat(tmp_path / "file", "worker")
+    with pytest.raises(SettingsError, match="ASPECTS_HEARTBEAT_DIR is not set"):
+        check(None, "worker")
+    with pytest.raises(UsageError, match="worker and consumer"):
+        check(tmp_path, "../worker")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"at": "now", "within": 30}'])
+def test_what_is_no_sign_does_not_count(folder: Path, content: str) -> None:
+    Heartbeat(folder, "worker").beat()
+    (folder / "worker").write_text(content)
+    with pytest.raises(HeartbeatError, match="cannot be read"):
+        check(folder, "worker")
+
+
+def test_a_sign_that_cannot_be_written_stops_nothing(folder: Path) -> None:
+    signs = Heartbeat(folder, "worker")
+    folder.rmdir()
+    signs.beat()
+    assert not folder.exists()
+
+
+def test_the_command_tells_by_its_exit_status(aspects_pii: Callable[..., Any], folder: Path) -> None:
+    assert aspects_pii("heartbeat", "worker").status == 2
+    signs = {"HEARTBEAT_DIR": str(folder)}
+    assert aspects_pii("heartbeat", "worker", **signs).status == 1
+    Heartbeat(folder, "worker").beat()
+    ran = aspects_pii("heartbeat", "worker", "--json", **signs)
+    assert (ran.status, ran.json["name"]) == (0, "worker")
+    assert "sign of life" in aspects_pii("heartbeat", "worker", **signs).out
+    set_back(folder, "worker", 3_600)
+    ran = aspects_pii("heartbeat", "worker", **signs)
+    assert (ran.status, ran.out) == (1, "")
+    assert "one was due within 30 s" in ran.err
+    assert aspects_pii("heartbeat", "hook", **signs).status == 2
+
+
+class Channel:
+    """A broker's channel, as far as the watch looks at it."""
+
+    def __init__(self, *, fetches: bool) -> None:
+        self.qos = self
+        self.can_consume = lambda: fetches
+
+
+class FakeConsumer:
+    """A worker's consumer, the same."""
+
+    connection_errors = (ConnectionError,)
+
+    def __init__(self, *, fetches: bool) -> None:
+        self.task_consumer = self
+        self.channel = Channel(fetches=fetches)
+
+
+def test_a_worker_that_no_longer_fetches_gives_no_sign() -> None:
+    given: list[int] = []
+    watch = WindowWatch(FakeConsumer(fetches=True), give_sign=lambda: given.append(1))
+    watch._check(FakeConsumer(fetches=True))
+    assert given == [1]
+    with pytest.raises(ConnectionError):
+        watch._check(FakeConsumer(fetches=False))
+    assert given == [1]
+    WindowWatch(FakeConsumer(fetches=True))._check(FakeConsumer(fetches=True))
+
+
+class Streams:
+    """Streams of which reads can fail, and which end the test when they were read often enough."""
+
+    def __init__(self, stop: threading.Event, answers: list[Any]) -> None:
+        self._stop, self._answers = stop, answers
+
+    def prepare(self) -> None: ...
+
+    def acknowledge(self, messages: list[Message]) -> None: ...
+
+    def read_unfinished(self, count: int) -> Iterator[list[Message]]:
+        return iter(())
+
+    def claim(self, idle: float, count: int) -> Iterator[list[Message]]:
+        return iter(())
+
+    def read_new(self, count: int, wait: float) -> list[Message]:
+        answer = self._answers.pop(0)
+        if not self._answers:
+            self._stop.set()
+        if isinstance(answer, Exception):
+            self._stop.set()
+            raise answer
+        return list(answer)
+
+
+class Office:
+    """Nothing is open, and nobody is retired or copied."""
+
+    enabled = True
+    request = reassign = sync = None
+
+    def sweep(self) -> bool:
+        return True
+
+
+def test_a_consumer_gives_signs_when_it_reads_and_none_when_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    signs: list[Any] = []
+    monkeypatch.setattr(Heartbeat, "beat", lambda _, within=heartbeat.WAITING: signs.append(within))
+
+    def consume(*answers: Any) -> list[Any]:
+        signs.clear()
+        stop = threading.Event()
+        streams: Any = Streams(stop, list(answers))
+        office: Any = Office()
+        Consumer(streams, {"s": lambda _: signs.append("decoded")}, office).run(stop)
+        return list(signs)
+
+    sweep_at_start = [heartbeat.WORKING, heartbeat.WAITING]
+    read = heartbeat.WAITING
+    batch = [heartbeat.WORKING, "decoded", heartbeat.WAITING]
+    assert consume([], [Message("s", "1-0", {b"event": b"{}"})], []) == [*sweep_at_start, read, read, *batch, read]
+    assert consume(StreamsUnreachable("Redis cannot be reached")) == sweep_at_start
