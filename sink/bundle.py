@@ -266,11 +266,17 @@ def _compose_column(source: Document) -> Document:
         "filterable": True,
     }
     if labels := source.get("_labels"):
-        values, texts = (
-            ", ".join(_literal(text) for text in side) for side in zip(*labels["texts"].items(), strict=True)
-        )
-        column["expression"] = f"transform({labels['of']}, [{values}], [{texts}], {labels['of']})"
+        column["expression"] = _compose_label(**labels)
     return column
+
+
+def _compose_label(of: str, texts: Mapping[str, str], separator: str | None = None) -> str:
+    """SQL that shows `texts` in place of the values of `of`, or of each of several with a separator between them."""
+    values, shown = (", ".join(_literal(text) for text in side) for side in (texts, texts.values()))
+    if separator is None:
+        return f"transform({of}, [{values}], [{shown}], {of})"
+    one = f"value -> transform(value, [{values}], [{shown}], value)"
+    return f"arrayStringConcat(arrayMap({one}, splitByString({_literal(separator)}, {of})), {_literal(separator)})"
 
 
 def _literal(text: str) -> str:
