@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import SecretStr
 
 from sink import __version__, coverage, schema
+from sink.caches import find_superset
 from sink.display import Progress, print_lines, print_table, say
-from sink.errors import AspectsPiiError, PiiDisabledError, SettingsError, UsageError
+from sink.errors import AspectsPiiError, PiiDisabledError, SettingsError, SupersetError, UsageError
 from sink.ledger import SubjectId
 from sink.pii import Subject
 from sink.purge import plan_purge, purge, require_off
@@ -30,6 +31,10 @@ from sink.settings import Settings, load_settings
 from sink.status import read_status
 from sink.store import Store, open_store
 from sink.verify import verify_subjects
+
+if TYPE_CHECKING:
+    from sink.dashboards import Changes, Site
+    from sink.superset import Superset
 
 app = typer.Typer(
     name="aspects-pii",
@@ -43,6 +48,8 @@ map_app = typer.Typer(help="The PII map: what is where, and whether anything is 
 ledger_app = typer.Typer(help="The audit log.", no_args_is_help=True)
 app.add_typer(map_app, name="map")
 app.add_typer(ledger_app, name="ledger")
+dashboards_app = typer.Typer(help="The dashboards in Superset.", no_args_is_help=True)
+app.add_typer(dashboards_app, name="dashboards")
 
 # Newer Typers carry a Click of their own and do not export the exception that all its complaints derive from.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -509,7 +516,24 @@ def purge_command(
         purge(store, plan, enabled=settings.enable_pii, force=force, actor=actor)
     if not as_json:
         print_lines(["Purged and verified: no PII is left. Tombstones and ledger stay."])
+    if settings.superset_url is not None:
+        _purge_dashboards(settings, as_json)
     return 0
+
+
+def _purge_dashboards(settings: Settings, as_json: bool) -> None:
+    """Take the dashboards out of Superset. The PII is gone already: that does not wait for Superset."""
+    from sink.dashboards import remove
+
+    try:
+        with _open_superset(settings) as superset:
+            changes = remove(superset, _describe_site(settings))
+    except SupersetError as error:
+        raise SupersetError(
+            f"No PII is left, but the dashboards are still in Superset. {error} Then run `aspects-pii purge` again."
+        ) from None
+    if not as_json:
+        _print_changes(changes)
 
 
 @app.command("status")
@@ -635,6 +659,90 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 def _brief(detail: dict[str, Any]) -> str:
     return json.dumps({name: value for name, value in detail.items() if name != "receipt"}) if detail else ""
+
+
+@dashboards_app.command("install")
+def dashboards_install(as_json: Json = False) -> int:
+    """Put dashboards, roles and rules into Superset, or put right those that are there."""
+    from sink.dashboards import install
+
+    settings = load_settings()
+    with _open_superset(settings) as superset:
+        changes = install(superset, _describe_site(settings), enable_pii=settings.enable_pii)
+    if settings.superset_clickhouse_user is None:
+        say(
+            "Warning: Superset reaches ClickHouse as ASPECTS_CLICKHOUSE_USER, who may do more than it needs. "
+            "Set ASPECTS_SUPERSET_CLICKHOUSE_USER."
+        )
+    return _show_changes(changes, as_json)
+
+
+@dashboards_app.command("remove")
+def dashboards_remove(as_json: Json = False) -> int:
+    """Take everything of ours out of Superset: dashboards, charts, datasets, connection, roles, rules."""
+    from sink.dashboards import remove
+
+    settings = load_settings()
+    with _open_superset(settings) as superset:
+        return _show_changes(remove(superset, _describe_site(settings)), as_json)
+
+
+@dashboards_app.command("export")
+def dashboards_export(
+    file: Annotated[Path, typer.Option("--output", "-o", help="The ZIP file to write.")], as_json: Json = False
+) -> int:
+    """Write the dashboards as a ZIP for Superset's own import; roles and rules are not in it."""
+    from sink.dashboards import export
+
+    settings = load_settings()
+    export(_describe_site(settings), file, enable_pii=settings.enable_pii)
+    if as_json:
+        _print_json({"file": file})
+    else:
+        print_lines([f"The dashboards are in {file}. Superset will ask for the password of ClickHouse."])
+    return 0
+
+
+def _open_superset(settings: Settings) -> Superset:
+    address = find_superset(settings)
+    if address is None:
+        raise SettingsError(
+            "ASPECTS_SUPERSET_URL is not set. Example: ASPECTS_SUPERSET_URL=https://superset.example.org"
+        )
+    from sink.superset import Superset
+
+    return Superset(address)
+
+
+def _describe_site(settings: Settings) -> Site:
+    from sink.client import Address
+    from sink.dashboards import describe_site
+
+    return describe_site(
+        Address.from_settings(settings),
+        url=settings.superset_clickhouse_url,
+        user=settings.superset_clickhouse_user,
+        password=settings.superset_clickhouse_password,
+        language=settings.superset_language,
+    )
+
+
+def _show_changes(changes: Changes, as_json: bool) -> int:
+    if as_json:
+        _print_json(asdict(changes))
+    else:
+        _print_changes(changes)
+    return 0
+
+
+def _print_changes(changes: Changes) -> None:
+    for verb, counts in (("installed", changes.installed), ("removed", changes.removed)):
+        if counts:
+            things = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items())
+            print_lines([f"Superset: {verb} {things}."])
+    if not changes.installed and not changes.removed:
+        print_lines(["Superset: there was nothing to remove."])
+    print_lines(changes.kept)
 
 
 @app.command("clickhouse")

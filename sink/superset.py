@@ -222,6 +222,14 @@ class Superset:
         body = {"permission_view_menu_ids": sorted(permissions)}
         self._write("POST", f"/api/v1/security/roles/{role}/permissions", "giving a role its permissions", json=body)
 
+    def open_dashboard(self, number: int, roles: Collection[int]) -> None:
+        """Name `roles` among those that a dashboard is for, beside those that are named already."""
+        answer = self._send("GET", f"/api/v1/dashboard/{number}")
+        named = {int(role["id"]) for role in self._read(answer, "reading a dashboard")["result"].get("roles", [])}
+        if missing := set(roles) - named:
+            body = {"roles": sorted(named | missing)}
+            self._write("PUT", f"/api/v1/dashboard/{number}", "opening a dashboard to a role", json=body)
+
     def find_rules(self, names: Collection[str]) -> list[tuple[int, StoredRule]]:
         """The rules of these names, with their numbers; a name may be there more than once."""
         found = []

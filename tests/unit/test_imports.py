@@ -26,7 +26,7 @@ ORDER = (
     ("derived",),
     ("verify",),
     ("retire", "sync", "purge", "reassign", "coverage", "status"),
-    ("reconcile", "replay", "warehouse"),
+    ("reconcile", "replay", "warehouse", "dashboards"),
     ("event_work",),
     ("event_avro", "event_json", "event_stream"),
     ("web_auth",),
