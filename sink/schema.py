@@ -69,6 +69,13 @@ def load_migrations(folder: Path | None = None) -> list[Migration]:
     return list(migrations.values())
 
 
+def list_statements(migrations: list[Migration] | None = None) -> Iterator[str]:
+    """Every statement that `migrate` runs where nothing is applied yet, the names of the databases not filled in."""
+    for migration in load_migrations() if migrations is None else migrations:
+        yield from migration.statements()
+    yield _CREATE_RECORD.strip()
+
+
 def read_applied(client: ClickHouse) -> dict[str, str]:
     """The applied migrations as name -> digest; empty where `init` has never run."""
     exists = client.value(

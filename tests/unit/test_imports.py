@@ -19,7 +19,7 @@ ORDER = (
     ("client", "superset"),
     ("catalog", "endpoint_engine", "caches"),
     ("schema", "lms", "ledger", "lease", "endpoint", "lineage", "pseudonym"),
-    ("store", "receipt", "identity"),
+    ("store", "receipt", "identity", "access", "policies"),
     ("steps", "scan"),
     ("rewrite",),
     ("erase", "demo_data"),
