@@ -18,7 +18,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 
 from sink.errors import SettingsError
-from sink.event_work import Message
+from sink.event_work import Message, StreamsUnreachable
 
 # .. pii: Fields of messages pass through unread; the dead letters written here hold none of them.
 # .. pii_types: username, email_address, name
@@ -28,10 +28,6 @@ MAX_DEAD_LETTERS = 10_000
 """Dead letters that are kept, about."""
 
 _SOCKET_TIMEOUT = 30
-
-
-class StreamsUnreachable(Exception):
-    """Redis gives no answer, or one that makes no sense. Worth trying again."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +96,10 @@ class RedisStreams:
                 self.group, self.consumer, dict.fromkeys(self.streams, ">"), count=count, block=max(1, int(wait * 1000))
             )
         return [_read_entry(stream.decode(), *entry) for stream, entries in reply for entry in entries]
+
+    def has_caught_up(self) -> bool:
+        """True: Redis says at once what is there."""
+        return True
 
     def read_unfinished(self, count: int) -> Iterator[list[Message]]:
         """What this consumer has read and not finished, oldest first, in lists of `count`.

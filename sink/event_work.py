@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from sink.ledger import SubjectId
 
@@ -49,3 +49,38 @@ class InvalidMessage(Exception):
 
 Decoder = Callable[[Message], Work | None]
 """Reads a message: None where it is none of our business; raises `InvalidMessage`."""
+
+
+class StreamsUnreachable(Exception):
+    """The streams give no answer, or one that makes no sense. Worth trying again."""
+
+
+class Streams(Protocol):
+    """Where messages come from. What is read and not acknowledged comes again, also after a kill.
+
+    Each method raises `StreamsUnreachable` where there is no answer, and `SettingsError` where we are not let in.
+    """
+
+    def prepare(self) -> None:
+        """Make sure that reading can begin, with the oldest message that our group has not done."""
+
+    def read_new(self, count: int, wait: float) -> list[Message]:
+        """Up to about `count` messages that were not read yet, after waiting up to `wait` seconds for them."""
+
+    def has_caught_up(self) -> bool:
+        """Whether a reading that brought nothing means that there is nothing."""
+
+    def read_unfinished(self, count: int) -> Iterator[list[Message]]:
+        """What was read and not acknowledged, in lists of `count`."""
+
+    def claim(self, idle: float, count: int) -> Iterator[list[Message]]:
+        """What another consumer of our group has left lying for `idle` seconds."""
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Say that messages are done."""
+
+    def bury(self, message: Message, reason: str, details: Mapping[str, str]) -> None:
+        """Write a dead letter without any content, and acknowledge the message."""
+
+    def close(self) -> None:
+        """Give up the connections."""

@@ -1,4 +1,4 @@
-"""Reading event streams: `aspects-pii consume`.
+"""Reading event streams: `aspects-pii consume`, from Redis or from Kafka.
 
 Two kinds of stream: topics of the Open edX event bus, which say whom to copy again, and JSON events, which a mapping
 explains and which may also say whom to retire. A message is acknowledged when what it asks for is recorded or done,
@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 
 from sink.errors import AspectsPiiError, RefusedError, UsageError
 from sink.event_avro import decode_open_edx_event, read_headers
 from sink.event_json import load_event_map, make_json_decoder
-from sink.event_stream import RedisStreams, StreamsUnreachable
-from sink.event_work import Action, Decoder, InvalidMessage, Message, Work
+from sink.event_stream import RedisStreams
+from sink.event_work import Action, Decoder, InvalidMessage, Message, Streams, StreamsUnreachable, Work
 from sink.heartbeat import CONSUMER, Heartbeat
 from sink.ledger import SubjectId
 from sink.lms import LmsDatabase
@@ -189,7 +190,7 @@ class Consumer:
 
     def __init__(
         self,
-        streams: RedisStreams,
+        streams: Streams,
         decoders: Mapping[str, Decoder],
         office: Office,
         *,
@@ -212,8 +213,8 @@ class Consumer:
         """Work until `stop` is set; with `once`, until nothing is left to read.
 
         Raises:
-            SettingsError: Redis refuses the password.
-            AspectsPiiError: with `once`, Redis cannot be reached.
+            SettingsError: Redis or Kafka does not let us in.
+            AspectsPiiError: with `once`, it cannot be reached.
         """
         pause = Pause(longest=30)
         while not stop.is_set():
@@ -242,7 +243,7 @@ class Consumer:
             pause.end()
             self._heartbeat.beat()
             self._take(messages)
-            if once and not messages:
+            if once and not messages and self._streams.has_caught_up():
                 return
 
     def _take_unfinished(self, stop: threading.Event) -> None:
@@ -379,16 +380,22 @@ def read_sources(settings: Settings, subject: Subject) -> Sources:
     """Which streams are read, and how.
 
     Raises:
-        UsageError: a stream is named twice or none is, or events ask for copies of subjects that have no LMS id.
+        UsageError: a stream is named twice or none is, events ask for copies of subjects that have no LMS id, or
+            Kafka's client is missing.
         MapError: the mapping of JSON events is not valid.
     """
+    decode_topic: Decoder = decode_open_edx_event
+    body = settings.event_field
+    if settings.kafka_bootstrap_servers is not None:
+        kafka = _load_kafka()
+        decode_topic, body = kafka.decode_framed_event, kafka.VALUE
     prefix = f"{settings.event_bus_topic_prefix}-" if settings.event_bus_topic_prefix else ""
     topics = [prefix + topic for topic in settings.event_bus_topics]
     both = set(topics) & set(settings.event_streams)
     if both:
         raise UsageError(f"{min(both)} stands in ASPECTS_EVENT_BUS_TOPICS and in ASPECTS_EVENT_STREAMS.")
     # Where subjects are not known by the LMS's ids, its events say nothing.
-    decoders: dict[str, Decoder] = dict.fromkeys(topics, decode_open_edx_event) if subject.type == "integer" else {}
+    decoders: dict[str, Decoder] = dict.fromkeys(topics, decode_topic) if subject.type == "integer" else {}
     copies = bool(decoders)
     if settings.event_streams:
         event_map = load_event_map(settings.event_map or find_resource("config/events.yaml"))
@@ -396,7 +403,7 @@ def read_sources(settings: Settings, subject: Subject) -> Sources:
         if subject.type == "text" and asks:
             raise UsageError("The mapping of events asks for `sync`, but the map's subject.type is text: no LMS id.")
         copies = copies or asks
-        decoder = make_json_decoder(event_map, subject, settings.event_field)
+        decoder = make_json_decoder(event_map, subject, body)
         decoders |= dict.fromkeys(settings.event_streams, decoder)
     if not decoders:
         raise UsageError("No stream is named. Set ASPECTS_EVENT_STREAMS or ASPECTS_EVENT_BUS_TOPICS.")
@@ -411,7 +418,10 @@ def open_streams(settings: Settings, streams: Sequence[str]) -> RedisStreams:
         SettingsError: it is no address of a Redis.
     """
     if settings.event_bus_url is None:
-        raise UsageError("ASPECTS_EVENT_BUS_URL is not set. Example: ASPECTS_EVENT_BUS_URL=redis://redis:6379/0")
+        raise UsageError(
+            "Neither ASPECTS_EVENT_BUS_URL nor ASPECTS_KAFKA_BOOTSTRAP_SERVERS is set. "
+            "Example: ASPECTS_EVENT_BUS_URL=redis://redis:6379/0"
+        )
     return RedisStreams(
         settings.event_bus_url,
         streams,
@@ -419,6 +429,45 @@ def open_streams(settings: Settings, streams: Sequence[str]) -> RedisStreams:
         consumer=settings.event_consumer or socket.gethostname(),
         dead_letters=settings.event_dead_letters,
     )
+
+
+def _load_kafka() -> ModuleType:
+    """The transport whose client comes with an extra."""
+    try:
+        from sink import event_kafka
+    except ModuleNotFoundError as error:
+        if error.name != "confluent_kafka":
+            raise
+        raise UsageError(
+            "ASPECTS_KAFKA_BOOTSTRAP_SERVERS is set, and Kafka's client is not installed: "
+            "pip install 'aspects-pii-sink[kafka]'"
+        ) from None
+    return event_kafka
+
+
+def _open_transport(settings: Settings, streams: Sequence[str]) -> Streams:
+    """Redis or Kafka, whichever the settings name.
+
+    Raises:
+        UsageError: they name none, or both, or Kafka's client is missing.
+        SettingsError: an address or what goes with it is not valid.
+    """
+    if settings.kafka_bootstrap_servers is None:
+        return open_streams(settings, streams)
+    if settings.event_bus_url is not None:
+        raise UsageError(
+            "ASPECTS_EVENT_BUS_URL and ASPECTS_KAFKA_BOOTSTRAP_SERVERS are both set. "
+            "A consumer reads from one of them; run one for each."
+        )
+    kafka = _load_kafka()
+    opened: Streams = kafka.KafkaStreams(
+        kafka.make_options(settings),
+        streams,
+        group=settings.event_group,
+        consumer=settings.event_consumer or socket.gethostname(),
+        dead_letters=settings.event_dead_letters,
+    )
+    return opened
 
 
 def run_consumer(settings: Settings, *, once: bool = False, stop: threading.Event | None = None) -> Counts:
@@ -430,14 +479,14 @@ def run_consumer(settings: Settings, *, once: bool = False, stop: threading.Even
         stop: set it to stop; signals do so too where this runs in the main thread.
 
     Raises:
-        UsageError: no Redis, no stream or no LMS is named.
-        SettingsError: an address is not valid, or Redis refuses the password.
+        UsageError: no Redis and no Kafka, no stream or no LMS is named.
+        SettingsError: an address is not valid, or Redis or Kafka does not let us in.
         MapError: the map or the mapping of events is not valid.
-        AspectsPiiError: with `once`, Redis cannot be reached.
+        AspectsPiiError: with `once`, Redis or Kafka cannot be reached.
     """
     sources = read_sources(settings, load_map(find_map(settings)).subject)
     office = Office(settings, copies=sources.copies)
-    streams = open_streams(settings, list(sources.decoders))
+    streams = _open_transport(settings, list(sources.decoders))
     consumer = Consumer(
         streams,
         sources.decoders,

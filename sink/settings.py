@@ -197,6 +197,25 @@ class Settings(BaseSettings):
     event_bus_url: SecretStr | None = Field(
         None, description="Redis of the Open edX event bus.", examples=["redis://redis:6379/0"]
     )
+    kafka_bootstrap_servers: str | None = Field(
+        None,
+        min_length=1,
+        description="Kafka to read events from instead of a Redis.",
+        examples=["kafka-1:9092,kafka-2:9092"],
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to talk to Kafka.", examples=["SASL_SSL"]
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How to show Kafka the password, with SASL.", examples=["SCRAM-SHA-512"]
+    )
+    kafka_username: str | None = Field(None, description="Kafka user.", examples=["aspects-pii"])
+    kafka_password: SecretStr | None = Field(None, description="Its password.", examples=["a long secret"])
+    kafka_ca_file: Path | None = Field(
+        None,
+        description="Certificate authority that signed Kafka's certificate, instead of the system's.",
+        examples=["/etc/ssl/kafka-ca.pem"],
+    )
     event_bus_topic_prefix: str = Field(
         "", description="EVENT_BUS_TOPIC_PREFIX of the LMS, if it has one.", examples=["prod"]
     )
@@ -206,10 +225,12 @@ class Settings(BaseSettings):
         examples=["learning-course-access-role-lifecycle,learning-user-lifecycle"],
     )
     event_streams: Names = Field(
-        (), description="Redis streams of JSON events that ASPECTS_EVENT_MAP explains.", examples=["user-jobs"]
+        (),
+        description="Streams (in Kafka: topics) of JSON events that ASPECTS_EVENT_MAP explains.",
+        examples=["user-jobs"],
     )
     event_field: str = Field(
-        "event", min_length=1, description="Field of a stream's entry that holds the JSON.", examples=["event"]
+        "event", min_length=1, description="Field of a Redis stream's entry that holds the JSON.", examples=["event"]
     )
     event_map: Path | None = Field(
         None,
@@ -231,7 +252,7 @@ class Settings(BaseSettings):
     event_dead_letters: str = Field(
         "aspects-pii-dead-letters",
         min_length=1,
-        description="Stream for events that cannot be used: the reason, never the content.",
+        description="Stream (in Kafka: topic) for events that cannot be used: the reason, never the content.",
         examples=["aspects-pii-dead-letters"],
     )
     web_token: SecretStr | None = Field(

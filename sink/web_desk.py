@@ -15,7 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from sink.caches import find_caches
 from sink.client import Address, ClickHouse
 from sink.errors import AspectsPiiError, SettingsError, UnreachableError
-from sink.event_stream import RedisStreams, StreamsUnreachable
+from sink.event_stream import RedisStreams
+from sink.event_work import StreamsUnreachable
 from sink.ledger import Ledger
 from sink.pii import PiiMap
 from sink.retire import sweep

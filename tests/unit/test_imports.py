@@ -29,6 +29,7 @@ ORDER = (
     ("reconcile", "replay", "warehouse", "dashboards"),
     ("event_work",),
     ("event_avro", "event_json", "event_stream"),
+    ("event_kafka",),
     ("web_auth",),
     ("web_desk",),
     # The doors.
@@ -107,6 +108,7 @@ def test_the_engine_and_drivers_are_imported_where_they_are_wrapped() -> None:
         "clickhouse_connect": {"client"},
         "sqlalchemy": {"lms", "settings", "demo_data"},
         "stamina": {"client", "lms"},
+        "confluent_kafka": {"event_kafka"},
         "httpx": {"superset"},
     }
     for path in MODULES:

@@ -1,0 +1,77 @@
+"""Sends events as an LMS does that has its event bus on Kafka: openedx-events signals, handed to edx-event-bus-kafka.
+
+    python kafka_producer.py BOOTSTRAP_SERVERS TOPIC_PREFIX < lines of JSON: [event, user id]
+
+In a process of its own, since it needs Django with settings. The registry of schemas is Confluent's own for tests, in
+this process. The people are made up.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import django
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from django.conf import settings
+
+USER_TOPIC = "learning-user-lifecycle"
+ROLE_TOPIC = "learning-course-access-role-lifecycle"
+_KINDS = {
+    "org.openedx.learning.student.registration.completed.v1": (USER_TOPIC, "user.pii.username"),
+    "org.openedx.learning.auth.session.login.completed.v1": (USER_TOPIC, "user.pii.username"),
+    "org.openedx.learning.user.course_access_role.added.v1": (ROLE_TOPIC, "course_access_role_data.user.pii.username"),
+    "org.openedx.learning.course.passing.status.updated.v1": (USER_TOPIC, "course_passing_status.user.pii.username"),
+}
+
+
+def main(servers: str, prefix: str) -> None:
+    """Send what standard input says, and wait until it has arrived."""
+    settings.configure(
+        INSTALLED_APPS=["openedx_events"],
+        EVENT_BUS_PRODUCER="edx_event_bus_kafka.create_producer",
+        EVENT_BUS_KAFKA_BOOTSTRAP_SERVERS=servers,
+        EVENT_BUS_KAFKA_SCHEMA_REGISTRY_URL="mock://registry",
+        EVENT_BUS_TOPIC_PREFIX=prefix,
+        EVENTS_SERVICE_NAME="lms",
+        EVENT_BUS_PRODUCER_CONFIG={
+            kind: {topic: {"event_key_field": key, "enabled": True}} for kind, (topic, key) in _KINDS.items()
+        },
+    )
+    django.setup()
+    from edx_event_bus_kafka.internal import producer
+    from opaque_keys.edx.keys import CourseKey
+    from openedx_events.event_bus import get_producer
+    from openedx_events.learning import data, signals
+
+    registry = SchemaRegistryClient.new_client({"url": "mock://registry"})
+    producer.get_schema_registry_client = lambda: registry
+    course_key = CourseKey.from_string("course-v1:Org+Course+Run")
+    for line in sys.stdin:
+        event, user_id = json.loads(line)
+        pii = data.UserPersonalData(f"zaphod{user_id}", f"zaphod{user_id}@example.com", "Zaphod Beeblebrox")
+        user = data.UserData(id=user_id, is_active=True, pii=pii)
+        signal: Any = {
+            "registration": signals.STUDENT_REGISTRATION_COMPLETED,
+            "login": signals.SESSION_LOGIN_COMPLETED,
+            "role added": signals.COURSE_ACCESS_ROLE_ADDED,
+            "passing status": signals.COURSE_PASSING_STATUS_UPDATED,
+        }[event]
+        if event == "role added":
+            # As the LMS sends them: without the name.
+            user = data.UserData(id=user_id, is_active=True, pii=data.UserPersonalData(pii.username, pii.email))
+            role = data.CourseAccessRoleData(user=user, org_key="Org", course_key=course_key, role="staff")
+            signal.send_event(course_access_role_data=role)
+        elif event == "passing status":
+            status = data.CoursePassingStatusData(
+                is_passing=True, course=data.CourseData(course_key=course_key, display_name="Course"), user=user
+            )
+            signal.send_event(course_passing_status=status)
+        else:
+            signal.send_event(user=user)
+    get_producer().prepare_for_shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
