@@ -21,7 +21,7 @@ from uuid import NAMESPACE_URL, uuid5
 import yaml
 
 from sink.errors import SettingsError
-from sink.names import quote, quote_columns
+from sink.names import quote
 from sink.resources import find_resource
 
 SOURCES = "config/dashboards"
@@ -237,14 +237,14 @@ def _compose_dataset(
     name: str, source: Document, conditions: Mapping[str, str], reporting: str, enable_pii: bool
 ) -> Document:
     columns = [column for column in source["columns"] if enable_pii or not column.get("_pii_only")]
-    stored = [column["column_name"] for column in columns if "expression" not in column and "_labels" not in column]
+    selected = ",\n    ".join(_select(column) for column in columns)
     return {
         **_strip(source),
         "table_name": PREFIX + name,
         # Without a schema, Superset does not find the rules of what a query reads.
         "schema": reporting,
         "sql": (
-            f"select {quote_columns(stored)}\n"
+            f"select\n    {selected}\n"
             f"from {quote(reporting)}.{quote(source['_table'])}\n"
             f"where {conditions[source['_access']]}"
         ),
@@ -257,17 +257,21 @@ def _compose_dataset(
     }
 
 
+def _select(column: Document) -> str:
+    """What a column is, in the dataset's own SQL: a table of Superset does not find columns that Superset calculates."""
+    name = quote(column["column_name"])
+    expression = _compose_label(**column["_labels"]) if "_labels" in column else column.get("_expression")
+    return f"{expression} as {name}" if expression else name
+
+
 def _compose_column(source: Document) -> Document:
-    column = {
+    return {
         **_strip(source),
         "is_dttm": "Date" in source["type"],
         "is_active": True,
         "groupby": True,
         "filterable": True,
     }
-    if labels := source.get("_labels"):
-        column["expression"] = _compose_label(**labels)
-    return column
 
 
 def _compose_label(of: str, texts: Mapping[str, str], separator: str | None = None) -> str:
@@ -281,7 +285,7 @@ def _compose_label(of: str, texts: Mapping[str, str], separator: str | None = No
 
 def _literal(text: str) -> str:
     """A text of ours as ClickHouse writes it. Superset's templates see it too, so it has no braces."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 # ── Charts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
