@@ -13,8 +13,8 @@ from pathlib import Path
 from tutor import hooks
 
 from sink import __version__
-from sink.tutor.jobs import JOBS
 from sink.tutor.credentials import write_secrets
+from sink.tutor.jobs import JOBS
 
 NAME = "aspects-pii"
 _HERE = Path(__file__).parent
@@ -23,7 +23,7 @@ _TEMPLATES = _HERE / "templates"
 # Values are templates: Tutor renders them with all settings, its own and those of other plugins.
 _REDIS = (
     "redis://{% if REDIS_PASSWORD %}{{ REDIS_USERNAME|urlencode }}:{{ REDIS_PASSWORD|urlencode }}@{% endif %}"
-    "{{ REDIS_HOST }}:{{ REDIS_PORT }}/{{ OPENEDX_CELERY_REDIS_DB }}"
+    "{{ REDIS_HOST }}:{{ REDIS_PORT }}/"
 )
 DEFAULTS = {
     "ASPECTS_PII_VERSION": __version__,
@@ -45,12 +45,13 @@ DEFAULTS = {
         "mysql+pymysql://{{ ASPECTS_PII_MYSQL_USERNAME|urlencode }}:{{ ASPECTS_PII_MYSQL_PASSWORD|urlencode }}"
         "@{{ MYSQL_HOST }}:{{ MYSQL_PORT }}/{{ OPENEDX_MYSQL_DATABASE }}"
     ),
-    "ASPECTS_PII_BROKER_URL": _REDIS,
-    "ASPECTS_PII_EVENT_BUS_URL": _REDIS,
-    "ASPECTS_PII_EVENT_BUS_TOPIC_PREFIX": "",
-    # The events of the bus carry names and addresses, and stay in Redis when their user is retired. So the LMS is not
-    # told to send any unless it uses the bus already; the Django plugin sends ids only.
-    "ASPECTS_PII_START_EVENT_BUS": False,
+    "ASPECTS_PII_BROKER_URL": f"{_REDIS}{{{{ OPENEDX_CELERY_REDIS_DB }}}}",
+    # Where Tutor puts the LMS's event bus, and the prefix that it gives it.
+    "ASPECTS_PII_EVENT_BUS_URL": f"{_REDIS}0",
+    "ASPECTS_PII_EVENT_BUS_TOPIC_PREFIX": "dev",
+    # Events of logins and registrations carry names, which stay in Redis when their user is retired. What the Django
+    # plugin sends carries ids only, and says the same.
+    "ASPECTS_PII_ENABLE_EVENT_BUS_PRODUCER": False,
     # Users whose tokens may retire. Empty on purpose: where the driver's user does not exist, a learner can take its name.
     "ASPECTS_PII_WEB_JWT_USERS": [],
     "ASPECTS_PII_WEB_PORT": 8321,
