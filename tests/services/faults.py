@@ -19,7 +19,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -397,10 +397,12 @@ def fill(folder: Path) -> Path:
     return filler
 
 
-def read_redis(client: Any) -> bytes:
-    """Every key and value of a database, of whatever kind, bodies of messages decoded."""
+def read_redis(client: Any, without: Collection[str] = ()) -> bytes:
+    """Every key and value of a database, of whatever kind, bodies of messages decoded; but for these keys."""
     texts: list[bytes] = []
     for key in client.scan_iter():
+        if key.decode() in without:
+            continue
         kind = client.type(key)
         values: list[bytes]
         if kind == b"list":
