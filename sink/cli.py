@@ -463,6 +463,9 @@ def _show_replayed(result: Replayed, dry_run: bool, as_json: bool) -> int:
 def reassign_command(
     leaving: Annotated[str, typer.Argument(metavar="FROM", help="Id of the user who leaves.")],
     heir: Annotated[str, typer.Argument(metavar="TO", help="Id of the user who takes over.")],
+    asset: Annotated[
+        list[str] | None, typer.Option("--asset", metavar="ID", help="Only this asset; may be repeated.")
+    ] = None,
     actor: Actor = None,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -473,7 +476,7 @@ def reassign_command(
     _, store = _open()
     with store:
         parties = _read_subjects(store.pii_map.subject, [leaving, heir], None)
-        result = reassign(store, parties[0], parties[1], actor=actor, dry_run=dry_run)
+        result = reassign(store, parties[0], parties[1], assets=asset, actor=actor, dry_run=dry_run)
     if as_json:
         _print_json({**asdict(result), "dry_run": dry_run})
     else:
@@ -481,7 +484,9 @@ def reassign_command(
         print_lines([f"{name} is absent." for name in result.absent])
         verb = "would go" if dry_run else "went"
         print_lines([f"{sum(result.rows.values())} rows {verb} from {result.leaving} to {result.heir}."])
-    return 0
+    for name in result.unknown:
+        say(f"{name}: neither {result.leaving} nor {result.heir} owns such an asset.")
+    return 1 if result.unknown else 0
 
 
 @app.command("purge")

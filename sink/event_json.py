@@ -59,12 +59,17 @@ class EventRule(_Model):
     subject: EventPath = Field(description="Where the id of the one whom it is about is.")
     also: list[EventPath] = Field(default_factory=list, description="Where lists of ids are to which the same is done.")
     heir: EventPath | None = Field(None, description="For reassign: where the id of the one who takes over is.")
+    asset: EventPath | None = Field(
+        None, description="For reassign: where the id of the only asset is, or a list of them; everything if left out."
+    )
     actor: EventPath | None = Field(None, description="Where the id of the one who asks is.")
 
     @model_validator(mode="after")
     def _heir_only_to_reassign(self) -> EventRule:
         if (self.action == "reassign") != (self.heir is not None):
             raise ValueError("`reassign` needs `heir`, and nothing else has one")
+        if self.asset is not None and self.action != "reassign":
+            raise ValueError("only `reassign` has `asset`")
         if self.action == "reassign" and self.also:
             raise ValueError("`reassign` is about one subject; leave `also` out")
         return self
@@ -142,6 +147,7 @@ def _apply(kind: str, rule: EventRule, subject: Subject, event: Any) -> Work:
         rule.action,
         tuple(dict.fromkeys(subjects)),
         heir=heir,
+        assets=_read_assets(find_value(event, rule.asset), rule.asset, kind) if rule.asset else None,
         actor=_read_actor(find_value(event, rule.actor)) if rule.actor else None,
         kind=kind,
         complaint="; ".join(complaints),
@@ -196,6 +202,14 @@ def _read_ids(subject: Subject, value: Any) -> tuple[list[SubjectId], int]:
     found = [_parse_id(subject, element) for element in (value if isinstance(value, list) else [value])]
     ids = [one for one in found if one is not None]
     return ids, len(found) - len(ids)
+
+
+def _read_assets(value: Any, path: str, kind: str) -> tuple[str, ...]:
+    """What is to be handed over; an event that should name it and does not must not hand over everything."""
+    found = [str(one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str | int)]
+    if not found or any(not one.strip() or len(one) > _MAX_ID for one in found) or isinstance(value, bool):
+        raise InvalidMessage(f"{path} names no asset", kind)
+    return tuple(found)
 
 
 def _parse_id(subject: Subject, value: Any) -> SubjectId | None:

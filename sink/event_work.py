@@ -31,6 +31,8 @@ class Work:
     """What of the subjects is copied; everything if empty."""
     heir: SubjectId | None = None
     """Who takes over what the subject owned."""
+    assets: tuple[str, ...] | None = None
+    """Only these; everything if None."""
     actor: str | None = None
     kind: str = ""
     """The kind of event, as we call it."""

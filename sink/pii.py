@@ -226,6 +226,9 @@ class Target(_Model):
     )
     rules: list[Rule] = Field(min_length=1)
     owned: bool = Field(False, description="`reassign` hands the rows over to another user.")
+    asset: ColumnPath | None = Field(
+        None, description="Of an owned target: the column that says which asset a row is about, for `reassign --asset`."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -242,6 +245,12 @@ class Target(_Model):
             for path in rule.on_retire.redact:
                 if path not in self.pii:
                     raise ValueError(f"{path} is redacted but not listed under `pii`")
+        return self
+
+    @model_validator(mode="after")
+    def _assets_are_owned(self) -> Target:
+        if self.asset is not None and not self.owned:
+            raise ValueError("`asset` goes with `owned: true`")
         return self
 
     @property

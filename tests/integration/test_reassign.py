@@ -20,6 +20,7 @@ from sink.store import Store
 
 TARGET = {
     "owned": True,
+    "asset": "id",
     "match": {"createdBy": "id"},
     "pii": {"author": "name", "metadata.creator.name": "name", "metadata.creator.email": "email_address"},
     "on_retire": {
@@ -98,6 +99,49 @@ def test_an_heir_who_is_unknown_retired_or_the_leaver_is_refused(owners: Store) 
     for heir, reason in ((99, "not known"), (3, "is retired"), (1, "the one who leaves")):
         with pytest.raises(RefusedError, match=reason):
             reassign(owners, 1, heir)
+
+
+def test_only_the_named_assets_go(owners: Store) -> None:
+    before = assets(owners)
+    counted = reassign(owners, 1, 2, assets=["10"], dry_run=True)
+    assert (counted.rows, counted.unknown) == ({"content.asset": 1}, [])
+    assert assets(owners) == before
+    # 12 is somebody else's, and 99 nobody's.
+    result = reassign(owners, 1, 2, assets=["10", "12", "99", "10"], actor="operator")
+    assert (result.rows, result.unknown) == ({"content.asset": 1}, ["12", "99"])
+    assert assets(owners) == {10: HEIRS, 11: before[11], 12: OTHERS}
+    # What the heir has by now was handed over: nothing to do, and nothing to complain of.
+    again = reassign(owners, 1, 2, assets=["10"])
+    assert (again.rows, again.unknown) == ({}, [])
+    assert reassign(owners, 1, 2).rows == {"content.asset": 1}
+    assert assets(owners) == {10: HEIRS, 11: HEIRS, 12: OTHERS}
+    # How many, not which: whatever names an asset is not ours.
+    details = [entry.detail for entry in owners.ledger.show(action="reassigned")]
+    assert [detail.get("assets") for detail in details] == [3, None]
+
+
+def test_assets_that_the_map_cannot_name_are_refused(owners: Store) -> None:
+    for asset in (None, "number"):
+        target = owners.pii_map.targets["content.asset"].model_copy(update={"asset": asset})
+        pii_map = owners.pii_map.model_copy(update={"targets": {**owners.pii_map.targets, "content.asset": target}})
+        with pytest.raises(RefusedError, match="Add `asset: COLUMN`"):
+            reassign(dataclasses.replace(owners, pii_map=pii_map), 1, 2, assets=["10"])
+    assert assets(owners)[10][0] == 1
+
+
+def test_the_command_hands_over_single_assets(owners: Store, aspects_pii: Callable[..., Any], tmp_path: Path) -> None:
+    """A path into JSON can name the asset too."""
+    path = tmp_path / "pii.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["targets"]["content.asset"]["asset"] = "metadata.n"
+    path.write_text(yaml.safe_dump(document))
+    ran = aspects_pii("reassign", 1, 2, "--asset", 11, "--asset", 12, "--json", PII_MAP=str(path))
+    assert ran.status == 1
+    assert (ran.json["rows"], ran.json["unknown"]) == ({"content.asset": 1}, ["12"])
+    assert ran.err.strip() == "12: neither 1 nor 2 owns such an asset."
+    assert {asset: row[0] for asset, row in assets(owners).items()} == {10: 1, 11: 2, 12: 3}
+    ran = aspects_pii("reassign", 1, 2, "--asset", 11, PII_MAP=str(path))
+    assert (ran.status, ran.out.splitlines()[-1]) == (0, "0 rows went from 1 to 2.")
 
 
 def test_the_command_says_what_went(aspects_pii: Callable[..., Any]) -> None:

@@ -20,11 +20,13 @@ from typing import Any
 
 import pytest
 import redis
+import yaml
 
 from sink.demo_data import DemoLms, create_lms
 from sink.endpoint import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.events import Counts, run_consumer
+from sink.resources import find_resource
 from sink.retire import work_off
 from sink.schema import migrate
 from sink.settings import Settings, load_settings
@@ -33,7 +35,7 @@ from sink.sync import sync
 
 pytestmark = pytest.mark.redis
 
-DATABASE = 12
+DATABASE = 15
 URL = f"redis://127.0.0.1:6379/{DATABASE}"
 USERS = "test-learning-user-lifecycle"
 ROLES = "test-learning-course-access-role-lifecycle"
@@ -453,8 +455,43 @@ def test_ownership_is_handed_over(place: Place, monkeypatch: pytest.MonkeyPatch)
     counts = place.consume()
     assert (counts.reassigned, counts.retired) == (1, 1)
     # By the id of who asked; the name is not passed on.
-    assert calls == [((11, 12), {"actor": "44"})]
+    assert calls == [((11, 12), {"assets": ("do_123",), "actor": "44"})]
     assert place.waiting(JOBS) == 0
+
+
+def test_an_ownership_transfer_hands_over_the_asset_that_it_names_and_no_other(place: Place, tmp_path: Path) -> None:
+    """Sunbird's message as it is, one an asset; delivered twice, and before or after the retirement."""
+    client, table = place.store.client, f"{place.settings.event_sink_database}.asset"
+    pii_map = yaml.safe_load(find_resource("config/pii.yaml").read_text())
+    pii_map["targets"]["event_sink.asset"] = {
+        "owned": True,
+        "asset": "identifier",
+        "match": {"createdBy": "id"},
+        "pii": {"createdBy": "id", "author": "name"},
+        "on_retire": {"redact": {"author": "constant"}},
+    }
+    (tmp_path / "pii.yaml").write_text(yaml.safe_dump(pii_map))
+    client.execute(
+        "CREATE TABLE $event_sink.asset (identifier String, createdBy Int64, author String) "
+        "ENGINE = MergeTree ORDER BY identifier"
+    )
+    rows = [(f"do_12{n}", 11 if n < 5 else 13, "Zaphod") for n in range(1, 7)]
+    client.insert(client.table("event_sink.asset"), ["identifier", "createdBy", "author"], rows)
+    for _ in range(2):
+        place.send_job(transfer("11", 12))
+    nameless = transfer("11", 12)
+    del nameless["edata"]["assetInformation"]
+    place.send_job(nameless)
+    place.send_job(delete_user(11))
+    counts = place.consume(pii_map=tmp_path / "pii.yaml")
+    assert (counts.reassigned, counts.retired, counts.buried) == (2, 1, 1)
+    owners = dict(client.rows(f"SELECT identifier, (createdBy, author != 'Zaphod') FROM {table}"))
+    assert len(owners) == 6
+    # The others keep the leaver's number, and no name.
+    assert {name for name, (owner, _) in owners.items() if owner == 12} == {"do_123"}
+    assert {name for name, (owner, _) in owners.items() if owner == 11} == {"do_121", "do_122", "do_124"}
+    assert [renamed for name, (_, renamed) in sorted(owners.items())] == [True] * 4 + [False] * 2
+    assert [letter["reason"] for letter in place.dead_letters()] == ["edata.assetInformation.identifier names no asset"]
 
 
 def test_an_heir_who_is_retired_gets_nothing_and_holds_nobody_up(place: Place) -> None:

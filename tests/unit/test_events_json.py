@@ -70,9 +70,10 @@ def test_an_ownership_transfer_names_both_and_who_asked() -> None:
             "actionBy": {"userId": UUID, "userName": "zaphod"},
             "fromUserProfile": {"userId": "one"},
             "toUserProfile": {"userId": "two", "firstName": "Arthur", "lastName": "Dent", "roles": ["X"]},
+            "assetInformation": {"identifier": "do_123", "objectType": "Content"},
         },
     }
-    expected = Work("reassign", ("one",), heir="two", actor=UUID, kind="ownership-transfer")
+    expected = Work("reassign", ("one",), heir="two", assets=("do_123",), actor=UUID, kind="ownership-transfer")
     assert read_event(SHIPPED, TEXTS, event) == expected
     event["edata"]["actionBy"]["userId"] = "zaphod"  # type: ignore[index]
     work = read_event(SHIPPED, TEXTS, event)
@@ -82,6 +83,32 @@ def test_an_ownership_transfer_names_both_and_who_asked() -> None:
     event["edata"]["toUserProfile"]["userId"] = "one"  # type: ignore[index]
     with pytest.raises(InvalidMessage, match="the same"):
         read_event(SHIPPED, TEXTS, event)
+
+
+@pytest.mark.parametrize("asset", [None, "", " ", [], {}, ["do_1", " "], {"id": "zaphod"}, True, "x" * 300])
+def test_a_transfer_that_names_no_asset_hands_over_nothing(asset: Any) -> None:
+    event = {
+        "eid": "BE_JOB_REQUEST",
+        "object": {"type": "User"},
+        "edata": {
+            "action": "ownership-transfer",
+            "fromUserProfile": {"userId": "1"},
+            "toUserProfile": {"userId": "2", "firstName": "Arthur", "lastName": "Dent", "roles": ["X"]},
+            "assetInformation": {"identifier": asset},
+        },
+    }
+    with pytest.raises(InvalidMessage, match=r"edata\.assetInformation\.identifier names no asset") as raised:
+        read_event(SHIPPED, NUMBERS, event)
+    assert "zaphod" not in str(raised.value)
+
+
+def test_assets_can_be_a_list_and_without_a_path_everything_is_meant(tmp_path: Path) -> None:
+    rule = "version: 1\nevents:\n  a: {when: {type: left}, action: reassign, subject: id, heir: to"
+    event = {"type": "left", "id": 1, "to": 2, "assets": ["do_1", 7]}
+    work = read_event(load(tmp_path, rule + ", asset: assets}"), NUMBERS, event)
+    assert work == Work("reassign", (1,), heir=2, assets=("do_1", "7"), kind="a")
+    work = read_event(load(tmp_path, rule + "}"), NUMBERS, event)
+    assert work == Work("reassign", (1,), heir=2, assets=None, kind="a")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +152,7 @@ def test_a_message_does_not_show_its_content() -> None:
         (f"version: 1\nevents:\n  a:\n    {RULE}action: retire\n    heir: x", "needs `heir`"),
         (f"version: 1\nevents:\n  a:\n    {RULE}action: reassign", "needs `heir`"),
         (f"version: 1\nevents:\n  a:\n    {RULE}action: reassign\n    heir: x\n    also: [y]", "leave `also` out"),
+        (f"version: 1\nevents:\n  a:\n    {RULE}action: retire\n    asset: x", "only `reassign` has `asset`"),
         (f"version: 1\nevents:\n  a:\n    {RULE}action: retire\n    als: [y]", "events.a.als"),
         ("version: 1\nevents:\n  a: {when: {}, action: retire, subject: id}", "events.a.when"),
         ("version: 1\nevents:\n  a: {when: {x: y}, action: retire, subject: id..x}", "key.key.key"),
