@@ -316,7 +316,7 @@ class _Planner:
         for table in self.schema.tables:
             yield self._on(["CREATE TABLE"], table)
         for table in self.schema.altered:
-            yield self._on(["ALTER COLUMN", "ALTER INDEX"], table)
+            yield self._on(["ALTER COLUMN"], table)
         for view in self.schema.views:
             yield self._on(["CREATE VIEW", "DROP VIEW"], view)
         for engine in self.schema.engines:

@@ -214,6 +214,7 @@ def build(context: typer.Context) -> int:
     return 0
 
 
+        definer=settings.clickhouse_definer,
 @app.command("retire")
 def retire_command(
     user_ids: Annotated[

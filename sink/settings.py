@@ -108,6 +108,11 @@ class Settings(BaseSettings):
         description="Name of the cluster; DDL then goes ON CLUSTER and engines are replicated.",
         examples=["aspects"],
     )
+    clickhouse_definer: Identifier | None = Field(
+        None,
+        description="User that datasets read the tables as, so that dbt and viewers need no rights on them.",
+        examples=["aspects_pii_definer"],
+    )
     clickhouse_ca_file: Path | None = Field(
         None,
         description="Certificate authority to trust instead of the system's.",

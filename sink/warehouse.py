@@ -72,6 +72,7 @@ def build(
     *,
     enable_pii: bool,
     pseudonym_secret: SecretStr | None = None,
+    definer: str | None = None,
     report: Callable[[str], None] = lambda line: None,
     state: Path | None = None,
 ) -> None:
@@ -82,6 +83,8 @@ def build(
         arguments: further arguments of `dbt build`.
         enable_pii: show people; else the datasets show pseudonyms.
         pseudonym_secret: what the pseudonyms' key is made from; without it, a random one is made once and kept.
+        definer: the ClickHouse user whose rights the datasets read with (see docs/access-sql.md); whoever builds then
+            needs none on the PII tables, nor on the key, which `init` has set.
         report: takes the lines that dbt says, free of values.
         state: folder for what dbt keeps between runs; without it, nothing is kept.
 
@@ -93,12 +96,13 @@ def build(
     """
     _require_dbt()
     _refuse(arguments)
-    with ClickHouse(address) as client:
-        set_pseudonym_key(client, pseudonym_secret)
+    if definer is None:
+        with ClickHouse(address) as client:
+            set_pseudonym_key(client, pseudonym_secret)
     with tempfile.TemporaryDirectory(prefix="aspects-pii-dbt-") as temporary, _reachable(address) as reachable:
         folder = state or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        _run([*_fixed_arguments(folder), *arguments], _environment(reachable, enable_pii), report)
+        _run([*_fixed_arguments(folder), *arguments], _environment(reachable, enable_pii, definer), report)
 
 
 def list_datasets(client: ClickHouse) -> list[TableName]:
@@ -166,7 +170,7 @@ def _fixed_arguments(folder: Path) -> list[str]:
     ]
 
 
-def _environment(address: Address, enable_pii: bool) -> dict[str, str]:
+def _environment(address: Address, enable_pii: bool, definer: str | None) -> dict[str, str]:
     """What dbt reads; none of our secrets but the one it needs, and none of its own options from outside."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ASPECTS_", "DBT_"))}
     databases = {f"ASPECTS_{logical.upper()}_DATABASE": actual for logical, actual in address.databases.items()}
@@ -178,6 +182,7 @@ def _environment(address: Address, enable_pii: bool) -> dict[str, str]:
         "ASPECTS_CLICKHOUSE_URL": address.url,
         "ASPECTS_CLICKHOUSE_USER": address.user,
         "ASPECTS_CLICKHOUSE_CLUSTER": address.cluster or "",
+        "ASPECTS_CLICKHOUSE_DEFINER": definer or "",
         "DBT_ENV_SECRET_CLICKHOUSE_PASSWORD": address.password.get_secret_value(),
         # The endpoint of the engine in process is not behind a proxy.
         "no_proxy": ",".join(filter(None, (inherited.get("no_proxy") or inherited.get("NO_PROXY"), "127.0.0.1"))),

@@ -43,6 +43,7 @@
    that the next one takes for somebody else's. #}
 {% macro clickhouse__create_view_as(relation, sql) -%}
     create or replace view {{ relation.include(database=False) }} {{ on_cluster_clause(relation) }}
+    {{ declared_columns() }}
     {{ get_sql_security_clause(relation) }}
     {% if config.get('contract').enforced %}{{ get_assert_columns_equivalent(without_parameters(sql)) }}{% endif %}
     as (
