@@ -3,17 +3,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SUPERSET_VENV ?= .venv-superset
+SUPERSET_STAMP := $(SUPERSET_VENV)/.installed
 # Tutor needs an older Click than dbt's neighbours, so it gets an environment of its own.
 TUTOR_VENV ?= .venv-tutor
 TUTOR_STAMP := $(TUTOR_VENV)/.installed
 
-.PHONY: demo test lint types format benchmarks clean
+.PHONY: demo test test-superset lint types format benchmarks clean
 
 demo: $(STAMP)
 	$(BIN)/aspects-pii demo
 
 test: $(STAMP) $(TUTOR_STAMP)
 	$(BIN)/python tests/each_file.py
+
+test-superset: $(STAMP) $(SUPERSET_STAMP)
+	$(BIN)/python -m pytest -q tests/superset
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -42,5 +47,11 @@ $(TUTOR_STAMP): pyproject.toml tests/services/tutor-constraints.txt
 		--constraint tests/services/tutor-constraints.txt --editable '.[tutor]' \
 		&& touch $@ || echo "Tutor could not be installed." >&2
 
+# A real Apache Superset, which cannot live beside our own dependencies.
+$(SUPERSET_STAMP): tests/superset/requirements.txt
+	$(PYTHON) -m venv $(SUPERSET_VENV)
+	$(SUPERSET_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(TUTOR_VENV) build dist .pytest_cache .mypy_cache .ruff_cache dbt_project/target dbt_project/logs
+	rm -rf $(VENV) $(SUPERSET_VENV) $(TUTOR_VENV) build dist .pytest_cache .mypy_cache .ruff_cache dbt_project/target dbt_project/logs
