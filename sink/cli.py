@@ -46,8 +46,10 @@ app = typer.Typer(
 )
 map_app = typer.Typer(help="The PII map: what is where, and whether anything is missing in it.", no_args_is_help=True)
 ledger_app = typer.Typer(help="The audit log.", no_args_is_help=True)
+access_app = typer.Typer(help="Who may do what on a ClickHouse server.", no_args_is_help=True)
 app.add_typer(map_app, name="map")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(access_app, name="access")
 dashboards_app = typer.Typer(help="The dashboards in Superset.", no_args_is_help=True)
 app.add_typer(dashboards_app, name="dashboards")
 
@@ -147,7 +149,10 @@ def sync_command(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """Copy profiles, anonymous ids and course roles from the LMS: only what changed."""
+    """Copy profiles, anonymous ids and course roles from the LMS: only what changed.
+
+    While PII is off, `--object course_access` copies who may see which course, with a digest for the user name.
+    """
     from sink.lms import OBJECTS, LmsDatabase
     from sink.sync import sync
 
@@ -209,12 +214,12 @@ def build(context: typer.Context) -> int:
         context.args,
         enable_pii=settings.enable_pii,
         pseudonym_secret=settings.pseudonym_secret,
+        definer=settings.clickhouse_definer,
         report=say,
     )
     return 0
 
 
-        definer=settings.clickhouse_definer,
 @app.command("retire")
 def retire_command(
     user_ids: Annotated[
@@ -749,6 +754,50 @@ def _print_changes(changes: Changes) -> None:
     if not changes.installed and not changes.removed:
         print_lines(["Superset: there was nothing to remove."])
     print_lines(changes.kept)
+
+
+@access_app.command("sql")
+def access_sql(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write instead.")] = None,
+    sink_role: Annotated[
+        str, typer.Option(help="Role of whoever runs aspects-pii, but for the datasets.")
+    ] = "aspects_pii_sink",
+    dbt_role: Annotated[str, typer.Option(help="Role of whoever builds the datasets.")] = "aspects_pii_dbt",
+    dashboards_role: Annotated[str, typer.Option(help="Role of whoever looks at datasets.")] = "aspects_pii_dashboards",
+    exempt: Annotated[
+        list[str] | None, typer.Option(help="A user or role that the row policies leave alone; may be repeated.")
+    ] = None,
+    trust_dashboards: Annotated[
+        bool, typer.Option("--trust-dashboards", help="Show the dashboards' role every row: Superset alone filters.")
+    ] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="What takes roles, policies and definer out again.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Print SQL for a server's administrator: roles, least grants, row policies, the definer. Connects nowhere."""
+    from sink.access import RoleNames, describe, plan_access, render
+    from sink.pii import load_map
+    from sink.store import find_map
+
+    settings = load_settings()
+    definer = settings.clickhouse_definer or RoleNames.definer
+    plan = plan_access(
+        load_map(find_map(settings)),
+        settings.databases,
+        RoleNames(sink_role, dbt_role, dashboards_role, definer),
+        cluster=settings.clickhouse_cluster,
+        trust_dashboards=trust_dashboards,
+        exempt=exempt or (),
+    )
+    text = json.dumps(describe(plan, remove=remove), indent=2) + "\n" if as_json else render(plan, remove=remove)
+    if output is None:
+        typer.echo(text, nl=False)
+        return 0
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}.") from None
+    say(f"{output}: run it as an administrator of the server, such as clickhouse-client --queries-file {output}")
+    return 0
 
 
 @app.command("clickhouse")
