@@ -12,6 +12,7 @@ from sink.errors import ErasureError, RefusedError
 from sink.identity import Identities, read_identities
 from sink.ledger import SubjectId
 from sink.names import TableName, quote
+from sink.policies import require_sight
 from sink.steps import INCLUDING_HIDDEN, DirectStep, Step
 from sink.store import Store
 
@@ -101,6 +102,7 @@ def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, 
         ErasureError: something is left.
     """
     require_off(enabled, force)
+    require_sight(store.client, [*plan.rows])
     for table in plan.datasets:
         kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")

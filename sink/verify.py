@@ -18,6 +18,7 @@ from sink.ledger import SubjectId
 from sink.lms import LmsDatabase
 from sink.names import TableName, quote
 from sink.pii import PiiMap
+from sink.policies import find_hiding
 from sink.scan import can_scan
 from sink.scan import scan as search_texts
 from sink.steps import Step
@@ -173,6 +174,7 @@ def _list_questions(
     scrubbed_at: int | None,
 ) -> Iterator[_Question]:
     in_files = scrubbed_at is not None
+    yield "row policies", partial(_ask_policies, client, plan.tables)
     for step in plan.steps:
         yield str(step.table.name), partial(_ask_rows, client, step, subjects, identities, in_files)
     if scrubbed_at is not None:
@@ -186,7 +188,14 @@ def _list_questions(
         return
     for dependent in dependents:
         if dependent.key is not None:
+            yield str(dependent.table.name), partial(_ask_policies, client, [dependent.table.name])
             yield str(dependent.table.name), partial(_ask_dependent, client, dependent, dependent.key, subjects)
+
+
+def _ask_policies(client: ClickHouse, tables: Sequence[TableName]) -> list[Finding]:
+    """Where rows may be hidden from us, nothing that is not seen is gone."""
+    hiding = find_hiding(client, tables)
+    return [Finding(str(table), "unchecked", reason=reason) for table, reason in hiding.items()]
 
 
 def _ask_rows(
