@@ -30,7 +30,7 @@ from sink.retire import Outcome, plan_retirement, retire, sweep, withdraw
 from sink.settings import Settings, load_settings
 from sink.status import read_status
 from sink.store import Store, open_store
-from sink.verify import verify_subjects
+from sink.verify import Report, record_report, verify_subjects
 
 if TYPE_CHECKING:
     from sink.dashboards import Changes, Site
@@ -154,14 +154,14 @@ def sync_command(
     While PII is off, `--object course_access` copies who may see which course, with a digest for the user name.
     """
     from sink.lms import OBJECTS, LmsDatabase
-    from sink.sync import sync
+    from sink.sync import WITHOUT_PII, sync
 
     settings = load_settings(**({} if batch_size is None else {"sync_batch_size": batch_size}))
     chosen = tuple(OBJECTS) if "all" in objects else tuple(dict.fromkeys(objects))
     for name in chosen:
         if name not in OBJECTS:
             raise UsageError(f"--object {name}: possible are {', '.join(OBJECTS)} and all.")
-    if not settings.enable_pii:
+    if not settings.enable_pii and chosen != WITHOUT_PII:
         raise PiiDisabledError
     lms = LmsDatabase(_require_lms(settings))
     with open_store(settings) as store, Progress() as progress:
@@ -356,6 +356,13 @@ def verify_command(
     with store:
         subjects = _read_subjects(store.pii_map.subject, user_ids or [], None)
         report = verify_subjects(store, subjects or None, scan=scan, lms=lms)
+        _show_report(report, as_json)
+        # After what was found is said, as the ledger may not take it.
+        record_report(store.ledger, report, everybody=not subjects)
+    return 0 if report.is_clean else 1
+
+
+def _show_report(report: Report, as_json: bool) -> None:
     if as_json:
         _print_json({**asdict(report), "clean": report.is_clean})
     else:
@@ -366,7 +373,6 @@ def verify_command(
                 + ("nothing is left." if report.is_clean else f"{len(report.findings)} findings.")
             ]
         )
-    return 0 if report.is_clean else 1
 
 
 @app.command("reconcile")

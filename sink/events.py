@@ -31,7 +31,7 @@ from sink.resources import find_resource
 from sink.retire import sweep, work_off
 from sink.settings import Settings
 from sink.store import Store, find_map, open_store
-from sink.sync import sync
+from sink.sync import WITHOUT_PII, sync
 
 # .. no_pii: sees ids and counts; what decodes and transports messages is annotated where it does.
 
@@ -57,7 +57,7 @@ class Counts:
     retired: int = 0
     reassigned: int = 0
     off: int = 0
-    """Messages that ask for a copy while storing PII is off."""
+    """Messages that ask for a copy of what is not stored while PII is off."""
     skipped: int = 0
     """Messages of kinds that are not read."""
     buried: int = 0
@@ -134,6 +134,10 @@ class Office:
         if self._store is not None:
             self._store.client.close()
 
+    def copies(self, work: Work) -> bool:
+        """Whether a message leads to a copy; while PII is off only of course roles, and where there is an LMS to ask."""
+        return self.enabled or (self._lms is not None and not {*WITHOUT_PII}.isdisjoint(work.objects or WITHOUT_PII))
+
     def sync(self, jobs: Iterable[Job]) -> None:
         """Copy the users whom jobs name, each once."""
         assert self._lms is not None
@@ -146,7 +150,8 @@ class Office:
                     whole.add(int(subject))
         groups: dict[tuple[str, ...], list[int]] = {}
         for user_id, objects in by_user.items():
-            groups.setdefault(() if user_id in whole else tuple(sorted(objects)), []).append(user_id)
+            chosen = () if user_id in whole else tuple(sorted(objects))
+            groups.setdefault(chosen if self.enabled else WITHOUT_PII, []).append(user_id)
         for chosen, user_ids in groups.items():
             counts = sync(self.store, self._lms, enabled=self.enabled, objects=chosen, user_ids=sorted(user_ids))
             for count in counts:
@@ -306,7 +311,7 @@ class Consumer:
             if work is None:
                 self.counts.skipped += 1
                 others.append(message)
-            elif work.action == "sync" and not self._office.enabled:
+            elif work.action == "sync" and not self._office.copies(work):
                 self.counts.off += 1
                 others.append(message)
             else:

@@ -3,6 +3,9 @@
 The LMS has no time of last change, so a batch is compared with what is stored, in ClickHouse. A batch lives in
 a temporary table of the session, which is in memory only: a process that is killed leaves nothing behind outside
 the tables of the map. Each statement can be repeated, and a sync that was killed is simply run again.
+
+While PII is off only course roles are copied, into a table of their own, with a keyed digest in the place of the user
+name: datasets show courses to their staff then, too.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from sink.erase import delete_rows, drop_hidden_rows, scrub
 from sink.errors import MigrationError, PiiDisabledError, RefusedError, UsageError
 from sink.lease import hold
 from sink.lms import OBJECTS, BadRow, Batch, LmsDatabase, Snapshot
-from sink.names import quote, quote_columns
+from sink.names import TableName, quote, quote_columns
 from sink.pii import Target
+from sink.pseudonym import read_viewer_digest, set_pseudonym_key
 from sink.steps import is_text
 from sink.store import Store
 
@@ -35,6 +39,11 @@ IDENTITY = {
     "external_id": ("user_id", "external_id_type"),
     "course_access": ("user_id", "org", "course_key", "role"),
 }
+#: What can be copied while PII is off.
+WITHOUT_PII = ("course_access",)
+_KEYED = "event_sink.course_access_keyed"
+# What it has in the place of the user name.
+_VIEWER = "viewer"
 # Losing one's role is not leaving: such rows come and go, and only an LMS without any user is suspicious.
 _COME_AND_GO = ("course_access",)
 _BOOKKEEPING = ("dump_id", "time_last_dumped")
@@ -91,6 +100,20 @@ class Copy:
     """What the map does not keep, and the table has."""
     version: datetime
     dump_id: uuid.UUID
+    digest: Callable[[str], str] | None = None
+    """Makes of a user name what is stored of it while PII is off."""
+
+    @property
+    def source_columns(self) -> tuple[str, ...]:
+        """What is read from the LMS for `columns`."""
+        return tuple("username" if column == _VIEWER else column for column in self.columns)
+
+    def convert(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """What is stored of rows of `source_columns`."""
+        if self.digest is None:
+            return rows
+        digest, at = self.digest, self.columns.index(_VIEWER)
+        return [(*row[:at], digest(row[at]), *row[at + 1 :]) for row in rows]
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -127,7 +150,7 @@ def sync(
     Args:
         store: where to copy to.
         lms: where to copy from.
-        enabled: ASPECTS_ENABLE_PII.
+        enabled: ASPECTS_ENABLE_PII; without it `objects` can only be `WITHOUT_PII`.
         objects: names from `sink.lms.OBJECTS`; all of them if empty.
         user_ids: only these users; all if None.
         dry_run: count what would be done, and do nothing.
@@ -136,18 +159,19 @@ def sync(
         progress: told how far it has got.
 
     Raises:
-        PiiDisabledError: storing PII is off.
+        PiiDisabledError: storing PII is off, and it is not only course roles that were asked for.
         BusyError: another process is making a full copy; nothing was copied.
         LmsSchemaError: the LMS database lacks something that is read; nothing was copied.
         RefusedError: more subjects would go than the safeguard allows; nothing was copied.
         MigrationError: the tables are not there; `init` has not run.
         BusyError: an erasure took so long that whom it overtook could not be looked at; copying again does that.
+        LedgerError: everything was copied, but that could not be recorded.
     """
-    if not enabled:
+    if not enabled and tuple(objects) != WITHOUT_PII:
         raise PiiDisabledError
     with _hold_lease(store, wait) if user_ids is None and not dry_run else nullcontext():
-        copies = plan_copies(store, objects or tuple(OBJECTS))
-        lms.check_schema({copy.object: copy.columns for copy in copies})
+        copies = plan_copies(store, objects or tuple(OBJECTS), enabled=enabled)
+        lms.check_schema({copy.object: copy.source_columns for copy in copies})
         with lms.snapshot() as snapshot:
             leavers = {copy.object: _find_leavers(store, snapshot, copy, user_ids) for copy in copies}
             if not allow_removals:
@@ -161,59 +185,93 @@ def sync(
                 for c, count in zip(copies, counts, strict=True)
                 if count.has_forgotten and not _hides_names(store, c)
             ]
+            if enabled and "course_access" in [copy.object for copy in copies]:
+                rewritten += _forget_digests(store)
             scrub(store.client, rewritten, store.policy.scrub_within)
+            if user_ids is None:
+                store.ledger.record_event("synced", {"pii": enabled, "objects": _summarise(counts)})
     return counts
+
+
+def _summarise(counts: Sequence[Counts]) -> dict[str, dict[str, int]]:
+    """What the ledger keeps of a full copy."""
+    names = ("read", "inserted", "changed", "removed", "retired")
+    return {c.object: {**{name: getattr(c, name) for name in names}, "bad": len(c.bad)} for c in counts}
+
+
+def _forget_digests(store: Store) -> list[TableName]:
+    """Empty the roles by digest: with PII on nobody updates them, and names count. Returns the table if it had rows."""
+    name = store.client.table(_KEYED)
+    table = read_tables(store.client, [name]).get(name)
+    if table is None or not table.rows:
+        return []
+    delete_rows(store.client, name, "true")
+    drop_hidden_rows(store.client, name)
+    return [name]
 
 
 def _hold_lease(store: Store, wait: float) -> AbstractContextManager[None]:
     return hold(store.client, _LEASE, wait=wait, seconds=_LEASE_LASTS, advice=_ONE_AT_A_TIME)
 
 
-def plan_copies(store: Store, objects: Iterable[str]) -> list[Copy]:
+def plan_copies(store: Store, objects: Iterable[str], *, enabled: bool = True) -> list[Copy]:
     """Which columns of which object go into which table.
+
+    Args:
+        store: where to copy to.
+        objects: names from `sink.lms.OBJECTS`.
+        enabled: store PII; else the key of the pseudonyms is read, and made where there is none.
 
     Raises:
         UsageError: the map does not say what to keep of an object, or keeps what cannot be.
         MigrationError: a table is missing.
     """
-    names = {name: store.client.table(f"event_sink.{name}") for name in objects}
+    places = {name: f"event_sink.{name}" if enabled else _KEYED for name in objects}
+    names = {name: store.client.table(place) for name, place in places.items()}
     tables = read_tables(store.client, names.values())
     version = _read_clock(store, list(tables.values()))
     dump_id = uuid.uuid4()
     copies = []
     for name, table_name in names.items():
-        target = store.pii_map.targets.get(f"event_sink.{name}")
+        target = store.pii_map.targets.get(places[name])
         if target is None:
-            raise UsageError(
-                f"The map has no target event_sink.{name}, so nothing of it can be stored. Add the target."
-            )
+            raise UsageError(f"The map has no target {places[name]}, so nothing of it can be stored. Add the target.")
         table = tables.get(table_name)
         if table is None:
             raise MigrationError(f"The table {table_name} does not exist. Run `aspects-pii init`.")
-        columns = _choose_columns(name, target, table)
+        columns = _choose_columns(name, places[name], target, table)
         dropped = [
             c for c in target.pii_columns if c in table.columns and c not in columns and c not in table.key_columns
         ]
-        copies.append(Copy(name, table, columns, tuple(sorted(dropped)), version, dump_id))
+        digest = None if enabled else _make_digest(store)
+        copies.append(Copy(name, table, columns, tuple(sorted(dropped)), version, dump_id, digest))
     return copies
 
 
-def _choose_columns(name: str, target: Target, table: Table) -> tuple[str, ...]:
-    available = OBJECTS[name].columns
+def _make_digest(store: Store) -> Callable[[str], str]:
+    # With the key that the next build would take, or its viewers would be others than these.
+    set_pseudonym_key(store.client, store.policy.pseudonym_secret)
+    return read_viewer_digest(store.client)
+
+
+def _choose_columns(name: str, place: str, target: Target, table: Table) -> tuple[str, ...]:
+    available = list(OBJECTS[name].columns)
+    needed = set(IDENTITY[name])
+    if place == _KEYED:
+        available[available.index("username")] = _VIEWER
+        needed.add(_VIEWER)
     keep = list(target.keep or available)
     for column in keep:
         if column not in available:
-            raise UsageError(
-                f"targets.event_sink.{name}.keep: the LMS has no {column}. Possible: {', '.join(available)}."
-            )
+            raise UsageError(f"targets.{place}.keep: the LMS has no {column}. Possible: {', '.join(available)}.")
         if column not in table.columns:
             raise MigrationError(
                 f"The table {table.name} has no column {column}. Run `aspects-pii init`, or correct `keep`."
             )
     # Rows that are alike in the columns of the sort key are one row to ClickHouse, and what is in it cannot be emptied.
-    needed = {*IDENTITY[name], *(column for column in available if column in table.key_columns)}
+    needed |= {column for column in available if column in table.key_columns}
     if missing := sorted(needed - set(keep)):
-        raise UsageError(f"targets.event_sink.{name}.keep: {', '.join(missing)} cannot be left out.")
+        raise UsageError(f"targets.{place}.keep: {', '.join(missing)} cannot be left out.")
     return tuple(keep)
 
 
@@ -289,7 +347,7 @@ def _sync_object(
     counts.purged_columns = _purge_columns(store, copy, dry_run)
     total = snapshot.count_rows(copy.object, user_ids)
     progress(copy.object, 0, total)
-    batches = snapshot.rows(copy.object, copy.columns, store.policy.sync_batch_size, user_ids)
+    batches = snapshot.rows(copy.object, copy.source_columns, store.policy.sync_batch_size, user_ids)
     low = -1
     for batch in batches:
         # A batch answers for everybody after the last user of the one before.
@@ -348,7 +406,7 @@ def _create_batch_table(store: Store, copy: Copy, batch: Batch) -> None:
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
     definitions = ", ".join(f"{quote(column)} {_batch_type(column)}" for column in copy.columns)
     store.client.execute(f"CREATE TEMPORARY TABLE {quote(copy.temporary)} ({definitions})")
-    store.client.insert(copy.temporary, copy.columns, batch.rows)
+    store.client.insert(copy.temporary, copy.columns, copy.convert(batch.rows))
 
 
 def _batch_type(column: str) -> str:

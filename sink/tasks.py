@@ -1,8 +1,8 @@
 """The Celery door: tasks that carry ids, record first, and work off what is recorded.
 
     retire_user, retire_users    write the request into the ledger, then ask for a sweep
-    sync_user, sync_users        copy these users from the LMS, and whoever waits with them, where PII is on
-    sync_all                     copy everybody from the LMS, where PII is on: a change whose message was lost
+    sync_user, sync_users        copy these users from the LMS, and whoever waits with them; where PII is off, their roles
+    sync_all                     copy everybody from the LMS, or all roles: a change whose message was lost
     sweep                        work off every open retirement as one batch
     reconcile                    request the retirement of whoever the LMS has retired
     second_pass                  look again at old erasures
@@ -39,7 +39,7 @@ from sink.pii import load_map
 from sink.retire import Outcome, work_off
 from sink.settings import Settings
 from sink.store import Store, find_map, open_store
-from sink.sync import Counts, sync
+from sink.sync import WITHOUT_PII, Counts, sync
 
 # .. no_pii: messages, results and logs carry opaque user ids and counts.
 
@@ -106,10 +106,9 @@ def _plan_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     every = {broker.SWEEP: settings.sweep_every, broker.SECOND_PASS: settings.second_pass_every}
     if settings.lms_database_url is not None:
         every[broker.RECONCILE] = settings.reconcile_every
-        if settings.enable_pii:
-            # Those whom a killed worker left waiting.
-            every[broker.SYNC_USERS] = settings.sweep_every
-            every[broker.SYNC_ALL] = settings.sync_every
+        # Those whom a killed worker left waiting.
+        every[broker.SYNC_USERS] = settings.sweep_every
+        every[broker.SYNC_ALL] = settings.sync_every
     return {
         name: {
             "task": name,
@@ -202,11 +201,11 @@ class _Tasks:
         return {"recorded": len(retirements)}
 
     def sync_user(self, user_id: SubjectId) -> dict[str, int]:
-        """Have this user copied from the LMS with the next batch, if PII is on.
+        """Have this user, or where PII is off their roles, copied from the LMS with the next batch.
 
         A copy costs about the same for one user as for a thousand.
         """
-        if not self.settings.enable_pii:
+        if not self._copies:
             return {}
         if not self._enqueue([user_id]):
             return self.sync_users([user_id])
@@ -214,13 +213,13 @@ class _Tasks:
         return {}
 
     def sync_users(self, user_ids: Sequence[SubjectId]) -> dict[str, int]:
-        """Copy these users from the LMS, and whoever waits to be copied, if PII is on."""
-        if not self.settings.enable_pii:
+        """Copy these users from the LMS, and whoever waits to be copied; where PII is off, their roles."""
+        if not self._copies:
             return {}
         lms = LmsDatabase(_require_lms(self.settings))
         if not self._enqueue(user_ids):
             with self._open() as store:
-                return dict(_copy(store, lms, user_ids))
+                return dict(self._copy(store, lms, user_ids))
         self._take_request(_COPY_WANTED)
         if not _ask_redis(self.app, lambda redis: redis.exists(_WAITING, _COPYING), default=0):
             return {}
@@ -229,7 +228,7 @@ class _Tasks:
         try:
             with self._open() as store, self._hold(store, "copy"):
                 while waiting := _ask_redis(self.app, _take_waiting, default=nobody):
-                    changed += _copy(store, lms, waiting)
+                    changed += self._copy(store, lms, waiting)
                     _ask_redis(self.app, lambda redis: redis.delete(_COPYING), default=0)
         except BusyError:
             # Tried again, as whoever is at it may have looked for the last time; until then nobody else need ask.
@@ -238,16 +237,46 @@ class _Tasks:
         return dict(changed)
 
     def sync_all(self) -> dict[str, int]:
-        """Copy everybody from the LMS, if PII is on, unless another full copy is under way: then the next one will do."""
-        if not self.settings.enable_pii:
+        """Copy everybody from the LMS, or where PII is off all roles.
+
+        Unless another full copy is under way: then the next one will do.
+        """
+        if not self._copies:
             return {}
         lms = LmsDatabase(_require_lms(self.settings))
         try:
             with self._open() as store:
-                return dict(_count_changes(sync(store, lms, enabled=True)))
+                return dict(_count_changes(sync(store, lms, enabled=self.settings.enable_pii, objects=self._objects)))
         except (BusyError, RefusedError) as error:
             logger.error("no full copy was made: %s", error)
             return {}
+
+    @property
+    def _copies(self) -> bool:
+        """False where PII is off and there is no LMS to copy roles from: whoever has opted out need not name one."""
+        return self.settings.enable_pii or self.settings.lms_database_url is not None
+
+    @property
+    def _objects(self) -> tuple[str, ...]:
+        """What is copied; everything if empty."""
+        return () if self.settings.enable_pii else WITHOUT_PII
+
+    def _copy(self, store: Store, lms: LmsDatabase, user_ids: Sequence[SubjectId]) -> Counter[str]:
+        """Copy users, and return the rows that changed by object; one that a safeguard stops does not stop the others."""
+        subjects = [int(subject) for subject in _parse_ids(store, user_ids)]
+        if not subjects:
+            return Counter()
+        try:
+            counts = sync(store, lms, enabled=self.settings.enable_pii, objects=self._objects, user_ids=subjects)
+        except RefusedError as error:
+            changed: Counter[str] = Counter()
+            if len(subjects) == 1:
+                logger.error("user %d was not copied: %s", subjects[0], error)
+                return changed
+            for subject in subjects:
+                changed += self._copy(store, lms, [subject])
+            return changed
+        return _count_changes(counts)
 
     def _enqueue(self, user_ids: Sequence[SubjectId]) -> bool:
         """Put them with those who wait, where the broker is a Redis."""
@@ -340,24 +369,6 @@ def _take_waiting(redis: Any) -> list[str]:
     if not redis.exists(_COPYING) and redis.exists(_WAITING):
         redis.rename(_WAITING, _COPYING)
     return [user_id.decode() for user_id in redis.smembers(_COPYING)]
-
-
-def _copy(store: Store, lms: LmsDatabase, user_ids: Sequence[SubjectId]) -> Counter[str]:
-    """Copy users, and return the rows that changed by object; one that a safeguard stops does not stop the others."""
-    subjects = [int(subject) for subject in _parse_ids(store, user_ids)]
-    changed: Counter[str] = Counter()
-    if not subjects:
-        return changed
-    try:
-        counts = sync(store, lms, enabled=True, user_ids=subjects)
-    except RefusedError as error:
-        if len(subjects) == 1:
-            logger.error("user %d was not copied: %s", subjects[0], error)
-            return changed
-        for subject in subjects:
-            changed += _copy(store, lms, [subject])
-        return changed
-    return _count_changes(counts)
 
 
 def _count_changes(counts: Iterable[Counts]) -> Counter[str]:

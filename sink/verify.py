@@ -14,7 +14,7 @@ from sink.derived import Dependent, read_dependents
 from sink.erase import Plan, count_detached_parts, count_old_parts, read_clock, read_plan
 from sink.errors import DatabaseError
 from sink.identity import Identities, ask_lms, read_identities
-from sink.ledger import SubjectId
+from sink.ledger import Ledger, SubjectId
 from sink.lms import LmsDatabase
 from sink.names import TableName, quote
 from sink.pii import PiiMap
@@ -57,6 +57,12 @@ class Report:
     """Where nobody could be looked for whose other names are not known, as place -> subjects."""
     scanned: bool = False
     """True where every text was searched too."""
+
+    @property
+    def with_residue(self) -> int:
+        """Subjects of whom something was found; all of them where a finding is about no one in particular."""
+        found = {finding.subject for finding in self.findings}
+        return self.subjects if None in found else len(found)
 
     @property
     def is_clean(self) -> bool:
@@ -151,6 +157,24 @@ def verify_subjects(
     ]
     found = scan_for(store, subjects, identities)
     return replace(report, findings=[*report.findings, *found, *not_searched], scanned=True)
+
+
+def record_report(ledger: Ledger, report: Report, *, everybody: bool) -> None:
+    """Put on record that was looked for residue, and of how many it was found: counts, no ids.
+
+    Raises:
+        LedgerError: it could not be written.
+    """
+    ledger.record_event(
+        "verified",
+        {
+            "everybody": everybody,
+            "subjects": report.subjects,
+            "with_residue": report.with_residue,
+            "findings": len(report.findings),
+            "scanned": report.scanned,
+        },
+    )
 
 
 def scan_for(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> list[Finding]:

@@ -110,8 +110,8 @@ def test_schedule_follows_the_settings() -> None:
         "sink.tasks.reconcile": 7,
         "sink.tasks.sync_all": 8,
     }
-    # Neither a copy without PII nor one without an LMS.
-    assert "sink.tasks.sync_all" not in with_broker(lms_database_url="sqlite:///lms.db").conf.beat_schedule
+    # Without PII it is roles that are copied, and without an LMS nothing.
+    assert "sink.tasks.sync_all" in with_broker(lms_database_url="sqlite:///lms.db").conf.beat_schedule
     assert "sink.tasks.sync_all" not in with_broker(enable_pii=True).conf.beat_schedule
     assert (
         with_broker(enable_pii=True, lms_database_url="sqlite:///lms.db").conf.beat_schedule["sink.tasks.sync_all"][
@@ -125,7 +125,7 @@ def test_schedule_follows_the_settings() -> None:
 def test_everything_on_schedule_is_due_when_a_worker_starts() -> None:
     app = with_broker(lms_database_url="sqlite:///lms.db")
     scheduler = tasks.BeatScheduler(app=app)
-    assert len(scheduler.schedule) == 3
+    assert len(scheduler.schedule) == 5
     assert all(entry.is_due().is_due for entry in scheduler.schedule.values())
 
 
@@ -184,12 +184,28 @@ def test_text_in_place_of_a_list_is_one_id(app: Any, store: Store) -> None:
     assert read_states(store) == {"42": "erased"}
 
 
-def test_sync_does_nothing_when_pii_is_off(tmp_path: Path) -> None:
-    # Neither database is there: reaching for one would fail.
-    app = tasks.create_app(load_settings(clickhouse_url="http://127.0.0.1:1", lms_database_url="sqlite:///nowhere.db"))
+def test_sync_does_nothing_when_pii_is_off_and_no_lms_is_named() -> None:
+    # The store is not there: reaching for it would fail.
+    app = tasks.create_app(load_settings(clickhouse_url="http://127.0.0.1:1"))
     assert app.tasks["sink.tasks.sync_user"].delay(1).get() == {}
     assert app.tasks["sink.tasks.sync_users"].delay([1, 2]).get() == {}
     assert app.tasks["sink.tasks.sync_all"].delay().get() == {}
+
+
+def test_while_pii_is_off_roles_are_copied_and_nobody_is_named(
+    settings: Settings, store: Store, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/lms.sqlite3"
+    create_lms(url, 12, 3)
+    off = settings.model_copy(update={"lms_database_url": SecretStr(url), "enable_pii": False})
+    app = tasks.create_app(off)
+    held = "SELECT uniqExact(user_id) FROM $event_sink.course_access_keyed"
+    assert app.tasks["sink.tasks.sync_users"].delay([12]).get()["course_access"] > 0
+    assert store.client.value(held) == 1
+    assert app.tasks["sink.tasks.sync_all"].delay().get()["course_access"] > 0
+    assert store.client.value(held) > 1
+    assert list_profiles(store) == []
+    assert store.client.value("SELECT count() FROM $event_sink.course_access") == 0
 
 
 def test_a_full_copy_brings_everybody_unless_another_is_under_way(
