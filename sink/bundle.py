@@ -42,6 +42,7 @@ TEXT_KEYS = frozenset(
         "subheader",
         "x_axis_title",
         "name",
+        "label",
         "pii",
         "no_pii",
     }
@@ -292,7 +293,7 @@ def _literal(text: str) -> str:
 
 # How each kind of chart looks where its file does not say otherwise.
 LOOKS: Mapping[str, Document] = {
-    "big_number_total": {"header_font_size": 0.4, "subheader_font_size": 0.125},
+    "big_number_total": {"header_font_size": 0.5, "subheader_font_size": 0.2},
     "table": {
         "query_mode": "raw",
         "table_timestamp_format": "%Y-%m-%d",
@@ -310,6 +311,8 @@ LOOKS: Mapping[str, Document] = {
         "rich_tooltip": True,
         "row_limit": 10000,
         "x_axis_time_format": "%Y-%m-%d",
+        "x_axis_title_margin": 30,
+        "xAxisLabelInterval": "0",
         "truncateYAxis": False,
     },
     "echarts_timeseries_line": {
@@ -321,12 +324,14 @@ LOOKS: Mapping[str, Document] = {
     },
     "pie": {
         "donut": True,
-        "innerRadius": 45,
+        "innerRadius": 40,
         "outerRadius": 75,
         "show_labels": True,
-        "label_type": "key_value_percent",
+        "label_type": "percent",
         "labels_outside": True,
-        "show_legend": False,
+        "show_legend": True,
+        "legendOrientation": "top",
+        "legendType": "scroll",
         "sort_by_metric": True,
         "row_limit": 100,
     },
@@ -340,6 +345,9 @@ def _compose_chart(name: str, source: Document, dataset: Document) -> Document:
     if "all_columns" in params:
         # With PII off, a dataset lacks columns.
         params["all_columns"] = [column for column in params["all_columns"] if column in columns]
+    if params.get("orientation") == "horizontal":
+        # The longest bar on top: Superset draws the first at the bottom.
+        params |= {"x_axis_sort": params["metrics"][0], "x_axis_sort_asc": True}
     if where := source.get("_where"):
         params["adhoc_filters"] = [
             {"clause": "WHERE", "expressionType": "SQL", "sqlExpression": where, "filterOptionName": f"filter_{name}"}
@@ -389,8 +397,9 @@ def _compose_query_context(params: Document, where: str | None) -> Document:
                 }
             query["metrics"] = params["metrics"]
             query["columns"] = [axis, *params.get("groupby", [])]
-            order = params.get("x_axis_sort", params["x_axis"])
-            query["orderby"] = [[order, params.get("x_axis_sort_asc", True)]]
+            # Of bars that are sorted by their length, the longest are kept.
+            by_length = params.get("x_axis_sort") in params["metrics"]
+            query["orderby"] = [[params["metrics"][0], False] if by_length else [params["x_axis"], True]]
     return {
         # Superset puts the dataset's id here.
         "datasource": {"id": 0, "type": "table"},
@@ -403,6 +412,10 @@ def _compose_query_context(params: Document, where: str | None) -> Document:
 
 
 # ── Dashboards ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+# Until one is chosen, none is shown.
+NOTHING_YET = {"adhoc_filters": [{"clause": "WHERE", "expressionType": "SQL", "sqlExpression": "1 = 0"}]}
 
 
 def _list_charts(dashboard: Document) -> list[str]:
@@ -424,6 +437,7 @@ def _compose_dashboard(
             "cross_filters_enabled": False,
             "refresh_frequency": 0,
             "expanded_slices": {},
+            "label_colors": {color["label"]: color["color"] for color in source.get("_colors", [])},
             "timed_refresh_immune_slices": [],
             "native_filter_configuration": [
                 _compose_filter(choice, source, numbers) for choice in source.get("_filters", [])
@@ -495,7 +509,7 @@ def _compose_filter(choice: Document, dashboard: Document, numbers: Mapping[str,
             [{"column": {"name": column}, "datasetUuid": _identify("datasets", choice["dataset"])}] if column else [{}]
         ),
         "controlValues": controls,
-        "defaultDataMask": {"extraFormData": {}, "filterState": {}, "ownState": {}},
+        "defaultDataMask": {"extraFormData": NOTHING_YET if is_one else {}, "filterState": {}, "ownState": {}},
         "cascadeParentIds": [f"NATIVE_FILTER-{choice['below']}"] if "below" in choice else [],
         "scope": {"rootPath": ["ROOT_ID"], "excluded": [numbers[chart] for chart in choice.get("skips", [])]},
         "chartsInScope": [],

@@ -325,7 +325,9 @@ def test_a_translation_is_complete(language: str) -> None:
     texts = list_texts()
     assert len(texts) > 100
     assert set(document[language]) == texts
-    assert [text for text, translation in document[language].items() if not translation or text == translation] == []
+    worded = {text: translation for text, translation in document[language].items() if re.search("[a-z]", text)}
+    assert len(worded) > 100
+    assert [text for text, translation in worded.items() if not translation or text == translation] == []
 
 
 def find_texts(document: Any) -> set[str]:
