@@ -37,7 +37,7 @@ _SESSION = 10_000
 # The same for one that lives and does not read, because it is erasing.
 _LONGEST_WORK = 1_800_000
 # Seconds to wait for an answer, and for a part in the group.
-_PATIENCE = 20.0
+_PATIENCE = 10.0
 _JOINING = 60.0
 _SHORTEST_WAIT = 0.1
 # CloudEvents headers, as edx-event-bus-kafka writes them, by what the other transport calls them.
@@ -147,7 +147,7 @@ class KafkaStreams:
         if self._writer is None:
             with self._translated():
                 self._writer = confluent_kafka.Producer(
-                    {**self._options, "enable.idempotence": True, "message.timeout.ms": int(_PATIENCE * 500)}
+                    {**self._options, "enable.idempotence": True, "message.timeout.ms": int(_PATIENCE * 1_000)}
                 )
         self._find_dead_letters(self._writer)
         if self._reader is not None:
@@ -330,7 +330,7 @@ class KafkaStreams:
             self._writer.produce(
                 self.dead_letters, json.dumps(letter).encode(), on_delivery=lambda error, _: answers.append(error)
             )
-            self._writer.flush(_PATIENCE)
+            self._writer.flush(2 * _PATIENCE)
         if answers != [None]:
             why = answers[0].name() if answers and answers[0] is not None else "no answer"
             raise StreamsUnreachable(f"Kafka did not take a dead letter ({why})")

@@ -12,8 +12,7 @@ import pytest
 
 from sink import heartbeat
 from sink.errors import SettingsError, UsageError
-from sink.event_stream import StreamsUnreachable
-from sink.event_work import Message
+from sink.event_work import Message, StreamsUnreachable
 from sink.events import Consumer
 from sink.heartbeat import Heartbeat, HeartbeatError, check
 from sink.tasks import WindowWatch
