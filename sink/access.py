@@ -44,7 +44,7 @@ _ENGINE = re.compile(r"\bENGINE = (\$\{replicated\})?(\w+)")
 _SOURCE = re.compile(r"\bsource\(\s*'(\w+)'\s*,\s*'(\w+)'\s*\)")
 _SCHEMA = re.compile(r"\bschema\s*=\s*env_var\(\s*'ASPECTS_(\w+)_DATABASE'")
 
-# What the package reads of the server's own tables. A test holds this against the statements in the package.
+# What the package and its driver read of the server's own tables. A test holds this against the statements in the package.
 SYSTEM_TABLES = (
     "columns",
     "detached_parts",
@@ -100,7 +100,7 @@ class Grant:
     """Of what is not a table: a user, or an engine."""
 
     @property
-    def sql(self) -> str:
+    def clause(self) -> str:
         """As it stands in GRANT."""
         columns = f"({', '.join(quote(column) for column in self.columns)})" if self.columns else ""
         return f"{', '.join(f'{privilege}{columns}' for privilege in self.privileges)} ON {self.on}"
@@ -126,7 +126,7 @@ class RowPolicy:
     unless: tuple[str, ...] = ()
 
     @property
-    def sql(self) -> str:
+    def clause(self) -> str:
         """The statement after its first words."""
         everybody = f"ALL EXCEPT {', '.join(map(quote, self.unless))}"
         return f"FOR SELECT USING {self.using} TO {', '.join(map(quote, self.to)) or everybody}"
@@ -168,9 +168,9 @@ class AccessPlan:
         yield f"CREATE USER IF NOT EXISTS {quote(self.names.definer)}{self._on_cluster} NOT IDENTIFIED HOST NONE"
         # Policies before grants: nobody can read what is not confined yet.
         for policy in self.policies:
-            yield f"CREATE ROW POLICY OR REPLACE {quote(policy.name)}{self._on_cluster} ON {policy.on} {policy.sql}"
+            yield f"CREATE ROW POLICY OR REPLACE {quote(policy.name)}{self._on_cluster} ON {policy.on} {policy.clause}"
         for role, grants in self.grants.items():
-            lines = ",\n    ".join(grant.sql for grant in grants)
+            lines = ",\n    ".join(grant.clause for grant in grants)
             yield f"GRANT{self._on_cluster}\n    {lines}\nTO {quote(role)} WITH REPLACE OPTION"
 
     def removals(self) -> Iterator[str]:
@@ -441,7 +441,7 @@ def describe(plan: AccessPlan, *, remove: bool = False) -> dict[str, Any]:
     return {
         "names": asdict(plan.names),
         "cluster": plan.cluster,
-        "grants": {role: [grant.sql for grant in grants] for role, grants in plan.grants.items()},
+        "grants": {role: [grant.clause for grant in grants] for role, grants in plan.grants.items()},
         "policies": [asdict(policy) for policy in plan.policies],
         "statements": list(plan.removals() if remove else plan.statements()),
     }

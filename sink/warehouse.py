@@ -170,7 +170,7 @@ def _fixed_arguments(folder: Path) -> list[str]:
     ]
 
 
-def _environment(address: Address, enable_pii: bool, definer: str | None) -> dict[str, str]:
+def _environment(address: Address, enable_pii: bool, definer: str | None = None) -> dict[str, str]:
     """What dbt reads; none of our secrets but the one it needs, and none of its own options from outside."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ASPECTS_", "DBT_"))}
     databases = {f"ASPECTS_{logical.upper()}_DATABASE": actual for logical, actual in address.databases.items()}

@@ -1,0 +1,85 @@
+"""Row policies: when a table counts as seen in full."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from sink.client import Address, ClickHouse
+from sink.errors import ErasureError, ReadOnlyError
+from sink.names import TableName
+from sink.policies import find_hiding, require_sight
+
+TABLE = TableName("event_sink", "user_profile")
+
+
+class Server:
+    """Answers with the policies that it has: (table, filter, restrictive, for us)."""
+
+    address = Address("http://clickhouse:8123", user="them")
+
+    def __init__(self, *policies: tuple[str, str, int, int]) -> None:
+        self.policies = policies
+
+    def replicas(self, table: str) -> str:
+        return table
+
+    def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        assert values == {"databases": ["event_sink"]}
+        return [
+            ("event_sink", table, "a_policy", using, narrow, ours, "them")
+            for table, using, narrow, ours in self.policies
+        ]
+
+
+def find(*policies: tuple[str, str, int, int]) -> dict[TableName, str]:
+    return find_hiding(cast(ClickHouse, Server(*policies)), [TABLE])
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        pytest.param([], id="none"),
+        pytest.param([("external_id", "0", 0, 1)], id="on another table"),
+        pytest.param([("user_profile", "1", 0, 1)], id="everything for us"),
+        pytest.param([("user_profile", "1", 0, 1), ("user_profile", "0", 0, 0)], id="what ours are like"),
+        pytest.param([("user_profile", "1", 0, 1), ("user_profile", "user_id = 1", 0, 1)], id="alternatives"),
+        pytest.param(
+            [("user_profile", "1", 0, 1), ("user_profile", "1", 1, 1)], id="a restriction that restricts nothing"
+        ),
+        pytest.param([("", "1", 0, 1), ("user_profile", "0", 0, 0)], id="everything in the database for us"),
+    ],
+)
+def test_what_is_seen_in_full(policies: list[tuple[str, str, int, int]]) -> None:
+    assert find(*policies) == {}
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        pytest.param([("user_profile", "user_id > 9", 0, 1)], id="some rows"),
+        pytest.param([("user_profile", "0", 0, 1)], id="nothing"),
+        pytest.param([("user_profile", "", 0, 1)], id="without a condition"),
+        pytest.param([("", "user_id > 9", 0, 1)], id="of the whole database"),
+        pytest.param([("user_profile", "1", 0, 1), ("user_profile", "user_id > 9", 1, 1)], id="narrowed"),
+        pytest.param([("user_profile", "1", 0, 0)], id="for others only, whatever that means for us"),
+        pytest.param([("user_profile", "1", 1, 1)], id="restrictions alone, which show nothing"),
+    ],
+)
+def test_what_may_be_hidden(policies: list[tuple[str, str, int, int]]) -> None:
+    found = find(*policies)
+    assert set(found) == {TABLE}
+    assert "row policies (a_policy) may hide rows from user them" in found[TABLE]
+    assert "CREATE ROW POLICY aspects_pii_services ON `event_sink`.`user_profile` USING 1 TO `them`" in found[TABLE]
+    with pytest.raises(ErasureError, match=r"event_sink\.user_profile: row policies"):
+        require_sight(cast(ClickHouse, Server(*policies)), [TABLE])
+
+
+def test_without_the_right_to_see_policies_nothing_is_known() -> None:
+    class Silent(Server):
+        def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+            raise ReadOnlyError("no", 497, "ACCESS_DENIED")
+
+    with pytest.raises(ReadOnlyError, match=r"GRANT SHOW ROW POLICIES ON \*\.\* TO `them`"):
+        find_hiding(cast(ClickHouse, Silent()), [TABLE])
