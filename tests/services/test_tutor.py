@@ -187,10 +187,10 @@ def on(tutor_is_there: None, place: Place, tmp_path_factory: pytest.TempPathFact
     docker.chmod(0o755)
     plugins = folder / "plugins"
     plugins.mkdir()
+    patch = f"EVENT_BUS_REDIS_CONNECTION_URL = {REDIS!r}"
     # What an operator does whose Redis is elsewhere; Tutor has the address of the event bus in its template.
     (plugins / "elsewhere.py").write_text(
-        "from tutor import hooks\n"
-        f"hooks.Filters.ENV_PATCHES.add_item(('openedx-common-settings', 'EVENT_BUS_REDIS_CONNECTION_URL = {REDIS!r}'))\n"
+        f"from tutor import hooks\nhooks.Filters.ENV_PATCHES.add_item(('openedx-common-settings', {patch!r}))\n"
     )
     site = Site(folder / "root", plugins, folder / "docker.log")
     site.log.touch()
@@ -246,7 +246,8 @@ def test_what_is_rendered_can_be_read(site: Site) -> None:
     files += [*(site.env / "plugins" / "aspects-pii").rglob("*.yml")]
     assert len(files) >= 10
     for path in files:
-        assert list(yaml.safe_load_all(path.read_text())), path
+        # Tutor leaves the file of overrides empty.
+        assert list(yaml.safe_load_all(path.read_text())) or path.name == "override.yml", path
     [key] = json.loads((site.env / "plugins/aspects-pii/apps/jwks.json").read_text())["keys"]
     assert (key["kty"], key["kid"]) == ("RSA", "openedx")
     assert "d" not in key

@@ -53,6 +53,9 @@ def main(arguments: list[str]) -> int:
     """Be `docker`."""
     with Path(os.environ["DOCKER_LOG"]).open("a") as log:
         log.write(json.dumps(arguments) + "\n")
+    if "ls" in arguments:
+        # Nothing runs.
+        sys.stdout.write("[]")
     if arguments[:1] != ["compose"] or "run" not in arguments:
         return 0
     files = [Path(following) for word, following in itertools.pairwise(arguments) if word == "-f"]
