@@ -40,7 +40,7 @@ def read_environment(service: str) -> dict[str, str]:
     for file in SERVICES[service].get("env_file", ()):
         if file.get("required", True):
             found |= {name: value or "" for name, value in dotenv_values(CONFIG / file["path"]).items()}
-    return found | SERVICES[service].get("environment", {})
+    return {**found, **SERVICES[service].get("environment", {})}
 
 
 def list_jobs() -> set[str]:
