@@ -267,6 +267,9 @@ def _select(column: Document) -> str:
 
 def _compose_column(source: Document) -> Document:
     return {
+        # What is left out here, an installation over an older one would keep.
+        "expression": None,
+        "description": None,
         **_strip(source),
         "is_dttm": "Date" in source["type"],
         "is_active": True,
@@ -328,10 +331,10 @@ LOOKS: Mapping[str, Document] = {
         "outerRadius": 75,
         "show_labels": True,
         "label_type": "percent",
-        "labels_outside": True,
+        "labels_outside": False,
         "show_legend": True,
         "legendOrientation": "top",
-        "legendType": "scroll",
+        "legendType": "plain",
         "sort_by_metric": True,
         "row_limit": 100,
     },
@@ -347,7 +350,7 @@ def _compose_chart(name: str, source: Document, dataset: Document) -> Document:
         params["all_columns"] = [column for column in params["all_columns"] if column in columns]
     if params.get("orientation") == "horizontal":
         # The longest bar on top: Superset draws the first at the bottom.
-        params |= {"x_axis_sort": params["metrics"][0], "x_axis_sort_asc": True}
+        params = {"x_axis_sort": params["metrics"][0], "x_axis_sort_asc": True, **params}
     if where := source.get("_where"):
         params["adhoc_filters"] = [
             {"clause": "WHERE", "expressionType": "SQL", "sqlExpression": where, "filterOptionName": f"filter_{name}"}

@@ -107,6 +107,14 @@ def test_a_chart_asks_for_what_its_dataset_has(bundle: Bundle) -> None:
         assert {c if isinstance(c, str) else c["sqlExpression"] for c in query["columns"]} == shown, name
 
 
+@BUNDLES
+def test_an_installation_leaves_nothing_of_an_older_one(bundle: Bundle) -> None:
+    """Superset keeps what a document does not mention, and a column that it once calculated would stay calculated."""
+    columns = [column for dataset in pick(bundle, "datasets").values() for column in dataset["columns"]]
+    assert len(columns) > 50
+    assert {column["expression"] for column in columns} == {None}
+
+
 def test_metrics_and_columns_of_a_dataset_have_names_of_their_own() -> None:
     """ClickHouse would take one for the other."""
     for name, dataset in pick(ON, "datasets").items():
