@@ -331,10 +331,10 @@ class _Planner:
             (dataset.database, dataset.name) for dataset in self.project.datasets if dataset.database == "reporting"
         }
         for name in self.pii_map.derived:
-            database, _, view = name.partition(".")
+            database, _, derived = name.partition(".")
             # What a purge drops is a view of ours; what is somebody else's is asked, and made to read again.
-            others = [] if (database, view) in ours else ["dictGet", "SYSTEM VIEWS"]
-            yield self._on(["DROP VIEW", *others], (database, view))
+            others = [] if (database, derived) in ours else ["dictGet", "SYSTEM VIEWS"]
+            yield self._on(["DROP VIEW", *others], (database, derived))
         yield Grant(("CREATE TEMPORARY TABLE", "SYSTEM RELOAD DICTIONARY", "SHOW ROW POLICIES"))
         yield from (Grant(("SELECT",), "system", table) for table in SYSTEM_TABLES)
         if self.is_cluster:
