@@ -222,6 +222,11 @@ class Superset:
         body = {"permission_view_menu_ids": sorted(permissions)}
         self._write("POST", f"/api/v1/security/roles/{role}/permissions", "giving a role its permissions", json=body)
 
+    def read_permissions(self, role: int) -> set[int]:
+        """What a role may do."""
+        path = f"/api/v1/security/roles/{role}/permissions/"
+        return {int(o["id"]) for o in self._read(self._send("GET", path), "reading a role")["result"]}
+
     def open_dashboard(self, number: int, roles: Collection[int]) -> None:
         """Name `roles` among those that a dashboard is for, beside those that are named already."""
         answer = self._send("GET", f"/api/v1/dashboard/{number}")

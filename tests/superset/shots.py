@@ -29,7 +29,9 @@ def main() -> None:
         # Fonts and pixels from elsewhere: there may be no elsewhere, and a page waits for them.
         page.route(lambda url: not url.startswith((order["url"], "data:", "blob:")), lambda route: route.abort())
         log_in(page, order)
-        complaints = [take(page, order["url"] + picture["path"], Path(picture["file"])) for picture in order["pictures"]]
+        complaints = [
+            take(page, order["url"] + picture["path"], Path(picture["file"])) for picture in order["pictures"]
+        ]
         browser.close()
     json.dump(complaints, sys.stdout)
 
