@@ -152,7 +152,7 @@ def install(superset: Superset, site: Site, *, enable_pii: bool) -> Changes:
     # Only now, behind the rules, may anybody look.
     _grant(superset, bundle, numbers)
     _open_dashboards(superset, bundle, numbers)
-    installed = Counter(kind for path in bundle.files if (kind := _kind_of(path)))
+    installed: Counter[str] = Counter(kind for path in bundle.files if (kind := _kind_of(path)))
     return Changes(
         {**_in_order(installed), "role": len(bundle.roles), "rule": len(bundle.rules)}, _in_order(removed), []
     )

@@ -261,8 +261,10 @@ class FakeSuperset:
 
 async def _read_form(request: Request) -> dict[str, bytes]:
     head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
-    parts = BytesParser(policy=HTTP).parsebytes(head + await request.body()).iter_parts()  # type: ignore[attr-defined]
-    return {part.get_param("name", header="content-disposition"): part.get_payload(decode=True) for part in parts}
+    parts = BytesParser(policy=HTTP).parsebytes(head + await request.body()).iter_parts()
+    return {
+        part.get_param("name", header="content-disposition"): bytes(part.get_payload(decode=True)) for part in parts
+    }
 
 
 def _page(request: Request, rows: list[Row]) -> Response:

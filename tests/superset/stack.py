@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import httpx
 
@@ -112,14 +113,17 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def _running(
-    command: Sequence[str], environment: Mapping[str, str], stdout: object = None, stderr: object = None
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    stdout: IO[str] | int | None = None,
+    stderr: IO[str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         command,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
-        stdout=stdout,  # type: ignore[arg-type]
-        stderr=stderr,  # type: ignore[arg-type]
+        stdout=stdout,
+        stderr=stderr,
         text=True,
         start_new_session=True,
     )

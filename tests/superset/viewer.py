@@ -29,7 +29,9 @@ class Viewer:
     def __enter__(self) -> Viewer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.http.close()
 
     def get(self, path: str, **query: Any) -> httpx.Response:

@@ -50,7 +50,7 @@ def make_world(folder: Path) -> World:
     org = next(course.org for course in lms.courses if course.key == c)
     engine = create_engine(url)
     with engine.begin() as connection:
-        last = connection.execute(text("SELECT max(id) FROM student_courseaccessrole")).scalar_one()
+        last: int = connection.execute(text("SELECT max(id) FROM student_courseaccessrole")).scalar_one()
         connection.execute(
             text(
                 "INSERT INTO student_courseaccessrole (id, user_id, org, course_id, role) "
