@@ -10,6 +10,7 @@ from sink.client import Address, ClickHouse
 from sink.errors import ErasureError, ReadOnlyError
 from sink.names import TableName
 from sink.policies import find_hiding, require_sight
+from sink.store import Store
 
 TABLE = TableName("event_sink", "user_profile")
 
@@ -83,3 +84,10 @@ def test_without_the_right_to_see_policies_nothing_is_known() -> None:
 
     with pytest.raises(ReadOnlyError, match=r"GRANT SHOW ROW POLICIES ON \*\.\* TO `them`"):
         find_hiding(cast(ClickHouse, Silent()), [TABLE])
+
+
+def test_the_embedded_engine_has_no_policies(store: Store) -> None:
+    """It lets nobody see or make any."""
+    with pytest.raises(ReadOnlyError):
+        store.client.execute("CREATE ROW POLICY hidden ON $event_sink.user_profile USING 0 TO ALL")
+    assert find_hiding(store.client, [store.client.table("event_sink.user_profile")]) == {}
