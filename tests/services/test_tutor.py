@@ -445,7 +445,7 @@ def test_images(on: Site, tmp_path: Path) -> None:
 
 
 @contextmanager
-def container(site: Site, name: str) -> Iterator[subprocess.Popen[str]]:
+def container(site: Site, name: str) -> Iterator[None]:
     """Run a service as its description says."""
     environment = site.environment(name)
     with Path(environment["HOME"], "log").open("w") as log:
@@ -459,9 +459,9 @@ def container(site: Site, name: str) -> Iterator[subprocess.Popen[str]]:
             start_new_session=True,
         )
         try:
-            yield child
+            yield
             child.send_signal(signal.SIGTERM)
-            child.wait(PATIENCE)
+            assert child.wait(PATIENCE) == 0, f"{name} did not stop as it should"
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -533,6 +533,8 @@ def list_receipts(site: Site) -> list[Path]:
     return list((site.root / "data/aspects-pii/receipts").glob("*.json"))
 
 
+# Tutor's own secret is shorter than PyJWT likes.
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 @pytest.mark.redis
 @pytest.mark.mariadb
 def test_a_site_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWriter) -> None:
@@ -561,7 +563,7 @@ def test_a_site_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWr
     # Braces are the operator's, not Tutor's.
     assert "this is not an id" in on.do("aspects-pii-retire", "{{ 1 }}", status=1)
 
-    with container(on, SERVICES[0]) as worker, container(on, SERVICES[1]), container(on, SERVICES[2]):
+    with container(on, SERVICES[0]), container(on, SERVICES[1]), container(on, SERVICES[2]):
         for name in SERVICES:
             wait_until(lambda name=name: is_healthy(on, name), f"a sign of life of {name}")
         # The event bus.
@@ -582,9 +584,6 @@ def test_a_site_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWr
         assert len(list_receipts(on)) == 4
         assert "nothing is left" in on.do("aspects-pii", "verify")
         assert '"retirements": {\n    "erased": 4' in on.do("aspects-pii-status", "--json")
-        # A worker that hangs is found out.
-        worker.send_signal(signal.SIGSTOP)
-        os.killpg(worker.pid, signal.SIGCONT)
 
     # Off: what stores is refused, what removes goes on.
     assert "PII is off" in off.do("aspects-pii-sync", status=1)

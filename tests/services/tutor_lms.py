@@ -31,7 +31,7 @@ LMS: dict[str, Any] = {
         f"org.openedx.learning.user.course_access_role.{what}.v1": {_ROLES: {"event_key_field": _KEY, "enabled": False}}
         for what in ("added", "removed")
     },
-    "INSTALLED_APPS": ["lms.djangoapps.coursewarehistoryextended"],
+    "INSTALLED_APPS": ["lms.djangoapps.coursewarehistoryextended", "openedx_events"],
     "LOGGING_CONFIG": None,
     "EVENTS_SERVICE_NAME": "lms",
 }
