@@ -39,6 +39,7 @@ class Site:
     world: World
     environment: dict[str, str]
     admin: Viewer
+    server: stack.SupersetServer
     passwords: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: object, **changes: str) -> stack.Ran:
@@ -57,9 +58,9 @@ class Site:
         self.passwords[name] = secrets.token_urlsafe(12)
         create_user(self.admin, name, self.passwords[name], roles)
 
-    def log_in(self, name: str) -> Viewer:
+    def log_in(self, name: str, url: str | None = None) -> Viewer:
         """Come in as somebody."""
-        return Viewer(self.url, name, self.passwords[name])
+        return Viewer(url or self.url, name, self.passwords[name])
 
     def find(self, kind: str, key: str = "id") -> dict[str, Any]:
         """What there is of a kind, by its name or title."""
@@ -91,14 +92,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             assert ran.status == 0, ran.err[-2000:]
             if command == ["init"]:
                 load_events(world, clickhouse)
-        url = running.enter_context(stack.SupersetServer(folder / "superset").running())
+        server = stack.SupersetServer(folder / "superset")
+        url = running.enter_context(server.running())
         user, password = stack.ADMIN
         environment |= {
             "ASPECTS_SUPERSET_URL": url,
             "ASPECTS_SUPERSET_USER": user,
             "ASPECTS_SUPERSET_PASSWORD": password,
         }
-        site = Site(url, world, environment, running.enter_context(Viewer(url, user, password)))
+        site = Site(url, world, environment, running.enter_context(Viewer(url, user, password)), server)
         site.succeed("dashboards", "install")
         for user_id in (world.everywhere, world.of_a, world.of_b_and_c, world.nobody):
             site.add_user(world.username(user_id), COURSE_STAFF)
