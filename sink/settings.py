@@ -196,9 +196,7 @@ class Settings(BaseSettings):
     )
     second_pass_every: float = Field(3_600, ge=1, description="The same for second passes.", examples=[3600])
     reconcile_every: float = Field(3_600, ge=1, description="The same for comparisons with the LMS.", examples=[3600])
-    sync_every: float = Field(
-        86_400, ge=1, description="The same for full copies from the LMS, where PII is on.", examples=[86400]
-    )
+    sync_every: float = Field(86_400, ge=1, description="The same for full copies from the LMS.", examples=[86400])
     event_bus_url: SecretStr | None = Field(
         None, description="Redis of the Open edX event bus.", examples=["redis://redis:6379/0"]
     )

@@ -234,3 +234,20 @@ def _read_metrics(store: Store) -> Iterator[Metric]:
     ):
         actions.add_metric([action], count)
     yield actions
+    yield from _read_looks(store)
+
+
+def _read_looks(store: Store) -> Iterator[Metric]:
+    """What the last search for residue of everybody has found, and how old it and the last full copy are."""
+    rows = store.client.rows(
+        "SELECT toString(action), dateDiff('millisecond', max(at), now64(6, 'UTC')) / 1000, "
+        "argMax(JSONExtractUInt(detail, 'findings'), at) FROM $pii_ledger.entries "
+        "WHERE subject = '' AND (action = 'synced' OR (action = 'verified' AND JSONExtractBool(detail, 'everybody'))) "
+        "GROUP BY action"
+    )
+    for action, age, findings in rows:
+        if action == "synced":
+            yield _gauge("aspects_pii_full_copy_age_seconds", "Age of the last full copy.", max(0.0, age))
+        else:
+            yield _gauge("aspects_pii_residue_findings", "What the last `verify` of all has found.", findings)
+            yield _gauge("aspects_pii_residue_age_seconds", "Age of that `verify`.", max(0.0, age))

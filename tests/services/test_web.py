@@ -25,12 +25,16 @@ import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from sink.demo_data import create_lms
 from sink.endpoint import running
 from sink.errors import SettingsError, UsageError
+from sink.lms import LmsDatabase
 from sink.retire import sweep
 from sink.schema import migrate
 from sink.settings import Settings, load_settings
 from sink.store import Store, open_store
+from sink.sync import sync
+from sink.verify import record_report, verify_subjects
 from sink.web import create_app, serve_web, serving
 
 TOKEN = "a token of the tests"
@@ -398,6 +402,41 @@ def test_metrics_say_what_is_open_and_how_far_behind(settings: Settings, store: 
     assert lines['aspects_pii_events_waiting{stream="jobs"}'] == "2.0"
     assert lines['aspects_pii_events_unfinished{stream="jobs"}'] == "1.0"
     assert 0.1 <= float(lines['aspects_pii_sync_lag_seconds{stream="jobs"}']) < 60
+
+
+def test_metrics_say_what_the_last_looks_have_found(settings: Settings, store: Store, tmp_path: Path) -> None:
+    def read(url: str) -> dict[str, float]:
+        lines = dict(line.rsplit(" ", 1) for line in httpx.get(url + "/metrics").text.splitlines() if line[0] != "#")
+        wanted = (
+            "aspects_pii_residue_findings",
+            "aspects_pii_residue_age_seconds",
+            "aspects_pii_full_copy_age_seconds",
+        )
+        return {name: float(lines[name]) for name in wanted if name in lines}
+
+    store.ledger.request([1])
+    list(sweep(store))
+    lms = f"sqlite:///{tmp_path}/lms.sqlite3"
+    create_lms(lms, 12, 3)
+    with serving(settings) as url:
+        assert read(url) == {}
+        # What was never looked at has no number.
+        record_report(store.ledger, verify_subjects(store, [1]), everybody=False)
+        assert read(url) == {}
+        record_report(store.ledger, verify_subjects(store), everybody=True)
+        sync(store, LmsDatabase(lms), enabled=True)
+        first = read(url)
+        assert first["aspects_pii_residue_findings"] == 0
+        assert set(first) == {
+            "aspects_pii_residue_findings",
+            "aspects_pii_residue_age_seconds",
+            "aspects_pii_full_copy_age_seconds",
+        }
+        # Somebody has put a retired user's row back by hand.
+        store.client.insert(store.client.table("event_sink.user_profile"), ["user_id"], [(1,)])
+        record_report(store.ledger, verify_subjects(store), everybody=True)
+        assert read(url)["aspects_pii_residue_findings"] >= 1
+        assert read(url)["aspects_pii_full_copy_age_seconds"] > first["aspects_pii_full_copy_age_seconds"]
 
 
 def test_a_fuzzer_finds_nothing(settings: Settings, store: Store) -> None:
