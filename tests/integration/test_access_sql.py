@@ -8,6 +8,7 @@ such a file, with `default` in the place of the account under test; and every st
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from pydantic import SecretStr
 
 from sink.access import AccessPlan, RoleNames, RowPolicy, plan_access, read_project, render
@@ -240,19 +242,26 @@ def test_the_sink_can_do_its_work_with_its_role_alone(
                 assert [retired["state"] for retired in ran.json["retirements"]] == ["erased"]
 
 
-def test_the_sink_erases_rows_of_upstreams_tables_too(tmp_path: Path, aspects_pii: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("match", [{"user_id": "id"}, {"username": "username"}], ids=["where they are", "rewritten"])
+def test_the_sink_erases_rows_of_upstreams_tables_too(
+    tmp_path: Path, aspects_pii: Callable[..., Any], match: dict[str, str]
+) -> None:
+    document = yaml.safe_load(find_resource("config/pii.yaml").read_text())
+    document["targets"]["event_sink.course_enrollment"]["match"] = match
+    (tmp_path / "pii.yaml").write_text(yaml.safe_dump(document))
     with ClickHouse(find_address(tmp_path)) as client:
         migrate(client)
         add_person(client, LEARNER)
         client.execute(
             "INSERT INTO $event_sink.course_enrollment (id, course_key, username, user_id, time_last_dumped) "
-            "SELECT 1, {course:String}, 'learner', {user:Int32}, '2026-01-01'",
+            "SELECT 1, {course:String}, {username:String}, {user:Int32}, '2026-01-01'",
             course=A,
+            username=f"user{LEARNER}",
             user=LEARNER,
         )
-    with acting_as(NAMES.sink, tmp_path):
-        ran = aspects_pii("retire", LEARNER, "--json")
-        assert ran.status == 0, ran.err
+    with acting_as(NAMES.sink, tmp_path, plan_access(load_map(tmp_path / "pii.yaml"), DATABASES)):
+        ran = aspects_pii("retire", LEARNER, "--json", PII_MAP=str(tmp_path / "pii.yaml"))
+        assert ran.status == 0, ran.err + ran.out
     with ClickHouse(find_address(tmp_path)) as client:
         assert client.rows("SELECT user_id, username FROM $event_sink.course_enrollment") == [(LEARNER, "")]
 
@@ -390,6 +399,21 @@ def test_views_have_the_columns_that_staging_promises(built: Path) -> None:
         assert len(staging) >= 8
         for name in staging:
             client.rows(f"SELECT * FROM $reporting.{name} LIMIT 1")
+
+
+def test_the_sink_works_on_what_dbt_has_built(built: Path, tmp_path: Path, aspects_pii: Callable[..., Any]) -> None:
+    """Retires, proves and opts out over views that are not its own."""
+    shutil.copytree(built / "clickhouse", tmp_path / "clickhouse", symlinks=True)
+    with acting_as(NAMES.sink, tmp_path):
+        for arguments in (("retire", LEARNER), ("verify",), ("map", "check"), ("purge", "--yes"), ("status",)):
+            ran = aspects_pii(*arguments)
+            assert ran.status == 0, (arguments, ran.err, ran.out)
+    with connected(ADMINISTRATOR, tmp_path) as client:
+        left = client.column("SELECT name FROM system.tables WHERE database = 'reporting' ORDER BY name")
+        assert "learners_at_risk" not in left
+        rows = {name: client.value(f"SELECT count() FROM {client.table(name).sql}") for name in PII_MAP.targets}
+    assert len(rows) >= 5
+    assert set(rows.values()) == {0}
 
 
 def test_dbt_can_neither_read_nor_write_a_pii_table(built: Path) -> None:
