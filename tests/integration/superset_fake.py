@@ -262,9 +262,8 @@ class FakeSuperset:
 async def _read_form(request: Request) -> dict[str, bytes]:
     head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
     parts = BytesParser(policy=HTTP).parsebytes(head + await request.body()).iter_parts()
-    return {
-        part.get_param("name", header="content-disposition"): bytes(part.get_payload(decode=True)) for part in parts
-    }
+    names = "content-disposition"
+    return {str(part.get_param("name", header=names)): bytes(part.get_payload(decode=True)) for part in parts}
 
 
 def _page(request: Request, rows: list[Row]) -> Response:
