@@ -22,22 +22,32 @@ from sink.errors import DatabaseError, LedgerError
 # From request to receipt; `erased` and `withdrawn` end a retirement, until something reopens it.
 STATES = ("requested", "hidden", "erased", "failed", "reopened", "withdrawn")
 OPEN_STATES = ("requested", "hidden", "failed", "reopened")
+# Any constant: what requests are named after.
+_REQUESTS = uuid.UUID("8c0d9b52-52b0-4d6f-9a53-6a0b8f7b0f5e")
 _ENTRIES = "$pii_ledger.entries"
 _COLUMNS = ("subject", "at", "action", "request", "actor", "detail")
 SubjectId = int | str
 
+# Of several requests the first counts, unless the retirement was withdrawn in between: two doors that are told at the
+# same moment both record it, and one of the entries may come after the other's erasure.
 _STATE_QUERY = """
 SELECT subject,
-       argMax(action, at) AS state,
+       maxIf(at, action = 'withdrawn') AS withdrawn_at,
+       maxIf(at, action != 'requested') AS step_at,
+       argMaxIf(action, at, action != 'requested') AS step,
+       arrayMin(arrayFilter(asked -> asked > withdrawn_at, groupArrayIf(at, action = 'requested'))) AS first_asked,
+       step = '' OR (step = 'withdrawn' AND toUnixTimestamp64Micro(first_asked) > 0) AS is_new,
+       if(is_new, 'requested', toString(step)) AS state,
        argMaxIf(request, at, action = 'requested') AS last_request,
-       maxIf(at, action = 'requested') AS requested_at,
+       if(toUnixTimestamp64Micro(first_asked) > 0, first_asked, maxIf(at, action = 'requested')) AS requested_at,
        -- In a tuple, for argMax passes over NULLs.
        argMaxIf(tuple(actor), at, action = 'requested').1 AS requested_by,
-       argMax(detail, at) AS last_detail,
-       max(at) AS since
+       if(is_new, argMaxIf(detail, at, action = 'requested'), argMaxIf(detail, at, action != 'requested')) AS last_detail,
+       if(is_new, requested_at, step_at) AS since
 FROM $pii_ledger.entries
 WHERE action IN {states:Array(String)} AND subject != ''
 """
+_COLUMNS_OF_STATE = "subject, state, last_request, requested_at, requested_by, last_detail, since"
 
 
 @dataclass(frozen=True)
@@ -115,11 +125,20 @@ class Ledger:
 
         Subjects that are retired already, or about to be, get no second entry.
         """
-        known = {r.subject for r in self.find(subjects) if r.state != "withdrawn"}
-        new = [subject for subject in dict.fromkeys(subjects) if str(subject) not in known]
+        known = {r.subject: r for r in self.find(subjects)}
+        new = {
+            subject: self._name_request(str(subject), known.get(str(subject)))
+            for subject in dict.fromkeys(subjects)
+            if str(subject) not in known or known[str(subject)].state == "withdrawn"
+        }
         if new:
-            self.record("requested", [(subject, uuid.uuid4(), {}) for subject in new], actor)
+            self.record("requested", [(subject, request, {}) for subject, request in new.items()], actor)
         return self.find(subjects)
+
+    def _name_request(self, subject: str, withdrawn: Retirement | None) -> uuid.UUID:
+        """The id of a request: the same one from every door that records it at the same moment."""
+        before = str(withdrawn.request) if withdrawn else self._client.databases["pii_ledger"]
+        return uuid.uuid5(_REQUESTS, f"{before}:{subject}")
 
     def find(self, subjects: Sequence[SubjectId]) -> list[Retirement]:
         """The retirements of `subjects`, those that have one."""
@@ -248,7 +267,8 @@ class Ledger:
 
     def _read(self, where: str = "", having: str = "", **values: Any) -> list[Retirement]:
         rows = self._client.rows(
-            f"{_STATE_QUERY} {where} GROUP BY subject {having} ORDER BY requested_at, subject",
+            f"SELECT {_COLUMNS_OF_STATE} FROM ({_STATE_QUERY} {where} GROUP BY subject {having}) "
+            "ORDER BY requested_at, subject",
             states=list(STATES),
             **values,
         )

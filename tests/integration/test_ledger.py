@@ -43,6 +43,36 @@ def test_request_twice_is_one_entry(store: Store, ledger: Ledger) -> None:
     assert len(ledger.show()) == 1
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["before the erasure", "after it"])
+def test_two_who_request_at_the_same_moment_request_one_retirement(ledger: Ledger, late: bool) -> None:
+    """Each has looked before the other wrote; the second line may come when all is done."""
+    (retirement,) = ledger.request([42], "officer-1")
+    ledger.record("found", [(42, retirement.request, {"rows": {"a": 3}})])
+    if late:
+        ledger.record("erased", [(42, retirement.request, {"receipt": {}})])
+    (line,) = ledger.show(action="requested")
+    ledger.record("requested", [(42, line.request, {})], "officer-1")
+    (now,) = ledger.find([42])
+    assert (now.request, now.requested_at) == (retirement.request, retirement.requested_at)
+    assert (now.state, now.detail) == (("erased", {"receipt": {}}) if late else ("requested", {}))
+    assert ledger.find_counts([now]) == {"42": {"a": 3}}
+    assert ledger.count_states() == {now.state: 1}
+    # Taken back and asked for again it is another one.
+    if not late:
+        ledger.record("withdrawn", [(42, now.request, {})])
+        assert [r.state for r in ledger.find([42])] == ["withdrawn"]
+        (again,) = ledger.request([42], "officer-1")
+        assert (again.state, again.request != now.request) == ("requested", True)
+        assert again.requested_at > now.requested_at
+
+
+def test_the_same_request_has_the_same_name_whoever_records_it(store: Store) -> None:
+    (one,) = Ledger(store.client).request([42])
+    store.client.execute("TRUNCATE TABLE $pii_ledger.entries")
+    (other,) = Ledger(store.client).request([42])
+    assert one.request == other.request
+
+
 def test_request_after_the_erasure_is_no_new_entry(store: Store, ledger: Ledger) -> None:
     (retirement,) = ledger.request([42])
     ledger.record("erased", [(42, retirement.request, {})])
