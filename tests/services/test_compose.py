@@ -147,6 +147,15 @@ def test_a_retirement_is_taken_by_the_hook_and_erased_by_the_worker(stack: Stack
         store.client.value("SELECT count() FROM file('/etc/passwd', 'LineAsString')")
 
 
+def test_dbt_builds_with_the_password_of_the_file(stack: Stack) -> None:
+    environment = stack.environment("worker")
+    assert "ASPECTS_CLICKHOUSE_PASSWORD" not in environment
+    ran = stack.execute("worker", ("aspects-pii", "build", "--select", "stg_event_sink__external_ids"))
+    assert ran.status == 0, ran.err
+    assert "ERROR=0" in ran.err
+    assert "PASS=0" not in ran.err
+
+
 def test_redis_wants_the_password(stack: Stack) -> None:
     with redis.Redis(port=stack.ports["6379"]) as client, pytest.raises(redis.AuthenticationError):
         client.ping()
