@@ -149,9 +149,10 @@ class KafkaStreams:
                 self._writer = confluent_kafka.Producer(
                     {**self._options, "enable.idempotence": True, "message.timeout.ms": int(_PATIENCE * 1_000)}
                 )
-        self._find_dead_letters(self._writer)
         if self._reader is not None:
+            # The client connects again by itself.
             return
+        self._find_dead_letters(self._writer)
         with self._translated():
             self._reader = confluent_kafka.Consumer(
                 {

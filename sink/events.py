@@ -187,9 +187,7 @@ class Office:
             sync(self.store, self._lms, enabled=True, objects=("user_profile",), user_ids=heirs)
         for job in jobs:
             assert job.work.heir is not None
-            reassign(
-                self.store, job.work.subjects[0], job.work.heir, assets=job.work.assets, actor=job.work.actor
-            )
+            reassign(self.store, job.work.subjects[0], job.work.heir, assets=job.work.assets, actor=job.work.actor)
 
 
 class Consumer:
