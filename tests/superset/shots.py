@@ -14,7 +14,11 @@ from typing import Any
 from playwright.sync_api import Page, expect, sync_playwright
 
 WIDTH = 1440
-PATIENCE = 60_000
+PATIENCE = 300_000
+# Where the last chart ends.
+CHART = ".dashboard-component-chart-holder"
+END = f"Math.max(...[...document.querySelectorAll('{CHART}')].map(e => e.getBoundingClientRect().bottom))"
+MARGIN = 40
 # Charts that are still waiting for data, or for their turn.
 BUSY = ".loading, .slice_container.is-loading, [data-test='loading-indicator'], .ant-spin-spinning"
 
@@ -57,11 +61,10 @@ def take(page: Page, url: str, file: Path) -> list[str]:
     page.on("response", note)
     page.goto(url, wait_until="domcontentloaded")
     page.wait_for_selector(".dashboard-grid, [data-test='grid-container']")
-    page.wait_for_selector(".dashboard-component-chart-holder")
+    page.wait_for_selector(CHART)
     # The grid scrolls inside of the page: as tall as it is, it shows everything and draws what it would put off.
     for _ in range(3):
-        height = page.evaluate("Math.max(...[...document.querySelectorAll('*')].map(e => e.scrollHeight))")
-        page.set_viewport_size({"width": WIDTH, "height": min(int(height) + 40, 6000)})
+        page.set_viewport_size({"width": WIDTH, "height": int(page.evaluate(END)) + MARGIN})
         page.wait_for_timeout(1_500)
         expect(page.locator(BUSY)).to_have_count(0, timeout=PATIENCE)
     file.parent.mkdir(parents=True, exist_ok=True)
