@@ -6,6 +6,7 @@ Redis and the embedded ClickHouse; tutor_lms.py imports the LMS's settings.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +48,18 @@ PATIENCE = 180
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 USERS = 100
 
-sys.path.insert(0, str(HERE))
-try:
-    import tutor_docker
-finally:
-    sys.path.remove(str(HERE))
 
+def load_stand_in() -> Any:
+    """tutor_docker.py; tests are no package, so it is loaded by its path."""
+    spec = importlib.util.spec_from_file_location("tutor_docker", HERE / "tutor_docker.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tutor_docker = load_stand_in()
 pytestmark = pytest.mark.usefixtures("tutor_is_there")
 
 
@@ -128,7 +136,8 @@ class Site:
 
     def environment(self, name: str) -> dict[str, str]:
         """The environment of a container, for a process."""
-        return tutor_docker.make_environment(name, self.services()[name], self.env / "local")
+        environment: dict[str, str] = tutor_docker.make_environment(name, self.services()[name], self.env / "local")
+        return environment
 
     def lms(self, action: str, *more: object, service: str = "lms") -> Any:
         """Have an LMS with the settings that were rendered do something."""
@@ -565,7 +574,7 @@ def test_a_site_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWr
 
     with container(on, SERVICES[0]), container(on, SERVICES[1]), container(on, SERVICES[2]):
         for name in SERVICES:
-            wait_until(lambda name=name: is_healthy(on, name), f"a sign of life of {name}")
+            wait_until(partial(is_healthy, on, name), f"a sign of life of {name}")
         # The event bus.
         lms.register_user(7001, "zaphod7001", "zaphod7001@example.com", "Zaphod Beeblebrox")
         on.lms("register", 7001)

@@ -60,9 +60,9 @@ def load(folder: Path, service: str, own: dict[str, Any]) -> Any:
     from sink.plugin.settings import common, production
 
     for part in (common, production):
-        base.ENV_TOKENS = {}
+        vars(base)["ENV_TOKENS"] = {}
         part.plugin_settings(base)
-    base.ENV_TOKENS = MagicMock()
+    vars(base)["ENV_TOKENS"] = MagicMock()
     named = {name: MagicMock(name=name) for name in find_names(folder) if name not in base.__dict__ and name != "os"}
     for package in (service, f"{service}.envs"):
         make_module(package, __path__=[])
