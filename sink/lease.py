@@ -17,12 +17,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 
 from sink.client import UNKNOWN_TABLE, ClickHouse
 from sink.errors import BusyError, DatabaseError, DatabaseMissingError, MigrationError
 
 _SECONDS = 60.0
 _RENEW_EVERY = 15.0
+# Seconds by which the clocks of a cluster's hosts may differ.
+_CLOCKS_APART = 5
 # ClickHouse's NO_SUCH_COLUMN_IN_TABLE and UNKNOWN_IDENTIFIER: the table is that of an older release.
 _UNKNOWN_COLUMN = (16, 47)
 _RECORDED = "What was requested is recorded, and that process or the next `aspects-pii sweep` works it off."
@@ -68,10 +71,10 @@ def hold(
 
 def _take(client: ClickHouse, name: str, holder: uuid.UUID, lasts: float) -> str:
     """Take it, or say who has it."""
-    if others := _find_others(client, name, holder):
+    if others := _find_others(client, name, holder, lasts):
         return others
     _announce(client, name, holder, lasts)
-    if others := _find_others(client, name, holder):
+    if others := _find_others(client, name, holder, lasts):
         _announce(client, name, holder, 0)
     return others
 
@@ -87,20 +90,49 @@ def _announce(client: ClickHouse, name: str, holder: uuid.UUID, seconds: float) 
     )
 
 
-def _find_others(client: ClickHouse, name: str, holder: uuid.UUID) -> str:
+def _find_others(client: ClickHouse, name: str, holder: uuid.UUID, lasts: float) -> str:
     """The other holders, as a text for people; empty where there are none."""
     try:
         rows = client.rows(
-            "SELECT argMax(owner, at), min(at), argMax(expires_at, at) AS until FROM $pii_ledger.leases "
+            "SELECT holder, argMax(owner, at), min(at), argMax(expires_at, at) AS until, "
+            "max(at) > now64(6, 'UTC') + toIntervalSecond({apart:UInt32}) AS is_ahead FROM $pii_ledger.leases "
             "WHERE name = {name:String} AND holder != {holder:UUID} GROUP BY holder HAVING until > now64(6, 'UTC')",
             name=name,
             holder=holder,
+            apart=_CLOCKS_APART,
         )
     except DatabaseError as error:
         if error.code in (UNKNOWN_TABLE, *_UNKNOWN_COLUMN) or isinstance(error, DatabaseMissingError):
             raise MigrationError("The table of leases is missing or old. Run `aspects-pii init`.") from None
         raise
-    return ", ".join(f"{owner or 'an unnamed one'}, since {since:%Y-%m-%d %H:%M:%S} UTC" for owner, since, _ in rows)
+    return ", ".join(
+        f"{owner or 'an unnamed one'}, since {since:%Y-%m-%d %H:%M:%S} UTC"
+        for other, owner, since, _, is_ahead in rows
+        if not (is_ahead and _has_gone(client, name, other, lasts))
+    )
+
+
+def _has_gone(client: ClickHouse, name: str, holder: uuid.UUID, lasts: float) -> bool:
+    """True where a lease from the future is nobody's any more.
+
+    The clock was put back, and until it has caught up the lease would stand. So the doubt is written down: who lives
+    renews the lease at today's time, and who has not for as long as a lease lasts is gone.
+    """
+    doubt = f"{name} doubted"
+    doubts, doubted_at, renewed_at, until, now = client.rows(
+        "SELECT countIf(name = {doubt:String}), minIf(at, name = {doubt:String}), maxIf(at, name = {name:String}), "
+        "argMaxIf(expires_at, at, name = {name:String}), now64(6, 'UTC') FROM $pii_ledger.leases "
+        "WHERE name IN ({name:String}, {doubt:String}) AND holder = {holder:UUID} AND at <= now64(6, 'UTC')",
+        name=name,
+        doubt=doubt,
+        holder=holder,
+    )[0]
+    if not doubts:
+        _announce(client, doubt, holder, 0)
+        return False
+    if renewed_at > doubted_at:
+        return bool(until <= now)
+    return bool(now - doubted_at > timedelta(seconds=lasts))
 
 
 def _keep(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -241,6 +242,35 @@ def test_a_holder_that_was_killed_is_not_waited_for_for_ever(store: Store) -> No
         "now64(6, 'UTC') - 120, now64(6, 'UTC') - 60"
     )
     with hold(store.client, "erasing"):
+        pass
+
+
+def test_a_lease_from_the_future_stands_as_long_as_its_holder_lives(store: Store) -> None:
+    """The clock was put back by two days; one holder is gone, then one is there."""
+    gone, lives = uuid.uuid4(), uuid.uuid4()
+    ahead = (
+        "INSERT INTO $pii_ledger.leases (name, holder, at, expires_at) SELECT 'erasing', {holder:UUID}, "
+        "now64(6, 'UTC') + toIntervalDay(2), now64(6, 'UTC') + toIntervalDay(2) + 60"
+    )
+    store.client.execute(ahead, holder=gone)
+    with pytest.raises(BusyError), hold(store.client, "erasing", seconds=2):
+        pass
+    with hold(store.client, "erasing", seconds=2, wait=120):
+        pass
+    store.client.execute(ahead, holder=lives)
+    with pytest.raises(BusyError), hold(store.client, "erasing", seconds=2):
+        pass
+    renew = (
+        "INSERT INTO $pii_ledger.leases (name, holder, expires_at) "
+        "SELECT 'erasing', {holder:UUID}, now64(6, 'UTC') + {seconds:Int64}"
+    )
+    store.client.execute(renew, holder=lives, seconds=3600)
+    # Much longer than a lease of theirs lasts.
+    with pytest.raises(BusyError), hold(store.client, "erasing", seconds=0.1, wait=2):
+        pass
+    # It lets go.
+    store.client.execute(renew, holder=lives, seconds=-1)
+    with hold(store.client, "erasing", seconds=2, wait=120):
         pass
 
 
