@@ -223,3 +223,9 @@ def test_who_can_no_longer_fetch_turns_unhealthy_and_recovers(stack: Stack) -> N
         stack.wait(service)
     with redis.Redis(port=stack.ports["6379"], password=password) as client:
         assert client.get("kept") == b"over a kill"
+
+
+def test_nothing_is_written_where_containers_cannot_write(stack: Stack) -> None:
+    """Their root is read-only, and so is the folder that they start in."""
+    assert list((stack.folder / "work").iterdir()) == []
+    assert {path.name for path in (stack.folder / "signs").rglob("*") if path.is_file()} == {"worker", "consumer"}
