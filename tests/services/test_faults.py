@@ -274,7 +274,7 @@ def test_a_clickhouse_that_spoils_one_connection_after_another(site: Site) -> No
             assert reached.wait(faults.PATIENCE), site.read_logs()
             site.proxy.set(toxic)
             site.send("sync_users", [user, 11])
-            assert site.states()[user] != "erased"
+            assert site.states().get(user) != "erased"
             site.proxy.set("pass")
         site.wait_for_erased(range(1, 6))
     site.check(set(range(1, 6)))
