@@ -164,8 +164,9 @@ def test_dashboards_are_those_that_dbt_knows_and_read_what_it_says() -> None:
     charts = {chart["uuid"]: chart for chart in pick(ON, "charts").values()}
     read = {
         dashboard["slug"]: {
-            pick_dataset(ON, charts[cell["meta"]["uuid"]])["table_name"].removeprefix("aspects_pii_")
+            relation
             for cell in list_cells(dashboard)
+            for relation in re.findall(r"`reporting`\.`?(\w+)", pick_dataset(ON, charts[cell["meta"]["uuid"]])["sql"])
         }
         for dashboard in pick(ON, "dashboards").values()
     }
