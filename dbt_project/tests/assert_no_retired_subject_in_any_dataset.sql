@@ -30,6 +30,21 @@ shown as (
         'learner_timeline' as dataset,
         user_id
     from {{ ref('learner_timeline') }}
+    union all
+    select
+        'learners_at_risk' as dataset,
+        user_id
+    from {{ ref('learners_at_risk') }}
+    union all
+    select
+        'course_access' as dataset,
+        user_id
+    from {{ ref('stg_event_sink__course_access') }}
+    union all
+    select
+        'course_access_keyed' as dataset,
+        user_id
+    from {{ ref('stg_event_sink__course_access_keyed') }}
 
 )
 

@@ -44,6 +44,9 @@ OURS = {
         "learner_progress",
         "learner_timeline",
         "learners_at_risk",
+        "privacy_overview",
+        "privacy_retirements",
+        "viewer_scopes",
     )
 }
 

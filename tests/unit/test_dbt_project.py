@@ -33,6 +33,14 @@ def names(paths: list[Path]) -> list[str]:
     return [path.stem for path in paths]
 
 
+# The others say who an anonymous id is, what the installation holds, or what a viewer may see.
+ABOUT_COURSES = [
+    path
+    for path in MARTS
+    if path.stem not in ("user_pii", "dim_user_pii", "privacy_overview", "privacy_retirements", "viewer_scopes")
+]
+
+
 def has_pii(path: Path) -> bool:
     return "-- .. pii:" in path.read_text()
 
@@ -66,12 +74,20 @@ def test_a_mart_has_a_contract_for_every_column(path: Path) -> None:
     columns: list[dict[str, Any]] = PROPERTIES[path.stem]["columns"]
     assert len(columns) > 2
     assert all(column.get("data_type") and column.get("description") for column in columns)
-    assert any("data_tests" in column for column in columns)
+    # What has to be asked with a parameter is tested as a whole.
+    singular = "".join(test.read_text() for test in (PROJECT / "tests").glob("*.sql"))
+    assert any("data_tests" in column for column in columns) or f"ref('{path.stem}') }}}}(" in singular
+
+
+@pytest.mark.parametrize("path", ABOUT_COURSES, ids=names(ABOUT_COURSES))
+def test_whatever_shows_learners_can_be_narrowed_to_a_viewers_courses(path: Path) -> None:
+    assert {"org", "course_key"} <= {column["name"] for column in PROPERTIES[path.stem]["columns"]}
 
 
 def test_no_model_is_a_copy() -> None:
     project = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["models"]["aspects_pii"]
     assert project["+materialized"] == "view"
+    assert project["marts"].pop("access")["+materialized"] == "parameterised_view"
     assert "materialized" not in str([value for name, value in project.items() if name != "+materialized"])
     assert len(MODELS) > 20
     assert not [path.name for path in MODELS if "materialized" in path.read_text()]
