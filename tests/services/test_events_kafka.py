@@ -26,6 +26,7 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
 import sink
+from sink import event_kafka
 from sink.demo_data import DemoLms, create_lms
 from sink.endpoint import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
@@ -37,7 +38,7 @@ from sink.settings import Settings, load_settings
 from sink.store import Store, open_store
 
 LOGIN = "org.openedx.learning.auth.session.login.completed.v1"
-LONG = 120.0
+LONG = 300.0
 BROKER = """
 import sys
 from confluent_kafka import Producer
@@ -51,7 +52,15 @@ from pathlib import Path
 from sink.endpoint import serve
 serve(Path(sys.argv[1]), port=int(sys.argv[2]))
 """
-RUN = "from sink.events import run_consumer; from sink.settings import load_settings; run_consumer(load_settings())"
+# The broker for tests lets whoever joins a group that somebody has left wait for a whole session.
+SESSION = 4_000
+RUN = f"""
+from sink import event_kafka
+from sink.events import run_consumer
+from sink.settings import load_settings
+event_kafka._SESSION = {SESSION}
+run_consumer(load_settings())
+"""
 _numbers = itertools.count(1)
 
 
@@ -73,6 +82,11 @@ def run_broker() -> Iterator[tuple[subprocess.Popen[str], str]]:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def short_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_kafka, "_SESSION", SESSION)
 
 
 @pytest.fixture(scope="module")
@@ -455,15 +469,15 @@ def test_a_clickhouse_that_goes_away_and_comes_back_is_waited_for(
 
 def test_killed_consumers_lose_nothing_and_double_nothing(place: Place) -> None:
     """Of two that share the work one is killed, then the other, at different points of a batch; a third finishes."""
-    everybody = list(range(1, 41))
-    place.environment["ASPECTS_EVENT_BATCH_SIZE"] = "4"
+    everybody = list(range(1, 25))
+    place.environment["ASPECTS_EVENT_BATCH_SIZE"] = "3"
     with ExitStack() as stack:
         running_now = []
         for name in ("one", "two"):
             running_now.append(place.start(ASPECTS_EVENT_CONSUMER=name))
             stack.callback(running_now[-1].kill)
         place.produce(*[("login", user_id) for user_id in everybody])
-        place.send_job(*[delete_user(user_id) for user_id in everybody[34:]])
+        place.send_job(*[delete_user(user_id) for user_id in everybody[18:]])
         for delay, process in zip((0.0, 0.1), running_now, strict=True):
             before = len(place.users())
             wait_until(lambda: len(place.users()) > before)  # noqa: B023 - asked at once
@@ -475,10 +489,10 @@ def test_killed_consumers_lose_nothing_and_double_nothing(place: Place) -> None:
         stack.callback(process.kill)
         wait_until(lambda: place.unread(place.users_topic) + place.unread(place.jobs) == 0)
         said = end(process)
-    assert place.users() == everybody[:34]
+    assert place.users() == everybody[:18]
     doubled = "SELECT count() - uniqExact(user_id, external_id_type) FROM $event_sink.external_id"
-    assert (set(place.users("external_id")), place.store.client.value(doubled)) == (set(everybody[:34]), 0)
-    assert place.states() == {str(user_id): "erased" for user_id in everybody[34:]}
+    assert (set(place.users("external_id")), place.store.client.value(doubled)) == (set(everybody[:18]), 0)
+    assert place.states() == {str(user_id): "erased" for user_id in everybody[18:]}
     requested = place.store.client.value("SELECT count() FROM $pii_ledger.entries WHERE action = 'requested'")
     assert requested == 6
     assert place.dead_letters() == []
@@ -495,7 +509,8 @@ def test_a_kafka_that_hangs_is_waited_for_and_one_that_is_gone_is_reported(place
         with consuming(settings) as counted:
             wait_until(lambda: place.users() == [1])
             process.send_signal(signal.SIGSTOP)
-            time.sleep(12)
+            # Longer than a session.
+            time.sleep(1.5 * SESSION / 1_000)
             process.send_signal(signal.SIGCONT)
             away.produce(("login", 2))
             wait_until(lambda: place.users() == [1, 2])
