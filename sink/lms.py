@@ -18,30 +18,23 @@ a bad row costs itself, not the copy.
 
 from __future__ import annotations
 
-import logging
-import re
 import sqlite3
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from urllib.parse import quote as quote_path
+from typing import Any, TypeVar
 
 import stamina
 from pydantic import SecretStr
 from sqlalchemy import (
     BINARY,
     BLOB,
-    URL,
     BigInteger,
     Boolean,
     ColumnElement,
     CompoundSelect,
     Connection,
-    Engine,
     FromClause,
     Select,
     TableClause,
@@ -49,78 +42,45 @@ from sqlalchemy import (
     bindparam,
     cast,
     column,
-    create_engine,
     func,
     literal_column,
-    make_url,
     or_,
     select,
     table,
-    text,
     union,
     union_all,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
+from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError
+from sink.lms_connection import (
+    EXAMPLE,
+    begin_snapshot,
+    classify,
+    create_read_only_engine,
+    describe,
+    list_columns,
+    parse_url,
+)
+from sink.lms_values import (
+    LONGEST_TEXT,
+    UTF8_BYTES,
+    Batch,
+    LmsColumn,
+    Page,
+    convert_page,
+    make_converter,
+    read_original,
+)
 
 T = TypeVar("T")
-Page = Sequence[Sequence[Any]]
 
-# A Celery worker or an LMS that logs at DEBUG would otherwise have SQLAlchemy log every row it reads.
-_LOGGER_NAME = "aspects_pii_lms"
-logging.getLogger(f"sqlalchemy.engine.Engine.{_LOGGER_NAME}").setLevel(logging.WARNING)
-
-_DRIVERS = {
-    "mysql": "mysql+pymysql",
-    "mysql+pymysql": "mysql+pymysql",
-    "mysql+mysqldb": "mysql+mysqldb",
-    "mariadb": "mysql+pymysql",
-    "mariadb+pymysql": "mysql+pymysql",
-    "mariadb+mysqldb": "mysql+mysqldb",
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-    "postgresql+psycopg": "postgresql+psycopg",
-    "sqlite": "sqlite+pysqlite",
-    "sqlite+pysqlite": "sqlite+pysqlite",
-}
-_CONNECT_OPTIONS: dict[str, dict[str, Any]] = {
-    "mysql": {"charset": "utf8mb4", "connect_timeout": 10, "read_timeout": 300},
-    "postgresql": {"connect_timeout": 10},
-    "sqlite": {},
-}
-_EXAMPLE = "Example: ASPECTS_LMS_DATABASE_URL=mysql+pymysql://reader:secret@mysql:3306/openedx"
-
-# Codes of MySQL (include/mysqld_error.h, include/errmsg.h) and PostgreSQL (errcodes.txt), by what the operator can do.
-_MYSQL_UNREACHABLE = {1040, 1053, 1129, 1205, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
-_MYSQL_AUTHENTICATION = {1044, 1045, 1698, 2059}
-_MYSQL_DENIED = {1142, 1143, 1227}
-_MYSQL_NO_DATABASE = 1049
-_MYSQL_NO_TABLE = {1054, 1146}
-_POSTGRES_UNREACHABLE = ("08", "53", "57P")
-_SQLITE_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 #: A user id comes before all others.
 _BEFORE_ALL = -1
-#: Longer texts are refused: the LMS's longtext columns take 4 GiB, its forms a few kilobytes.
-LONGEST_TEXT = 1 << 20
 _IDS_AT_ONCE = 5_000
 _USER_PAGE = 50_000
-_UTF8_BYTES = 4
-
-
-@dataclass(frozen=True)
-class LmsColumn:
-    """One column as ClickHouse has it, and where the LMS has it (facts of the LMS's Django models)."""
-
-    kind: Literal["int", "text", "digits", "uuid", "datetime"]
-    """`digits` is a number that ClickHouse has as text, empty where the LMS has NULL."""
-    table: str
-    name: str
-    max_length: int | None = None
-    """Characters; None for longtext, which ends at `LONGEST_TEXT` bytes."""
 
 
 @dataclass(frozen=True)
@@ -132,26 +92,6 @@ class LmsObject:
     """By the names that ClickHouse has."""
     needs: Mapping[str, Sequence[str]]
     """Tables and columns that are read whatever is asked for."""
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be copied: whose and why, never what it says."""
-
-    user_id: int | None
-    key: str
-    """The row's primary key, empty where it has none."""
-    column: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows of whole users: every row of a user is in one batch. Users come in ascending order."""
-
-    rows: list[tuple[Any, ...]]
-    bad: list[BadRow]
-    last_user_id: int
 
 
 @dataclass(frozen=True)
@@ -327,13 +267,13 @@ class LmsDatabase:
         Raises:
             SettingsError: the address is not one of these, or its driver is not installed.
         """
-        address = _parse_url(url.get_secret_value() if isinstance(url, SecretStr) else url)
+        address = parse_url(url.get_secret_value() if isinstance(url, SecretStr) else url)
         self.backend = address.get_backend_name()
         self.retries = retries
-        self.place = _describe(address)
+        self.place = describe(address)
         """Which database, for messages: without user and password."""
         self._file = Path(address.database or "") if self.backend == "sqlite" else None
-        self._engine = _create_engine(address, self._file)
+        self._engine = create_read_only_engine(address, self._file)
 
     def check_schema(self, objects: Mapping[str, Sequence[str]] | Iterable[str]) -> None:
         """Check that everything is there that a copy would read.
@@ -386,7 +326,7 @@ class LmsDatabase:
         """A connection in a read-only transaction that sees one moment."""
         if self._file is not None and not self._file.is_file():
             raise LmsUnreachableError(
-                f"The file {self._file} that ASPECTS_LMS_DATABASE_URL names does not exist. {_EXAMPLE}"
+                f"The file {self._file} that ASPECTS_LMS_DATABASE_URL names does not exist. {EXAMPLE}"
             )
         connection = self._connect()
         try:
@@ -399,7 +339,7 @@ class LmsDatabase:
     def _connect(self) -> Connection:
         def connect() -> Connection:
             connection = self._engine.connect()
-            _begin(connection)
+            begin_snapshot(connection)
             return connection
 
         for attempt in stamina.retry_context(
@@ -413,7 +353,7 @@ class LmsDatabase:
         """The columns of these tables that this user may read: table → column → character set (of MySQL)."""
         found: dict[str, dict[str, str | None]] = {}
         names = sorted(set(tables))
-        for name, column_name, charset in self.run(lambda: _list_columns(connection, names)):
+        for name, column_name, charset in self.run(lambda: list_columns(connection, names)):
             found.setdefault(name.lower(), {})[column_name.lower()] = charset
         return found
 
@@ -441,17 +381,17 @@ class LmsDatabase:
         """The exception of ours that says the same, without the driver's text."""
         if not isinstance(error, DBAPIError):
             return LmsError(f"{self.place} could not be read ({type(error).__name__}).")
-        what, code = _classify(self.backend, error)
+        what, code = classify(self.backend, error)
         if what == "unreachable":
             return LmsUnreachableError(
                 f"{self.place} cannot be reached ({code}); check ASPECTS_LMS_DATABASE_URL and that it runs."
             )
         if what == "authentication":
             return LmsError(
-                f"{self.place} refused the user or the password ({code}); check ASPECTS_LMS_DATABASE_URL. {_EXAMPLE}"
+                f"{self.place} refused the user or the password ({code}); check ASPECTS_LMS_DATABASE_URL. {EXAMPLE}"
             )
         if what == "no database":
-            return LmsError(f"{self.place} does not exist ({code}); check ASPECTS_LMS_DATABASE_URL. {_EXAMPLE}")
+            return LmsError(f"{self.place} does not exist ({code}); check ASPECTS_LMS_DATABASE_URL. {EXAMPLE}")
         if what == "denied":
             return LmsError(
                 f"{self.place} does not let the user of ASPECTS_LMS_DATABASE_URL read ({code}); grant it SELECT."
@@ -459,41 +399,6 @@ class LmsDatabase:
         if what == "no table":
             return LmsSchemaError(f"{self.place} lacks a table or column that is read ({code}).")
         return LmsError(f"{self.place} refused a query ({code}).")
-
-
-def _begin(connection: Connection) -> None:
-    """Open a read-only transaction that sees the database as it is now."""
-    backend = connection.dialect.name
-    if backend == "mysql":
-        connection.exec_driver_sql("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-    # The other two take their snapshot at the first read, so one follows at once.
-    elif backend == "postgresql":
-        connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        connection.exec_driver_sql("SELECT 1")
-    else:
-        connection.exec_driver_sql("BEGIN")
-        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
-
-
-_MYSQL_COLUMNS = """
-SELECT table_name, column_name, character_set_name FROM information_schema.columns
-WHERE table_schema = database() AND table_name IN :tables
-"""
-_POSTGRES_COLUMNS = """
-SELECT table_name, column_name, NULL FROM information_schema.columns
-WHERE table_schema = ANY (current_schemas(false)) AND table_name IN :tables
-"""
-
-
-def _list_columns(connection: Connection, tables: list[str]) -> list[tuple[str, str, str | None]]:
-    """(table, column, character set) of the columns that this user may read."""
-    if connection.dialect.name == "sqlite":
-        query = text("SELECT name FROM pragma_table_info(:table)")
-        return [(name, row[0], None) for name in tables for row in connection.execute(query, {"table": name})]
-    sql = _MYSQL_COLUMNS if connection.dialect.name == "mysql" else _POSTGRES_COLUMNS
-    query = text(sql).bindparams(bindparam("tables", expanding=True))
-    return [(row[0], row[1], row[2]) for row in connection.execute(query, {"tables": tables})]
 
 
 class Snapshot:
@@ -535,10 +440,10 @@ class Snapshot:
             LmsUnreachableError: the connection broke; the snapshot is lost with it.
             LmsSchemaError: something is missing that `check_schema` would have named.
         """
-        converters = [(name, _make_converter(OBJECTS[object_name].columns[name])) for name in columns]
+        converters = [(name, make_converter(OBJECTS[object_name].columns[name])) for name in columns]
         for ids in _split_ids(user_ids):
             for page in self._read_pages(object_name, columns, batch_size, ids):
-                yield _convert_page(page, converters)
+                yield convert_page(page, converters)
 
     def retired_user_ids(self) -> Iterator[list[int]]:
         """Users whose retirement the LMS will not take back, ascending, in lists of limited length.
@@ -584,7 +489,7 @@ class Snapshot:
         found = {}
         for ids in _split_ids(user_ids):
             for row in self._fetch(statement.where(_STATUSES.c.user_id.in_(ids or ()))):
-                username, email = _read_original(row[1]), _read_original(row[2])
+                username, email = read_original(row[1]), read_original(row[2])
                 if username or email:
                     found[int(row[0])] = Identity(username, email)
         return found
@@ -644,7 +549,7 @@ class Snapshot:
         value: ColumnElement[Any] = _TABLES[source.table].c[source.name]
         if source.kind != "text":
             return value.label(name)
-        longest = LONGEST_TEXT if source.max_length is None else _UTF8_BYTES * source.max_length
+        longest = LONGEST_TEXT if source.max_length is None else UTF8_BYTES * source.max_length
         if self._database.backend == "sqlite":
             # As a blob, since SQLite's substr ends a text at a zero byte.
             return func.substr(cast(value, BLOB), 1, longest + 1).label(name)
@@ -691,214 +596,3 @@ def _split_ids(user_ids: Sequence[int] | None) -> Iterator[list[int] | None]:
     ids = sorted({user_id for user_id in user_ids if user_id.bit_length() < 64})
     for start in range(0, len(ids), _IDS_AT_ONCE):
         yield ids[start : start + _IDS_AT_ONCE]
-
-
-class _BadValue(Exception):
-    """A value cannot be copied; the argument says why, without the value."""
-
-
-Converter = Callable[[Any], Any]
-
-
-def _convert_page(page: Page, converters: Sequence[tuple[str, Converter]]) -> Batch:
-    rows: list[tuple[Any, ...]] = []
-    bad: list[BadRow] = []
-    for row in page:
-        user_id, key = row[:2]
-        converted: list[Any] = []
-        try:
-            for (_, convert), value in zip(converters, row[2:], strict=True):
-                converted.append(convert(value))
-        except _BadValue as problem:
-            row_key = str(key) if isinstance(key, int) else ""
-            bad.append(BadRow(int(user_id), row_key, converters[len(converted)][0], str(problem)))
-        else:
-            rows.append(tuple(converted))
-    return Batch(rows, bad, int(page[-1][0]))
-
-
-def _make_converter(source: LmsColumn) -> Converter:
-    if source.kind == "text":
-        return lambda value: _convert_text(value, source.max_length)
-    return {"int": _convert_int, "digits": _convert_digits, "uuid": _convert_uuid, "datetime": _convert_datetime}[
-        source.kind
-    ]
-
-
-def _convert_text(value: Any, max_length: int | None) -> str:
-    if value is None:
-        return ""
-    limit = LONGEST_TEXT if max_length is None else _UTF8_BYTES * max_length
-    reason = "longer than 1 MiB" if max_length is None else f"longer than {max_length} characters"
-    # Before decoding: what was cut at the limit may end in the middle of a character.
-    if isinstance(value, bytes) and len(value) > limit:
-        raise _BadValue(reason)
-    string = _decode(value)
-    if len(string) > max_length if max_length is not None else len(string.encode()) > limit:
-        raise _BadValue(reason)
-    return string
-
-
-def _decode(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, bytes):
-        raise _BadValue("not a text")
-    with suppress(UnicodeDecodeError):
-        return value.decode()
-    raise _BadValue("not valid UTF-8")
-
-
-def _convert_int(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    digits = _decode(value) if isinstance(value, bytes | str) else ""
-    if not re.fullmatch(r"-?[0-9]{1,18}", digits):
-        raise _BadValue("not an integer")
-    return int(digits)
-
-
-def _convert_digits(value: Any) -> str:
-    return "" if value is None else str(_convert_int(value))
-
-
-def _convert_uuid(value: Any) -> uuid.UUID:
-    if isinstance(value, uuid.UUID):
-        return value
-    digits = _decode(value) if isinstance(value, bytes | str) else ""
-    # char(32) on MySQL, with dashes from MariaDB's uuid.
-    if not re.fullmatch(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", digits):
-        raise _BadValue("not a UUID")
-    return uuid.UUID(digits)
-
-
-def _convert_datetime(value: Any) -> str:
-    """ISO 8601 in UTC, as the LMS itself writes times; Django stores UTC in columns without a time zone."""
-    if value is None:
-        return ""
-    if isinstance(value, bytes | str):
-        string = _decode(value)
-        value = None
-        with suppress(ValueError):
-            value = datetime.fromisoformat(string)
-    if not isinstance(value, datetime):
-        raise _BadValue("not a date and time")
-    utc = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    return utc.isoformat().replace("+00:00", "Z")
-
-
-def _read_original(value: Any) -> str:
-    """A name from a status row; the LMS overwrites it with `redacted` before it deletes the row."""
-    with suppress(_BadValue):
-        string = "" if value is None else _decode(value)
-        return "" if string == "redacted" else string
-    return ""
-
-
-def _parse_url(url: str) -> URL:
-    try:
-        address = make_url(url)
-    except (ArgumentError, ValueError):
-        # SQLAlchemy's message quotes the address, password included.
-        address = None
-    if address is None or address.drivername not in _DRIVERS:
-        raise SettingsError(
-            "ASPECTS_LMS_DATABASE_URL is not an SQLAlchemy address of MySQL (pymysql, mysqldb), PostgreSQL (psycopg) "
-            f"or SQLite. {_EXAMPLE}"
-        )
-    if not address.database or address.database == ":memory:":
-        raise SettingsError(f"ASPECTS_LMS_DATABASE_URL names no database. {_EXAMPLE}")
-    return address.set(drivername=_DRIVERS[address.drivername])
-
-
-def _describe(address: URL) -> str:
-    if address.get_backend_name() == "sqlite":
-        return f"The LMS database {address.database}"
-    port = f":{address.port}" if address.port else ""
-    return f"The LMS database {address.database} at {address.host or 'localhost'}{port}"
-
-
-def _create_engine(address: URL, file: Path | None) -> Engine:
-    options: dict[str, Any] = {
-        "connect_args": {
-            k: v for k, v in _CONNECT_OPTIONS[address.get_backend_name()].items() if k not in address.query
-        }
-    }
-    if file is not None:
-        # Read only, and never created; the path may hold what means something in an address.
-        place = f"file:{quote_path(str(file.absolute()))}?mode=ro"
-        options = {"creator": lambda: sqlite3.connect(place, uri=True, timeout=5)}
-    try:
-        return create_engine(
-            address,
-            poolclass=NullPool,
-            # `_begin` opens the transaction; SQLAlchemy is to leave it alone.
-            isolation_level="AUTOCOMMIT",
-            hide_parameters=True,
-            logging_name=_LOGGER_NAME,
-            **options,
-        )
-    except (ImportError, NoSuchModuleError):
-        driver = address.get_driver_name()
-    except (ArgumentError, TypeError, ValueError):
-        driver = ""
-    if driver:
-        raise SettingsError(
-            f"The driver {driver} of ASPECTS_LMS_DATABASE_URL is not installed. Install aspects-pii-sink[server], "
-            "which brings pymysql and psycopg."
-        )
-    raise SettingsError(f"ASPECTS_LMS_DATABASE_URL has options that do not fit. {_EXAMPLE}")
-
-
-Problem = Literal["unreachable", "authentication", "no database", "denied", "no table", "other"]
-
-
-def _classify(backend: str, error: DBAPIError) -> tuple[Problem, str]:
-    """What kind of problem it is, and its code."""
-    original = error.orig
-    if backend == "mysql":
-        code = original.args[0] if original is not None and original.args else None
-        return _classify_mysql(code if isinstance(code, int) else 0), f"MySQL error {code}"
-    if backend == "postgresql":
-        state = getattr(original, "sqlstate", None)
-        if state is None:
-            return _classify_postgres_connection(str(original)), "no connection"
-        return _classify_postgres(state), f"SQLSTATE {state}"
-    name = getattr(original, "sqlite_errorname", "") or "SQLite error"
-    if name.startswith(_SQLITE_PASSING):
-        return "unreachable", name
-    # SQLite has no code of its own for it, and names no value in this message.
-    return ("no table" if str(original).startswith(("no such table", "no such column")) else "other"), name
-
-
-def _classify_mysql(code: int) -> Problem:
-    if code in _MYSQL_UNREACHABLE or code == 0:
-        return "unreachable"
-    if code in _MYSQL_AUTHENTICATION:
-        return "authentication"
-    if code in _MYSQL_DENIED:
-        return "denied"
-    if code == _MYSQL_NO_DATABASE:
-        return "no database"
-    return "no table" if code in _MYSQL_NO_TABLE else "other"
-
-
-def _classify_postgres(state: str) -> Problem:
-    if state.startswith(_POSTGRES_UNREACHABLE):
-        return "unreachable"
-    if state.startswith("28"):
-        return "authentication"
-    if state == "42501":
-        return "denied"
-    if state == "3D000":
-        return "no database"
-    return "no table" if state in ("42P01", "42703") else "other"
-
-
-def _classify_postgres_connection(message: str) -> Problem:
-    """The driver gives no code while connecting; where the server speaks another language, it is unreachable."""
-    if re.search(r'FATAL: +database "[^"]*" does not exist', message):
-        return "no database"
-    if re.search(r"authentication failed|FATAL: +role .* does not exist|no pg_hba.conf entry", message):
-        return "authentication"
-    return "unreachable"

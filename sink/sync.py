@@ -22,7 +22,8 @@ from sink.client import WAIT_FOR_MUTATIONS, split_for_binding
 from sink.erase import delete_rows, drop_hidden_rows, scrub
 from sink.errors import MigrationError, PiiDisabledError, RefusedError, UsageError
 from sink.lease import hold
-from sink.lms import OBJECTS, BadRow, Batch, LmsDatabase, Snapshot
+from sink.lms import OBJECTS, LmsDatabase, Snapshot
+from sink.lms_values import BadRow, Batch
 from sink.names import TableName, quote, quote_columns
 from sink.pii import Target
 from sink.pseudonym import read_viewer_digest, set_pseudonym_key

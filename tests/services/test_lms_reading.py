@@ -20,7 +20,8 @@ from sqlalchemy import URL, Engine, create_engine, insert, text, update
 from sink import demo_data
 from sink.demo_data import EXTERNAL_IDS, PROFILES, USERS, LmsWriter, create_lms, open_writable
 from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
-from sink.lms import LONGEST_TEXT, OBJECTS, BadRow, LmsDatabase
+from sink.lms import OBJECTS, LmsDatabase
+from sink.lms_values import LONGEST_TEXT, BadRow
 
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
 POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432"

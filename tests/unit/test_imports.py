@@ -15,7 +15,7 @@ ORDER = (
     ("__init__",),
     ("errors",),
     ("resources", "names", "display", "jsontext", "broker", "secret_files", "heartbeat"),
-    ("settings", "pii", "endpoint_protocol", "serving", "bundle"),
+    ("settings", "pii", "lms_connection", "lms_values", "endpoint_protocol", "serving", "bundle"),
     ("client", "superset"),
     ("catalog", "endpoint_engine", "caches"),
     ("schema", "lms", "ledger", "lease", "endpoint", "lineage", "pseudonym"),
@@ -106,7 +106,7 @@ def test_the_engine_and_drivers_are_imported_where_they_are_wrapped() -> None:
     """What drivers raise is translated in one module each; nobody else talks to them."""
     wrappers = {
         "clickhouse_connect": {"client"},
-        "sqlalchemy": {"lms", "settings", "demo_data"},
+        "sqlalchemy": {"lms", "lms_connection", "settings", "demo_data"},
         "stamina": {"client", "lms"},
         "confluent_kafka": {"event_kafka"},
         "httpx": {"superset"},
