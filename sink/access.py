@@ -327,14 +327,15 @@ class _Planner:
                 yield self._on(["INSERT"], table)
         for place, target in self._targets():
             yield from self._for_target(place, target)
-        ours = {
-            (dataset.database, dataset.name) for dataset in self.project.datasets if dataset.database == "reporting"
-        }
+        datasets = [(dataset.database, dataset.name) for dataset in self.project.datasets]
+        for place in datasets:
+            # A purge drops them.
+            yield self._on(["DROP VIEW"], place)
         for name in self.pii_map.derived:
             database, _, derived = name.partition(".")
-            # What a purge drops is a view of ours; what is somebody else's is asked, and made to read again.
-            others = [] if (database, derived) in ours else ["dictGet", "SYSTEM VIEWS"]
-            yield self._on(["DROP VIEW", *others], (database, derived))
+            if database != "reporting" or (database, derived) not in datasets:
+                # May be somebody else's dictionary or refreshable view: asked, and made to read again.
+                yield self._on(["dictGet", "SYSTEM VIEWS"], (database, derived))
         yield Grant(("CREATE TEMPORARY TABLE", "SYSTEM RELOAD DICTIONARY", "SHOW ROW POLICIES"))
         yield from (Grant(("SELECT",), "system", table) for table in SYSTEM_TABLES)
         if self.is_cluster:

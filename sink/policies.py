@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sink.client import ClickHouse
+from sink.client import ENGINE_OPTIONS, ClickHouse
 from sink.errors import ErasureError, ReadOnlyError
 from sink.names import TableName, quote
 
@@ -58,6 +58,9 @@ def find_hiding(client: ClickHouse, tables: Sequence[TableName]) -> dict[TableNa
 
 def _keeps_users(client: ClickHouse) -> bool:
     """False for the embedded engine, which has no file and no storage that users or policies could be in."""
+    if client.address.is_embedded:
+        # Only a file that it is started with would have some.
+        return "users_config" in ENGINE_OPTIONS
     try:
         directories = client.rows("SELECT type, params FROM system.user_directories")
     except ReadOnlyError:
