@@ -124,6 +124,9 @@ class Ledger:
         """Record that `subjects` are to be retired, which makes them tombstones, and return where each stands.
 
         Subjects that are retired already, or about to be, get no second entry.
+
+        Raises:
+            LedgerError: not everybody's request was recorded.
         """
         known = {r.subject: r for r in self.find(subjects)}
         new = {
@@ -133,7 +136,13 @@ class Ledger:
         }
         if new:
             self.record("requested", [(subject, request, {}) for subject, request in new.items()], actor)
-        return self.find(subjects)
+        found = self.find(subjects)
+        # An engine whose disk is full may take an insert and say that all is well.
+        if lost := {str(subject) for subject in new} - {retirement.subject for retirement in found}:
+            raise LedgerError(
+                f"The ledger took {len(lost)} requests and does not show them, so nothing was recorded. Is the disk full?"
+            )
+        return found
 
     def _name_request(self, subject: str, withdrawn: Retirement | None) -> uuid.UUID:
         """The id of a request: the same one from every door that records it at the same moment."""
