@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +30,8 @@ from sink.retire import retire, sweep
 from sink.settings import load_settings
 from sink.store import Store, open_store
 from sink.sync import sync
+from sink.tasks import create_app
+from sink.verify import verify_subjects
 
 USERS = range(1, 7)
 ACTORS = {
@@ -264,6 +268,49 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def mail(user: int) -> str:
     return f"mailto:learner{user}@example.com"
+
+
+def test_the_order_of_messages_does_not_matter(site: Site, tmp_path: Path) -> None:
+    """Every order of a retirement, its repetition, a copy and one from last week, each order for a user of its own.
+
+    Through the tasks that the plugin's messages call; whoever is at the same step goes in one message.
+    """
+    orders = list(itertools.permutations(("retire", "retire again", "copy", "copy of last week")))
+    users = dict(enumerate(orders, 100))
+    assert len(users) == 24
+    for user in users:
+        site.writer.register_user(user, f"learner{user}", f"learner{user}@example.com", f"Learner {user}")
+        site.writer.request_retirement(user)
+        site.writer.retire_misc(user)
+        site.writer.retire(user)
+    loaded = load_settings(
+        enable_pii=True,
+        clickhouse_url=f"chdb://{tmp_path}/clickhouse",
+        receipts_dir=tmp_path / "receipts",
+        pseudonym_secret="a secret of the tests",
+        pii_map=tmp_path / "pii.yaml",
+        lms_database_url=f"sqlite:///{tmp_path}/lms.sqlite3",
+        sync_max_removed_share=1,
+        retire_max_share=1,
+    )
+    inline = create_app(loaded).tasks
+    for step in range(4):
+        for message in ("retire", "retire again", "copy", "copy of last week"):
+            named = [user for user, order in users.items() if order[step] == message]
+            assert len(named) == 6
+            inline["sink.tasks.retire_users" if "retire" in message else "sink.tasks.sync_users"](named)
+        # The LMS saves the profile long after.
+        for user in users:
+            site.writer.change_profile(user, goals=f"saved after step {step}")
+    site.copy()
+    assert set(site.names()) == {1, 2, 3}
+    assert set(site.store.ledger.tombstones()) == set(map(str, users))
+    assert site.store.ledger.count_states() == {"erased": 24}
+    actions = Counter((e.action, e.subject) for e in site.store.ledger.show(limit=1_000))
+    for user in users:
+        assert [actions[action, str(user)] for action in ("requested", "erased", "failed")] == [1, 1, 0]
+    assert len(list((tmp_path / "receipts").glob("*.json"))) == 24
+    assert verify_subjects(site.store).is_clean
 
 
 def test_a_copy_leaves_the_names_that_an_open_retirement_searches_by(site: Site) -> None:
