@@ -144,7 +144,7 @@ def install(superset: Superset, site: Site, *, enable_pii: bool) -> Changes:
     _require_uri(site)
     superset.require_suitable()
     bundle = site.compose(enable_pii=enable_pii)
-    removed = _remove_all_but(superset, site.compose(enable_pii=True), bundle)
+    removed, kept = _remove_all_but(superset, site.compose(enable_pii=True), bundle)
     passwords = {path: site.password for path in bundle.files if _kind_of(path) == "database"}
     superset.import_assets(pack(bundle), passwords if site.password.get_secret_value() else {})
     numbers = _Numbers.look_up(superset, bundle)
@@ -154,7 +154,7 @@ def install(superset: Superset, site: Site, *, enable_pii: bool) -> Changes:
     _open_dashboards(superset, bundle, numbers)
     installed: Counter[str] = Counter(kind for path in bundle.files if (kind := _kind_of(path)))
     return Changes(
-        {**_in_order(installed), "role": len(bundle.roles), "rule": len(bundle.rules)}, _in_order(removed), []
+        {**_in_order(installed), "role": len(bundle.roles), "rule": len(bundle.rules)}, _in_order(removed), kept
     )
 
 
@@ -166,8 +166,7 @@ def remove(superset: Superset, site: Site) -> Changes:
     """
     everything = site.compose(enable_pii=True)
     nothing = replace(everything, files={}, roles=(), rules=())
-    kept: list[str] = []
-    removed = _remove_all_but(superset, everything, nothing, kept)
+    removed, kept = _remove_all_but(superset, everything, nothing)
     return Changes(removed=_in_order(removed), kept=kept)
 
 
@@ -267,18 +266,15 @@ def _open_dashboards(superset: Superset, bundle: Bundle, numbers: _Numbers) -> N
         superset.open_dashboard(number, wanted)
 
 
-def _remove_all_but(
-    superset: Superset, everything: Bundle, stays: Bundle, kept: list[str] | None = None
-) -> Counter[str]:
-    """Delete what is in `everything` and not in `stays`, and return the counts by kind."""
+def _remove_all_but(superset: Superset, everything: Bundle, stays: Bundle) -> tuple[Counter[str], list[str]]:
+    """Delete what is in `everything` and not in `stays`; returns the counts by kind, and what could not go."""
     removed: Counter[str] = Counter()
+    kept: list[str] = []
     for kind in _DELETED_IN_ORDER:
         gone = _documents(everything, kind).keys() - _documents(stays, kind).keys()
         for number in superset.find(kind, gone).values():
             if kind == "database" and (others := _count_datasets(superset, number)):
-                (kept if kept is not None else []).append(
-                    f"The connection to ClickHouse stays: {others} datasets of others use it."
-                )
+                kept.append(f"The connection to ClickHouse stays: {others} datasets of others use it.")
                 continue
             superset.delete(kind, number)
             removed[kind] += 1
@@ -289,7 +285,7 @@ def _remove_all_but(
         superset.delete_role(number)
         removed["role"] += 1
     _require_gone(superset, everything, stays)
-    return removed
+    return removed, kept
 
 
 def _require_gone(superset: Superset, everything: Bundle, stays: Bundle) -> None:
