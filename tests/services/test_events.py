@@ -307,6 +307,18 @@ def test_nothing_is_stored_while_pii_is_off(place: Place) -> None:
     assert place.states() == {"7": "erased"}
 
 
+def test_while_pii_is_off_roles_come_without_a_name(place: Place) -> None:
+    instructor = next(iter(place.lms.made.instructors.values()))
+    place.produce(("registration", 1), ("login", instructor), ("role added", instructor))
+    # A login may come with a new role, too.
+    assert place.consume(enable_pii=False) == Counts(read=3, synced=3)
+    held = place.users("course_access_keyed")
+    assert held
+    assert set(held) == {instructor}
+    assert (place.users(), place.users("external_id"), place.users("course_access")) == ([], [], [])
+    assert (place.waiting(USERS), place.waiting(ROLES), place.dead_letters()) == (0, 0, [])
+
+
 def test_an_event_from_before_the_retirement_brings_nobody_back(place: Place) -> None:
     place.produce(("login", 1), ("login", 2))
     place.consume()
