@@ -43,7 +43,9 @@ def add_people(client: ClickHouse) -> None:
             "SELECT {id:Int64}, {name:String}, {org:String}, {course_key:String}, {role:String}, now64(6)",
             id=user_id,
             name=name,
-            **role,
+            org=role["org"],
+            course_key=role["course_key"],
+            role=role["role"],
         )
     for user_id, course in LEARNERS.items():
         number = uuid.UUID(int=0x4000 << 64 | user_id)
