@@ -223,9 +223,6 @@ def test_sql_lab_and_datasets_of_ones_own_are_closed(
         instructor.http.get("/api/v1/rowlevelsecurity/"),
         instructor.http.get("/api/v1/security/roles/"),
         instructor.http.get("/api/v1/database/"),
-        instructor.http.post(
-            f"/datasource/samples?datasource_type=table&datasource_id={datasets[AT_RISK]}", json={"filters": []}
-        ),
     ]
     assert {answer.status_code for answer in attempts} <= {403, 404, 405}
 
