@@ -35,6 +35,7 @@ def test_dbt_build_is_green_over_http_and_writes_no_password(tmp_path: Path, ena
                 env={
                     **os.environ,
                     "DBT_TARGET_PATH": str(tmp_path / "target"),
+                    "DBT_LOG_PATH": str(tmp_path / "logs"),
                     "ASPECTS_ENABLE_PII": enable_pii,
                     "ASPECTS_CLICKHOUSE_URL": url,
                     "ASPECTS_CLICKHOUSE_USER": "dbt",
