@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -44,6 +45,7 @@ REDIS = f"redis://127.0.0.1:6379/{DATABASE}"
 WORKER = "retirement_service_worker"
 SERVICES = ("aspects-pii-worker", "aspects-pii-consumer", "aspects-pii-hook")
 PATIENCE = 180
+PERSON = re.compile(r"@(mail\.)?example\.|zaphod|_[0-9a-f]{4}_\d+\b", re.IGNORECASE)
 # Where a container finds `aspects-pii`, and the stand-in for Docker finds `sh`.
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 USERS = 100
@@ -109,7 +111,9 @@ class Site:
     def do(self, *arguments: str, status: int = 0) -> str:
         """`tutor local do …`: what it says, and what the command in the container says."""
         ran = self.tutor("local", "do", *arguments, status=status)
-        return ran.stdout + ran.stderr
+        said = ran.stdout + ran.stderr
+        assert not PERSON.search(said), "the job names a person"
+        return said
 
     def save(self, **settings: Any) -> None:
         """`tutor config save`, and read what is in force."""
@@ -196,7 +200,7 @@ def on(tutor_is_there: None, place: Place, tmp_path_factory: pytest.TempPathFact
     docker.chmod(0o755)
     plugins = folder / "plugins"
     plugins.mkdir()
-    patch = f"EVENT_BUS_REDIS_CONNECTION_URL = {REDIS!r}"
+    patch = f"EVENT_BUS_REDIS_CONNECTION_URL = {REDIS!r}\nEVENT_SINK_CLICKHOUSE_EXTERNAL_ID_ENABLED = True"
     # What an operator does whose Redis is elsewhere; Tutor has the address of the event bus in its template.
     (plugins / "elsewhere.py").write_text(
         f"from tutor import hooks\nhooks.Filters.ENV_PATCHES.add_item(('openedx-common-settings', {patch!r}))\n"
@@ -330,7 +334,7 @@ def test_settings_of_lms_and_studio(on: Site, off: Site) -> None:
         shown = on.lms("show", service=service)
         assert shown["ASPECTS_ENABLE_PII"] is True
         assert shown["ASPECTS_PII_BROKER_URL"] == REDIS
-        # Aspects' own code would bring the retired back.
+        # Aspects' own code would bring the retired back, whatever other plugins say.
         for model in ("USER_PROFILE", "EXTERNAL_ID", "AUTH_USER"):
             assert shown[f"EVENT_SINK_CLICKHOUSE_{model}_ENABLED"] is False
         assert shown["EVENT_SINK_CLICKHOUSE_COURSE_OVERVIEWS_ENABLED"] is True
@@ -553,6 +557,12 @@ def test_a_site_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWr
     ran = [next(word for word in call if word.endswith("-job")) for call in calls if "run" in call]
     assert ran == ["mysql-job", "aspects-pii-job", "lms-job"]
     assert "populate_retirement_states" in calls[-1][-1]
+    # While somebody is being retired the LMS refuses; that does not stop an upgrade, and is said.
+    states = Path(on.environment("aspects-pii-job")["HOME"], "manage.py")
+    states.write_text("#!/bin/sh\nexit 1\n")
+    states.chmod(0o755)
+    refused = subprocess.run(calls[-1][-4:], cwd=states.parent, capture_output=True, text=True)
+    assert (refused.returncode, "were not changed" in refused.stderr) == (0, True)
     # Again, as after an upgrade.
     on.do("init", "--limit=aspects-pii")
     reader = {"host": "127.0.0.1", "user": place.reader, "password": on.config["ASPECTS_PII_MYSQL_PASSWORD"]}
@@ -572,6 +582,7 @@ def test_a_site_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWr
     # Braces are the operator's, not Tutor's.
     assert "this is not an id" in on.do("aspects-pii-retire", "{{ 1 }}", status=1)
 
+    assert not any(is_healthy(on, name) for name in SERVICES)
     with container(on, SERVICES[0]), container(on, SERVICES[1]), container(on, SERVICES[2]):
         for name in SERVICES:
             wait_until(partial(is_healthy, on, name), f"a sign of life of {name}")
@@ -606,3 +617,6 @@ def test_a_site_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWr
     assert "Purged and verified" in off.do("aspects-pii-purge", "--yes")
     assert "Nothing is open" in off.do("aspects-pii", "sweep")
     assert place.ask("SELECT count() FROM system.tables WHERE name = 'user_pii'") == "0"
+    logs = [path for site in (on, off) for path in (site.root / "containers").glob("*/log")]
+    assert len(logs) == 5
+    assert not any(PERSON.search(path.read_text()) for path in (*logs, on.log))
