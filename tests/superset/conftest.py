@@ -123,4 +123,4 @@ def browser() -> str:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where pictures go: a folder that SCREENSHOTS names, or one that is thrown away."""
     named = os.environ.get("SCREENSHOTS")
-    return Path(named).resolve() if named else tmp_path_factory.mktemp("pictures")
+    return stack.ROOT / named if named else tmp_path_factory.mktemp("pictures")
