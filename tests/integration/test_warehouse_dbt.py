@@ -12,8 +12,8 @@ from pydantic import SecretStr
 
 from sink.client import Address, ClickHouse
 from sink.endpoint import running
-from sink.resources import find_resource
 from sink.pseudonym import set_pseudonym_key
+from sink.resources import find_resource
 from sink.schema import migrate
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
