@@ -222,11 +222,9 @@ def make_site(folder: Path, port: int, lms_url: str, broker: str = BROKER) -> It
     "statement",
     [
         # In the order in which a retirement comes to them.
-        pytest.param(b"MODIFY COMMENT", id="what is to be rewritten is set aside"),
         pytest.param(b"ATTACH PARTITION", id="what was rewritten is put in"),
         pytest.param(b"DELETE FROM", id="rows are hidden"),
         pytest.param(b"APPLY DELETED MASK", id="rows are taken off the disk"),
-        pytest.param(b"has_lightweight_delete", id="it is looked at again"),
     ],
 )
 def test_a_worker_killed_in_mid_erasure(site: Site, statement: bytes) -> None:
