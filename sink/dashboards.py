@@ -213,7 +213,7 @@ def _find_by_name(superset: Superset, bundle: Bundle, kind: Kind, name: str) -> 
 
 
 def _put_rules(superset: Superset, bundle: Bundle, numbers: _Numbers) -> None:
-    """Make the rules of our names what they should be; one that somebody has doubled becomes one again."""
+    """Make the rules of our names what they should be."""
     for rule in bundle.rules:
         wanted = StoredRule(
             name=rule.name,
@@ -227,8 +227,6 @@ def _put_rules(superset: Superset, bundle: Bundle, numbers: _Numbers) -> None:
             superset.create_rule(wanted)
         elif stored[0][1] != wanted:
             superset.update_rule(stored[0][0], wanted)
-        for number, _ in stored[1:]:
-            superset.delete_rule(number)
 
 
 def _require_roles(names: Iterable[str], numbers: _Numbers) -> Iterable[str]:

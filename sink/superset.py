@@ -236,7 +236,7 @@ class Superset:
             self._write("PUT", f"/api/v1/dashboard/{number}", "opening a dashboard to a role", json=body)
 
     def find_rules(self, names: Collection[str]) -> list[tuple[int, StoredRule]]:
-        """The rules of these names, with their numbers; a name may be there more than once."""
+        """The rules of these names, with their numbers; those that do not exist are left out."""
         found = []
         for name in names:
             conditions = {"filters": [{"col": "name", "opr": "eq", "value": name}], "columns": ["id"]}

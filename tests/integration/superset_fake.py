@@ -217,8 +217,10 @@ class FakeSuperset:
         return _page(request, [{"id": number, "name": rule["name"]} for number, rule in self.rules.items()])
 
     async def _create_rule(self, request: Request) -> Response:
-        number = next(self._numbers)
-        self.rules[number] = await request.json()
+        rule, number = await request.json(), next(self._numbers)
+        if rule["name"] in {other["name"] for other in self.rules.values()}:
+            return JSONResponse({"message": "UNIQUE constraint failed"}, 422)
+        self.rules[number] = rule
         return JSONResponse({"id": number}, 201)
 
     async def _show_rule(self, request: Request) -> Response:
