@@ -290,3 +290,18 @@ def test_results_are_kept_for_nobody(instructor: Viewer, datasets: Mapping[str, 
         answer = instructor.ask(datasets[PROGRESS], {"columns": ["username"]})
         assert answer.status_code == 200
         assert answer.json()["result"][0]["is_cached"] in (None, False)
+
+
+def test_without_templates_nothing_is_installed_and_nothing_is_shown(site: Site, datasets: Mapping[str, int]) -> None:
+    name = site.world.username(site.world.everywhere)
+    with site.log_in(name) as viewer:
+        assert len(list_courses(viewer.ask(datasets[PROGRESS], {"columns": ["course_key"]}))) > 3
+    with site.server.running(WITHOUT_TEMPLATES="1") as url:
+        ran = site.run("dashboards", "install", SUPERSET_URL=url)
+        assert ran.status == 1
+        assert "ENABLE_TEMPLATE_PROCESSING" in ran.err
+        with site.log_in(name, url) as viewer:
+            answer = viewer.ask(datasets[PROGRESS], {"columns": ["course_key"]})
+    # The condition is then a text that is nobody's name.
+    assert answer.status_code == 200
+    assert read_rows(answer) == []

@@ -14,7 +14,7 @@ from sink.settings import load_settings
 from sink.superset import Superset, SupersetAddress
 from tests.integration.dashboards_contract import DashboardsContract
 from tests.superset import stack
-from tests.superset.conftest import COURSE_STAFF, Site
+from tests.superset.conftest import Site
 
 
 @pytest.fixture
@@ -34,16 +34,3 @@ def described(site: Site) -> Described:
 
 class TestRealSuperset(DashboardsContract):
     """What our own small Superset was written after."""
-
-
-def test_without_templates_nothing_is_installed_and_nothing_is_shown(site: Site) -> None:
-    site.succeed("dashboards", "install")
-    site.add_user("somebody", COURSE_STAFF)
-    with site.server.running(WITHOUT_TEMPLATES="1") as url:
-        ran = site.run("dashboards", "install", SUPERSET_URL=url)
-        assert ran.status == 1
-        assert "ENABLE_TEMPLATE_PROCESSING" in ran.err
-        with site.log_in("somebody", url) as viewer:
-            answer = viewer.ask(site.find("dataset")["aspects_pii_learner_progress"], {"columns": ["course_key"]})
-        assert answer.status_code in (400, 422, 500)
-    site.succeed("dashboards", "remove")
