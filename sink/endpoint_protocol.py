@@ -11,7 +11,7 @@ import sys
 import uuid
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
@@ -131,7 +131,8 @@ _TOKEN = re.compile(
     | """
     + _COMMENT
     + rb""" | (?P<open>[(\[{]) | (?P<close>[)\]}]) | (?P<end>;)
-    | (?<![\w.$])(?P<word>FORMAT|VALUES|SELECT|WITH|INSERT(?=\s+INTO\b)|INPUT(?=\s*\()|INFILE|INTO\s+OUTFILE)(?![\w.$])""",
+    | (?<![\w.$])(?P<word>FORMAT|VALUES|SELECT|WITH|SETTINGS(?=\s+\w+\s*=)|INSERT(?=\s+INTO\b)|INPUT(?=\s*\()|INFILE
+        |INTO\s+OUTFILE)(?![\w.$])""",
     re.DOTALL | re.IGNORECASE | re.VERBOSE,
 )
 _OUTPUT_FORMAT = re.compile(rb"\s+([A-Za-z]\w*)\s*(?:;|SETTINGS\b|--|/\*|$)", re.IGNORECASE)
@@ -144,13 +145,15 @@ _BEFORE_NAME = re.compile(rb"\b(?:INTO|TABLE)\s*\Z", re.IGNORECASE)
 class Statement:
     """What has to be known about a statement to run it: the engine does the parsing proper.
 
-    `data` is there for an insert that brings its rows along, in `format`; `sql` then ends before them.
+    `data` is there for an insert that brings its rows along, in `format`; `sql` then ends where they would be
+    named, and `settings` is what stands between that and the format.
     """
 
     kind: str
     sql: bytes | bytearray
     format: str | None = None
     data: Sequence[memoryview] | None = None
+    settings: bytes | bytearray = b""
 
     @property
     def reads(self) -> bool:
@@ -187,6 +190,7 @@ def read_statement(text: bytes | bytearray) -> Statement:
 
 def _read_insert(text: bytes | bytearray) -> Statement:
     depth, selects = 0, False
+    target_ends: int | None = None
     for token in _TOKEN.finditer(text):
         depth += bool(token["open"]) - bool(token["close"])
         word = (token["word"] or b"").upper()
@@ -202,13 +206,19 @@ def _read_insert(text: bytes | bytearray) -> Statement:
             continue
         elif word in (b"SELECT", b"WITH"):
             selects = True
+        elif word == b"SETTINGS" and target_ends is None:
+            target_ends = token.start()
         elif word == b"VALUES" and not selects:
-            return Statement("INSERT", text[: token.start()], "Values", [memoryview(text)[token.end() :]])
+            ends = token.start() if target_ends is None else target_ends
+            rows = [memoryview(text)[token.end() :]]
+            return Statement("INSERT", text[:ends], "Values", rows, text[ends : token.start()])
         elif word == b"FORMAT" and not selects:
             name = _INPUT_FORMAT.match(text, token.end())
             if not name:
                 raise ProtocolError("SYNTAX_ERROR", "Syntax error: FORMAT is not followed by a name.")
-            return Statement("INSERT", text[: token.start()], name[1].decode(), [memoryview(text)[name.end() :]])
+            ends = token.start() if target_ends is None else target_ends
+            rows = [memoryview(text)[name.end() :]]
+            return Statement("INSERT", text[:ends], name[1].decode(), rows, text[ends : token.start()])
     return Statement("INSERT", text)
 
 
@@ -230,7 +240,7 @@ def join_statement(query: bytes, body: bytes | bytearray) -> Statement:
         return read_statement(query + b"\n" + body)
     # Not joined to one text: the body may be large.
     begun = [memoryview(bytes(piece) + b"\n") for piece in statement.data if piece]
-    return Statement(statement.kind, statement.sql, statement.format, [*begun, memoryview(body)])
+    return replace(statement, data=[*begun, memoryview(body)])
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,16 @@ def test_inserts_in_every_form(server: Server, table: str, query: str, body: str
     assert names(server) == ["anna", "berta"]
 
 
+def test_an_insert_that_is_not_stored_fails(server: Server) -> None:
+    """What a stream of rows breaks at its end is an error too."""
+    server.post("CREATE TABLE picky (a Int64, CONSTRAINT small CHECK a < 5) ENGINE = MergeTree ORDER BY a")
+    refused = server.post("INSERT INTO picky SETTINGS max_insert_threads = 1 FORMAT CSV\n1\n7\n")
+    assert (refused.status_code, refused.headers["X-ClickHouse-Exception-Code"]) == (500, "469")
+    assert server.post("INSERT INTO picky (a) SETTINGS max_insert_threads = 1 VALUES (1), (2)").status_code == 200
+    assert server.get("SELECT groupArray(a) FROM picky").text == "[1,2]\n"
+    server.post("DROP TABLE picky")
+
+
 def test_a_bad_row_fails_the_insert(server: Server, table: str) -> None:
     response = server.post("INSERT INTO people FORMAT CSV\n1,anna\nx,berta\n")
     assert response.status_code == 400
