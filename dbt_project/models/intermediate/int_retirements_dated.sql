@@ -1,12 +1,26 @@
 -- .. no_pii: opaque user ids, states, times, and reasons that name tables.
 with
 
-entries as (
+steps as (
 
-    select * from {{ ref('stg_pii_ledger__entries') }}
+    select
+        *,
+        row_number() over (
+            partition by subject, request, action
+            order by at
+        ) as nth_of_action
+    from {{ ref('stg_pii_ledger__entries') }}
     where
         subject != ''
         and action in ('requested', 'hidden', 'erased', 'failed', 'reopened', 'withdrawn')
+
+),
+
+-- Two doors that are told at the same moment both record the request, and one may come after the other's erasure.
+entries as (
+
+    select * from steps
+    where action != 'requested' or nth_of_action = 1
 
 ),
 
