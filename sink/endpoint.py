@@ -239,6 +239,9 @@ class Endpoint:
                 raise
 
         lease, first = await self._in_thread(start)
+        if not first:
+            # Nothing will be sent before which it could be closed.
+            await self._in_thread(lease.close)
         tag = secrets.token_hex(8)
 
         async def give_back() -> None:
