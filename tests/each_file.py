@@ -1,4 +1,4 @@
-"""Run every test file in a process of its own, as many at a time as there are cores, and close with the sum.
+"""Run every test file in a process of its own, one more at a time than there are cores, and close with the sum.
 
 The engine in process grows slower each time a test opens another data folder; a new process starts afresh.
 What fails beside others runs once more alone, as load is not what a test is about, and that run's verdict counts; it is said.
@@ -64,7 +64,8 @@ def run_file(file: str) -> Ran:
 
 def run_files(files: list[str]) -> Iterator[Ran]:
     """Run the files beside each other, and give each as it ends."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+    # Many of them wait, for a service or for a file to vanish.
+    with ThreadPoolExecutor(max_workers=1 + (os.cpu_count() or 1)) as pool:
         for ended in as_completed([pool.submit(run_file, file) for file in files]):
             yield ended.result()
 
