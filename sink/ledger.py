@@ -137,7 +137,7 @@ class Ledger:
         if new:
             self.record("requested", [(subject, request, {}) for subject, request in new.items()], actor)
         found = self.find(subjects)
-        # An engine whose disk is full may take an insert and say that all is well.
+        # Acknowledged is only what can be read again, whatever was answered to the insert.
         if lost := {str(subject) for subject in new} - {retirement.subject for retirement in found}:
             raise LedgerError(
                 f"The ledger took {len(lost)} requests and does not show them, so nothing was recorded. Is the disk full?"
