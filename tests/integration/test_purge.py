@@ -101,6 +101,7 @@ def test_dry_run_shows_what_would_go(aspects_pii: Callable[..., Any], settings: 
         "event_sink.user_profile": ("empty", 50),
         "event_sink.external_id": ("empty", 50),
         "event_sink.course_access": ("empty", 50),
+        "event_sink.course_access_keyed": ("empty", 0),
         "event_sink.course_enrollment": ("redact", 50),
     }
     assert counts(settings) == {"user_profile": 50, "external_id": 50, "course_access": 50}

@@ -234,6 +234,7 @@ def test_the_receipt_counts_and_names_no_value(any_store: Store, tmp_path: Path)
         "event_sink.user_profile": ("delete", 1, 0),
         "event_sink.external_id": ("delete", 1, 0),
         "event_sink.course_access": ("delete", 1, 0),
+        "event_sink.course_access_keyed": ("delete", 0, 0),
         "event_sink.course_enrollment": ("redact", 1, 0),
     }
     assert receipt["actor"] == "operator-1"
