@@ -1,0 +1,46 @@
+"""What commands share: their options, the store, JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr
+
+from sink.errors import SettingsError
+from sink.settings import Settings, load_settings
+from sink.store import Store, open_store
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+Scan = Annotated[
+    bool, typer.Option("--scan", help="Also search every text of the databases for user name and e-mail address.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Actor = Annotated[str | None, typer.Option("--actor", help="Opaque id of who asks for this; the system if left out.")]
+
+
+def open_configured_store() -> tuple[Settings, Store]:
+    """The settings, and the store that they describe."""
+    settings = load_settings()
+    return settings, open_store(settings)
+
+
+def print_json(document: Any) -> None:
+    """Print the one document of a command with `--json`."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+
+
+def require_lms(settings: Settings) -> SecretStr:
+    """The address of the LMS database.
+
+    Raises:
+        SettingsError: it is not set.
+    """
+    if settings.lms_database_url is None:
+        raise SettingsError(
+            "ASPECTS_LMS_DATABASE_URL is not set. "
+            "Example: ASPECTS_LMS_DATABASE_URL=mysql+pymysql://reader:secret@mysql:3306/openedx"
+        )
+    return settings.lms_database_url
