@@ -319,4 +319,4 @@ def test_the_wheel_can_be_built_from_what_the_builder_gets(tmp_path: Path) -> No
     subprocess.run([*command, "--wheel-dir", str(tmp_path / "wheels"), "."], cwd=tmp_path / "src", check=True)
     (wheel,) = (tmp_path / "wheels").iterdir()
     inside = set(zipfile.ZipFile(wheel).namelist())
-    assert {"sink/cli.py", "sink/_data/config/pii.yaml", "sink/_data/config/docker-compose.yml"} <= inside
+    assert {"sink/cli/__init__.py", "sink/_data/config/pii.yaml", "sink/_data/config/docker-compose.yml"} <= inside
