@@ -27,15 +27,19 @@ STATEMENTS = {"execute", "rows", "value", "column", "command", "query", "text", 
 CLIENTS = ("client", "_client")
 QUOTES = {"quote": "quotes a name", "_escape_path": "escapes a path that we made"}
 
+CLIENT = "sink.client"
 # They carry the statements of other programs, which is what they are for.
-ENDPOINT = ("endpoint", "endpoint_engine", "endpoint_protocol")
+ENDPOINT = ("sink.endpoint", "sink.endpoint_engine", "sink.endpoint_protocol")
 
 EXCEPTIONS = {
-    ("client", "text"): "what callers hand in, which is checked where they call",
-    ("schema", "statement"): "a statement of a file in sql/migrations",
-    ("schema", "path.read_text()"): "a file in sql/migrations",
-    ("steps", "keys"): "keys of a path into JSON, which sink.pii has checked for quotes and backslashes",
-    ("steps", "redaction.expression"): "SQL that the operator has written into the map, who may run any SQL anyway",
+    ("sink.client", "text"): "what callers hand in, which is checked where they call",
+    ("sink.schema", "statement"): "a statement of a file in sql/migrations",
+    ("sink.schema", "path.read_text()"): "a file in sql/migrations",
+    ("sink.steps", "keys"): "keys of a path into JSON, which sink.pii has checked for quotes and backslashes",
+    (
+        "sink.steps",
+        "redaction.expression",
+    ): "SQL that the operator has written into the map, who may run any SQL anyway",
 }
 
 
@@ -49,7 +53,7 @@ class Place:
     node: ast.expr
 
     def __str__(self) -> str:
-        return f"sink/{self.module}.py:{self.node.lineno}: {ast.unparse(self.node)}"
+        return f"{self.module}:{self.node.lineno}: {ast.unparse(self.node)}"
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Sources:
             name, receiver = name_call(call)
             if name not in STATEMENTS or not (call.args or call.keywords):
                 continue
-            if name in ("text", "exec_driver_sql") or receiver.split(".")[-1] in CLIENTS or module == "client":
+            if name in ("text", "exec_driver_sql") or receiver.split(".")[-1] in CLIENTS or module == CLIENT:
                 sql = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "sql"), None)
                 if sql is not None:
                     yield Place(module, scopes, sql)
@@ -361,8 +365,22 @@ def find_findings(modules: Mapping[str, str]) -> tuple[list[str], Sources, int]:
     return sorted({str(found) for s in statements for found in sources.find_unsafe(s)}), sources, len(statements)
 
 
+def name_module(path: Path) -> str:
+    """The dotted name of a file below `sink`."""
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+MODULES = {name_module(path): path.read_text() for path in sorted(PACKAGE.rglob("*.py")) if "_data" not in path.parts}
+
+
+def test_modules_that_are_named_here_exist() -> None:
+    assert len(MODULES) > 60
+    named = {CLIENT, *ENDPOINT, *(module for module, _ in EXCEPTIONS)}
+    assert named <= set(MODULES), "a module that is named here has gone; name the one that it became"
+
+
 def test_sql_holds_quoted_names_and_our_own_text_only() -> None:
-    modules = {path.stem: path.read_text() for path in sorted(PACKAGE.glob("*.py")) if path.stem not in ENDPOINT}
+    modules = {name: text for name, text in MODULES.items() if name not in ENDPOINT}
     findings, sources, statements = find_findings(modules)
     assert statements > 50
     assert not findings, "bind a value, and quote a name by sink.names.quote:\n" + "\n".join(findings)
