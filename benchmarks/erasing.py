@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import median
 
 from sink import schema
+from sink.installation import open_store
 from sink.settings import load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 
 PAIRS = 5
 OURS = "event_sink.user_profile"

@@ -8,11 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
-
-from sink.errors import SettingsError
-from sink.settings import Settings
 
 if TYPE_CHECKING:
     from sink.superset import SupersetAddress
@@ -63,37 +59,3 @@ class SupersetCaches:
                 superset.forget_results(concerned)
         told_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         return [CacheLine("superset", self.address.url, len(concerned), told_at)]
-
-
-def find_superset(settings: Settings) -> SupersetAddress | None:
-    """The Superset that is configured, if any.
-
-    Raises:
-        SettingsError: its user or password is missing, or what it takes to talk to it.
-    """
-    if settings.superset_url is None:
-        return None
-    if settings.superset_user is None or settings.superset_password is None:
-        missing = "PASSWORD" if settings.superset_user else "USER"
-        raise SettingsError(f"ASPECTS_SUPERSET_URL is set, and ASPECTS_SUPERSET_{missing} is not.")
-    if find_spec("httpx") is None:
-        raise SettingsError(
-            "ASPECTS_SUPERSET_URL is set, and httpx is not installed. Install aspects-pii-sink[server]."
-        )
-    from sink.superset import SupersetAddress
-
-    return SupersetAddress(
-        settings.superset_url, settings.superset_user, settings.superset_password, settings.superset_provider
-    )
-
-
-def find_caches(settings: Settings) -> Caches | None:
-    """What there is to tell after a retirement.
-
-    Raises:
-        SettingsError: see `find_superset`.
-    """
-    address = find_superset(settings)
-    if address is None:
-        return None
-    return SupersetCaches(address, [name for key, name in settings.databases.items() if key != "pii_ledger"])

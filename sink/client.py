@@ -42,7 +42,6 @@ from sink.errors import (
     UnreachableError,
 )
 from sink.names import TableName, quote, quote_columns
-from sink.settings import Settings
 
 # .. pii: Whatever is copied, erased or looked for passes through as bound values; nothing is kept, logged or quoted.
 # .. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
@@ -106,21 +105,6 @@ class Address:
     timeout: int = 300
     retries: int = 4
     databases: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Address:
-        """The address that an operator has set."""
-        return cls(
-            url=settings.clickhouse_url,
-            user=settings.clickhouse_user,
-            password=settings.clickhouse_password,
-            cluster=settings.clickhouse_cluster,
-            ca_file=settings.clickhouse_ca_file,
-            connect_timeout=settings.clickhouse_connect_timeout,
-            timeout=settings.clickhouse_timeout,
-            retries=settings.clickhouse_retries,
-            databases=settings.databases,
-        )
 
     @property
     def is_embedded(self) -> bool:
@@ -289,11 +273,6 @@ class ClickHouse:
                 # Raised here so that the driver's exception, which may quote a value, is not its context.
                 raise failure
         raise AssertionError("unreachable: stamina runs at least once")
-
-
-def connect(settings: Settings) -> ClickHouse:
-    """Connect to the ClickHouse that the settings name."""
-    return ClickHouse(Address.from_settings(settings))
 
 
 def split_for_binding(items: Sequence[T], most: int = 10_000) -> Iterator[list[T]]:

@@ -16,8 +16,8 @@ from sink import demo_data
 from sink.client import ClickHouse
 from sink.display import print_lines, print_table
 from sink.errors import AspectsPiiError, UsageError
+from sink.installation import open_store
 from sink.settings import load_settings
-from sink.store import open_store
 
 # By this file the demo knows a folder as its own, and may remove it.
 _MARK = ".made-by-aspects-pii-demo"

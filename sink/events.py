@@ -23,14 +23,14 @@ from sink.event_json import load_event_map, make_json_decoder
 from sink.event_stream import RedisStreams
 from sink.event_work import Action, Decoder, InvalidMessage, Message, Streams, StreamsUnreachable, Work
 from sink.heartbeat import CONSUMER, Heartbeat
+from sink.installation import find_lms, open_store, read_map
 from sink.ledger import SubjectId
-from sink.lms import LmsDatabase
-from sink.pii import Subject, load_map
+from sink.pii import Subject
 from sink.reassign import reassign
 from sink.resources import find_resource
 from sink.retire import sweep, work_off
 from sink.settings import Settings
-from sink.store import Store, find_map, open_store
+from sink.store import Store
 from sink.sync import WITHOUT_PII, sync
 
 # .. no_pii: sees ids and counts; what decodes and transports messages is annotated where it does.
@@ -115,7 +115,7 @@ class Office:
             )
         self.enabled = settings.enable_pii
         self._settings = settings
-        self._lms = LmsDatabase(settings.lms_database_url) if settings.lms_database_url else None
+        self._lms = find_lms(settings)
         self._store: Store | None = None
 
     @property
@@ -489,7 +489,7 @@ def run_consumer(settings: Settings, *, once: bool = False, stop: threading.Even
         MapError: the map or the mapping of events is not valid.
         AspectsPiiError: with `once`, Redis or Kafka cannot be reached.
     """
-    sources = read_sources(settings, load_map(find_map(settings)).subject)
+    sources = read_sources(settings, read_map(settings).subject)
     office = Office(settings, copies=sources.copies)
     streams = _open_transport(settings, list(sources.decoders))
     consumer = Consumer(

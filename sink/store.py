@@ -7,12 +7,10 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from sink.caches import Caches, find_caches
-from sink.client import ClickHouse, connect
+from sink.caches import Caches
+from sink.client import ClickHouse
 from sink.ledger import Ledger
-from sink.pii import PiiMap, load_map
-from sink.resources import find_resource
-from sink.settings import Settings
+from sink.pii import PiiMap
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,6 @@ class Policy:
     scrub_within: float = 600
     max_mutations: int = 20
     second_pass_after: float = 86_400
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Policy:
-        """The limits that an operator has set."""
-        return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -56,22 +49,3 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.client.close()
-
-
-def find_map(settings: Settings) -> Path:
-    """The map of this installation: the operator's, or the one that ships."""
-    return settings.pii_map or find_resource("config/pii.yaml")
-
-
-def open_store(settings: Settings) -> Store:
-    """Read the map and connect.
-
-    Raises:
-        MapError: the map is not valid.
-        SettingsError: a Superset is configured by halves.
-        DatabaseError: there is no connection.
-    """
-    pii_map, caches = load_map(find_map(settings)), find_caches(settings)
-    client = connect(settings)
-    policy = Policy.from_settings(settings)
-    return Store(client, pii_map, Ledger(client), policy, settings.lms_database_url, caches)

@@ -27,18 +27,17 @@ from celery.beat import Scheduler
 from celery.bootsteps import StartStopStep
 from celery.concurrency import get_implementation
 from celery.worker.state import reserved_requests
-from pydantic import SecretStr
 
 from sink import broker, heartbeat, lease, reconcile
 from sink.broker import BrokerApp
-from sink.client import ClickHouse, connect
+from sink.client import ClickHouse
 from sink.errors import AspectsPiiError, BusyError, RefusedError, SettingsError
+from sink.installation import connect, open_lms, open_store, read_map
 from sink.ledger import Retirement, SubjectId
 from sink.lms import LmsDatabase
-from sink.pii import load_map
 from sink.retire import Outcome, work_off
 from sink.settings import Settings
-from sink.store import Store, find_map, open_store
+from sink.store import Store
 from sink.sync import WITHOUT_PII, Counts, sync
 
 # .. no_pii: messages, results and logs carry opaque user ids and counts.
@@ -216,7 +215,7 @@ class _Tasks:
         """Copy these users from the LMS, and whoever waits to be copied; where PII is off, their roles."""
         if not self._copies:
             return {}
-        lms = LmsDatabase(_require_lms(self.settings))
+        lms = open_lms(self.settings)
         if not self._enqueue(user_ids):
             with self._open() as store:
                 return dict(self._copy(store, lms, user_ids))
@@ -243,7 +242,7 @@ class _Tasks:
         """
         if not self._copies:
             return {}
-        lms = LmsDatabase(_require_lms(self.settings))
+        lms = open_lms(self.settings)
         try:
             with self._open() as store:
                 return dict(_count_changes(sync(store, lms, enabled=self.settings.enable_pii, objects=self._objects)))
@@ -312,7 +311,7 @@ class _Tasks:
 
     def reconcile(self) -> dict[str, int]:
         """Request the retirement of whoever the LMS has retired and no event told us of."""
-        lms = LmsDatabase(_require_lms(self.settings))
+        lms = open_lms(self.settings)
         with self._open() as store:
             found = reconcile.reconcile(store, lms, dry_run=True)
         missed = self.retire_users(found.missed)["recorded"] if found.missed else 0
@@ -416,15 +415,6 @@ def _ask_redis(app: Celery, ask: Callable[[Any], T], default: T) -> T:
         return default
 
 
-def _require_lms(settings: Settings) -> SecretStr:
-    if settings.lms_database_url is None:
-        raise SettingsError(
-            "ASPECTS_LMS_DATABASE_URL is not set. "
-            "Example: ASPECTS_LMS_DATABASE_URL=mysql+pymysql://reader:secret@mysql:3306/openedx"
-        )
-    return settings.lms_database_url
-
-
 class BeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types.
     """Celery's scheduler in memory, ending with the worker that it belongs to.
 
@@ -483,7 +473,7 @@ def run_worker(settings: Settings, *, beat: bool = True, concurrency: int | None
     """
     if settings.broker_url is None:
         raise SettingsError("ASPECTS_BROKER_URL is not set. Example: ASPECTS_BROKER_URL=redis://redis:6379/0")
-    load_map(find_map(settings))
+    read_map(settings)
     embedded = settings.clickhouse_url.startswith("chdb://")
     signs = heartbeat.Heartbeat(settings.heartbeat_dir, heartbeat.WORKER)
     worker = create_app(settings).Worker(

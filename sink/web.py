@@ -28,10 +28,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sink import __version__
 from sink.errors import UsageError
 from sink.events import open_streams, read_sources
-from sink.pii import load_map
+from sink.installation import read_map
 from sink.serving import SHUTDOWN_GRACE, Server, is_loopback, listen, running_in_thread
 from sink.settings import Settings
-from sink.store import find_map
 from sink.web_auth import Guard, Refusal
 from sink.web_desk import PROBE_TIMEOUT, Connection, Desk, Sweeper
 
@@ -163,12 +162,12 @@ def create_app(settings: Settings) -> FastAPI:
         SettingsError: the file of keys cannot be used.
         UsageError: there are keys of the LMS and no users.
     """
-    pii_map = load_map(find_map(settings))
+    pii_map = read_map(settings)
     desk = Desk(
         enabled=settings.enable_pii,
-        recording=Connection(settings, pii_map, timeout=RECORD_TIMEOUT, connect_timeout=5, retries=1),
-        probing=Connection(settings, pii_map, timeout=PROBE_TIMEOUT, connect_timeout=PROBE_TIMEOUT, retries=0),
-        sweeper=Sweeper(Connection(settings, pii_map)) if settings.web_sweep else None,
+        recording=Connection(settings, timeout=RECORD_TIMEOUT, connect_timeout=5, retries=1),
+        probing=Connection(settings, timeout=PROBE_TIMEOUT, connect_timeout=PROBE_TIMEOUT, retries=0),
+        sweeper=Sweeper(Connection(settings)) if settings.web_sweep else None,
         streams=open_streams(settings, list(read_sources(settings, pii_map.subject).decoders))
         if settings.event_bus_url
         else None,

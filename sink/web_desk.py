@@ -7,21 +7,18 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from sink.caches import find_caches
-from sink.client import Address, ClickHouse
 from sink.errors import AspectsPiiError, SettingsError, UnreachableError
 from sink.event_stream import RedisStreams
 from sink.event_work import StreamsUnreachable
-from sink.ledger import Ledger
-from sink.pii import PiiMap
+from sink.installation import find_address, open_store
 from sink.retire import sweep
 from sink.settings import Settings
-from sink.store import Policy, Store
+from sink.store import Store
 from sink.web_auth import Refusal
 
 # .. no_pii: opaque ids and counts.
@@ -38,11 +35,10 @@ SWEEP_AGAIN = 60.0
 class Connection:
     """A store for several threads, one at a time; opened when it is needed, and again when it was lost."""
 
-    def __init__(self, settings: Settings, pii_map: PiiMap, **changes: Any) -> None:
+    def __init__(self, settings: Settings, **changes: Any) -> None:
         """`changes` are to the address: shorter waits."""
-        self._address = replace(Address.from_settings(settings), **changes)
-        self._policy, self._map = Policy.from_settings(settings), pii_map
-        self._caches = find_caches(settings)
+        self._settings, self._changes = settings, changes
+        self._wait = find_address(settings, **changes).timeout
         self._lock = threading.Lock()
         self._store: Store | None = None
 
@@ -53,12 +49,11 @@ class Connection:
         Raises:
             DatabaseError: there is no connection, or others have been using it for too long.
         """
-        if not self._lock.acquire(timeout=self._address.timeout):
+        if not self._lock.acquire(timeout=self._wait):
             raise UnreachableError("ClickHouse keeps other requests waiting")
         try:
             if self._store is None:
-                client = ClickHouse(self._address)
-                self._store = Store(client, self._map, Ledger(client), self._policy, caches=self._caches)
+                self._store = open_store(self._settings, **self._changes)
             yield self._store
         except AspectsPiiError:
             self._drop()

@@ -15,8 +15,9 @@ import pytest
 
 from sink import schema
 from sink.cli import run
+from sink.installation import open_store
 from sink.settings import Settings, load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 
 # What the people of the tests are called where it matters; these words stand nowhere else.
 CANARIES = (b"Canary-Quetzal", b"Canary-Ocelot", b"Canary-Ibex", b"Xylophone-4711")

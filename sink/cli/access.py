@@ -35,13 +35,12 @@ def access_sql(
 ) -> int:
     """Print SQL for a server's administrator: roles, least grants, row policies, the definer. Connects nowhere."""
     from sink.access import RoleNames, describe, plan_access, render
-    from sink.pii import load_map
-    from sink.store import find_map
+    from sink.installation import read_map
 
     settings = load_settings()
     definer = settings.clickhouse_definer or RoleNames.definer
     plan = plan_access(
-        load_map(find_map(settings)),
+        read_map(settings),
         settings.databases,
         RoleNames(sink_role, dbt_role, dashboards_role, definer),
         cluster=settings.clickhouse_cluster,

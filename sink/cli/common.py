@@ -6,11 +6,10 @@ import json
 from typing import Annotated, Any
 
 import typer
-from pydantic import SecretStr
 
-from sink.errors import SettingsError
+from sink.installation import open_store
 from sink.settings import Settings, load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
@@ -30,17 +29,3 @@ def open_configured_store() -> tuple[Settings, Store]:
 def print_json(document: Any) -> None:
     """Print the one document of a command with `--json`."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
-
-
-def require_lms(settings: Settings) -> SecretStr:
-    """The address of the LMS database.
-
-    Raises:
-        SettingsError: it is not set.
-    """
-    if settings.lms_database_url is None:
-        raise SettingsError(
-            "ASPECTS_LMS_DATABASE_URL is not set. "
-            "Example: ASPECTS_LMS_DATABASE_URL=mysql+pymysql://reader:secret@mysql:3306/openedx"
-        )
-    return settings.lms_database_url

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from sink import schema
-from sink.cli.common import DryRun, Json, open_configured_store, print_json, require_lms
+from sink.cli.common import DryRun, Json, open_configured_store, print_json
 from sink.display import Progress, print_lines, print_table, say
 from sink.errors import PiiDisabledError, UsageError
+from sink.installation import find_address, open_lms, open_store
 from sink.settings import load_settings
-from sink.store import open_store
 
 commands = typer.Typer()
 
@@ -56,7 +56,7 @@ def sync_command(
 
     While PII is off, `--object course_access` copies who may see which course, with a digest for the user name.
     """
-    from sink.lms import OBJECTS, LmsDatabase
+    from sink.lms import OBJECTS
     from sink.sync import WITHOUT_PII, sync
 
     settings = load_settings(**({} if batch_size is None else {"sync_batch_size": batch_size}))
@@ -66,7 +66,7 @@ def sync_command(
             raise UsageError(f"--object {name}: possible are {', '.join(OBJECTS)} and all.")
     if not settings.enable_pii and chosen != WITHOUT_PII:
         raise PiiDisabledError
-    lms = LmsDatabase(require_lms(settings))
+    lms = open_lms(settings)
     with open_store(settings) as store, Progress() as progress:
         counts = sync(
             store,
@@ -99,12 +99,11 @@ def sync_command(
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def build(context: typer.Context) -> int:
     """Run the dbt project against the configured ClickHouse; arguments go to `dbt build`."""
-    from sink.client import Address
     from sink.warehouse import build as build_datasets
 
     settings = load_settings()
     build_datasets(
-        Address.from_settings(settings),
+        find_address(settings),
         context.args,
         enable_pii=settings.enable_pii,
         pseudonym_secret=settings.pseudonym_secret,

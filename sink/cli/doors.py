@@ -24,11 +24,11 @@ def clickhouse_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8123,
 ) -> int:
     """Serve the embedded engine over ClickHouse's HTTP protocol, so that several processes can use it."""
-    from sink.client import Address
     from sink.endpoint import serve
+    from sink.installation import find_address
 
     settings = load_settings()
-    address = Address.from_settings(settings)
+    address = find_address(settings)
     if not address.is_embedded:
         raise UsageError(
             f"ASPECTS_CLICKHOUSE_URL is a server already ({address.url}). Set it to chdb:///FOLDER to serve one."

@@ -33,10 +33,9 @@ def map_check(as_json: Json = False) -> int:
 @commands.command("show")
 def map_show(as_json: Json = False) -> int:
     """What is where, and what a retirement does to it."""
-    from sink.pii import load_map
-    from sink.store import find_map
+    from sink.installation import read_map
 
-    pii_map = load_map(find_map(load_settings()))
+    pii_map = read_map(load_settings())
     if as_json:
         print_json(pii_map.model_dump(mode="json"))
         return 0

@@ -10,15 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from sink.cli.common import Actor, DryRun, Json, Scan, open_configured_store, print_json, require_lms
+from sink.cli.common import Actor, DryRun, Json, Scan, open_configured_store, print_json
 from sink.display import print_lines, print_table, say
 from sink.errors import UsageError
+from sink.installation import find_lms, open_lms, open_store
 from sink.ledger import SubjectId
 from sink.pii import Subject
 from sink.replay import Replayed
 from sink.retire import Outcome, plan_retirement, retire, sweep, withdraw
 from sink.settings import load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 from sink.verify import Report, record_report, verify_subjects
 
 commands = typer.Typer()
@@ -38,10 +39,9 @@ def retire_command(
 ) -> int:
     """Retire users: hide, erase, verify, write receipts. They never come back."""
     from sink.identity import ask_lms
-    from sink.lms import LmsDatabase
 
     settings, store = open_configured_store()
-    lms = LmsDatabase(settings.lms_database_url) if scan and settings.lms_database_url else None
+    lms = find_lms(settings) if scan else None
     with store:
         subjects = _read_subjects(store.pii_map.subject, user_ids or [], file)
         if not subjects:
@@ -153,10 +153,9 @@ def verify_command(
     as_json: Json = False,
 ) -> int:
     """Look for residue of users, or of everybody who was ever retired."""
-    from sink.lms import LmsDatabase
 
     settings, store = open_configured_store()
-    lms = LmsDatabase(settings.lms_database_url) if scan and settings.lms_database_url else None
+    lms = find_lms(settings) if scan else None
     with store:
         subjects = _read_subjects(store.pii_map.subject, user_ids or [], None)
         report = verify_subjects(store, subjects or None, scan=scan, lms=lms)
@@ -186,11 +185,10 @@ def reconcile_command(
     as_json: Json = False,
 ) -> int:
     """Retire whoever the LMS has retired and no event told us of."""
-    from sink.lms import LmsDatabase
     from sink.reconcile import reconcile
 
     settings = load_settings()
-    lms = LmsDatabase(require_lms(settings))
+    lms = open_lms(settings)
     with open_store(settings) as store:
         result = reconcile(store, lms, dry_run=dry_run, force=force)
     if as_json:
@@ -239,11 +237,10 @@ def backfill_command(
     as_json: Json = False,
 ) -> int:
     """Apply the map as it is now to everyone ever retired."""
-    from sink.lms import LmsDatabase
     from sink.replay import backfill_retired
 
     settings = load_settings()
-    lms = LmsDatabase(settings.lms_database_url) if settings.lms_database_url else None
+    lms = find_lms(settings)
     with open_store(settings) as store:
         return _show_replayed(backfill_retired(store, lms=lms, dry_run=dry_run, force=force), dry_run, as_json)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sink.caches import find_superset
 from sink.cli.common import Json, print_json
 from sink.display import print_lines, say
 from sink.errors import SettingsError, SupersetError
+from sink.installation import find_address, find_superset
 from sink.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -75,11 +75,10 @@ def _open_superset(settings: Settings) -> Superset:
 
 
 def _describe_site(settings: Settings) -> Site:
-    from sink.client import Address
     from sink.dashboards import describe_site
 
     return describe_site(
-        Address.from_settings(settings),
+        find_address(settings),
         url=settings.superset_clickhouse_url,
         user=settings.superset_clickhouse_user,
         password=settings.superset_clickhouse_password,

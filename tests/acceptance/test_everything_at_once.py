@@ -30,9 +30,10 @@ import redis
 import yaml
 
 from sink import schema
+from sink.installation import open_store
 from sink.resources import find_resource
 from sink.settings import Settings, load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 
 pytestmark = [
     pytest.mark.mariadb,

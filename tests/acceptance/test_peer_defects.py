@@ -14,13 +14,14 @@ import yaml
 
 from sink import schema
 from sink.demo_data import LmsWriter, create_tables, open_writable
+from sink.installation import open_store
 from sink.lms import LmsDatabase
 from sink.pii import load_map
 from sink.resources import find_resource
 from sink.retire import retire
 from sink.settings import Settings
 from sink.steps import DirectStep
-from sink.store import Store, open_store
+from sink.store import Store
 from sink.sync import sync
 from sink.verify import verify_subjects
 from sink.warehouse import build

@@ -14,7 +14,7 @@ import typer
 
 from sink import __version__
 from sink.cli import app
-from sink.client import connect
+from sink.installation import connect
 from sink.settings import load_settings
 
 Command = Callable[..., Any]

@@ -22,7 +22,7 @@ import pytest
 import stamina
 from pydantic import SecretStr
 
-from sink.client import Address, ClickHouse, connect
+from sink.client import Address, ClickHouse
 from sink.errors import (
     AuthenticationError,
     DatabaseError,
@@ -34,6 +34,7 @@ from sink.errors import (
     SettingsError,
     UnreachableError,
 )
+from sink.installation import connect
 from sink.names import TableName, quote
 from sink.settings import Settings
 from sink.store import Store

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sink.client import ClickHouse, connect
+from sink.client import ClickHouse
 from sink.coverage import looks_like_pii
+from sink.installation import connect
 from sink.resources import find_resource
 from sink.settings import load_settings
 

@@ -18,9 +18,9 @@ from pydantic import SecretStr
 from sink import schema
 from sink.client import Address
 from sink.dashboards import Site, describe_site
+from sink.installation import open_store
 from sink.serving import running_in_thread
 from sink.settings import load_settings
-from sink.store import open_store
 from sink.superset import Superset, SupersetAddress, write_rison
 from tests.integration.dashboards_contract import DashboardsContract
 from tests.integration.superset_fake import PASSWORD, USER, FakeSuperset

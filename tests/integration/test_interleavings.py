@@ -22,13 +22,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from sink import schema
 from sink.demo_data import LmsWriter, create_tables, open_writable
+from sink.installation import open_store
 from sink.lms import LmsDatabase
 from sink.reconcile import second_pass
 from sink.replay import replay
 from sink.resources import find_resource
 from sink.retire import retire, sweep
 from sink.settings import load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 from sink.sync import sync
 from sink.tasks import create_app
 from sink.verify import verify_subjects

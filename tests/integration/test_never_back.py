@@ -18,6 +18,7 @@ from sink import schema
 from sink.demo_data import LmsWriter
 from sink.erase import wait_for_mutations
 from sink.errors import BusyError, OverloadedError, RefusedError
+from sink.installation import find_policy, open_store
 from sink.lease import hold
 from sink.lms import LmsDatabase
 from sink.pii import load_map
@@ -26,7 +27,7 @@ from sink.replay import backfill_retired, export_ledger, replay
 from sink.resources import find_resource
 from sink.retire import retire, sweep, withdraw
 from sink.settings import Settings, load_settings
-from sink.store import Policy, Store, open_store
+from sink.store import Store
 from sink.sync import sync
 from sink.verify import verify_subjects
 
@@ -348,4 +349,4 @@ def test_a_search_for_somebody_whose_names_nobody_knows_is_a_finding(store: Stor
 
 
 def test_policy_has_every_limit_of_the_settings() -> None:
-    assert Policy.from_settings(load_settings(retire_batch_size=7)).retire_batch_size == 7
+    assert find_policy(load_settings(retire_batch_size=7)).retire_batch_size == 7

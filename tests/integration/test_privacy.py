@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from sink.demo_data import create_lms
+from sink.installation import open_store
 from sink.retire import retire, withdraw
 from sink.schema import migrate
 from sink.settings import Settings, load_settings
 from sink.status import read_status
-from sink.store import Store, open_store
+from sink.store import Store
 from sink.warehouse import build
 
 OVERVIEW = (

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sink import schema
+from sink.installation import open_store
 from sink.settings import Settings
-from sink.store import Store, open_store
+from sink.store import Store
 
 TABLES = ("user_profile", "external_id", "course_access")
 

@@ -16,10 +16,11 @@ from pydantic import SecretStr
 
 from sink import schema
 from sink.errors import LedgerError
+from sink.installation import open_store
 from sink.receipt import is_signed_by
 from sink.retire import retire, sweep
 from sink.settings import Settings, load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 from sink.verify import verify_subjects
 
 CANARY = "Canary-Quetzal"

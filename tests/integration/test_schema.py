@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sink.client import Address, ClickHouse, connect
+from sink.client import ClickHouse
 from sink.errors import MigrationError, QueryError
+from sink.installation import connect, find_address
 from sink.schema import Migration, find_pending, load_migrations, migrate, read_applied
 from sink.settings import Settings, load_settings
 
@@ -162,5 +163,5 @@ def test_every_setting_of_a_table_is_known_to_the_engine(client: ClickHouse) -> 
 def test_applied_by_an_older_client_is_seen_by_a_new_one(settings: Settings) -> None:
     with connect(settings) as client:
         migrate(client)
-    with ClickHouse(Address.from_settings(settings)) as again:
+    with ClickHouse(find_address(settings)) as again:
         assert find_pending(again) == []

@@ -27,12 +27,13 @@ from sink.cli import copying
 from sink.demo_data import LmsWriter, create_lms, open_writable
 from sink.endpoint import running
 from sink.errors import BusyError
+from sink.installation import open_store
 from sink.lease import hold
 from sink.lms import LmsDatabase
 from sink.resources import find_resource
 from sink.retire import retire
 from sink.settings import load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 from sink.sync import Progress, sync
 
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"

@@ -18,8 +18,9 @@ import redis
 
 from sink.demo_data import create_lms
 from sink.errors import ReadOnlyError
+from sink.installation import open_store
 from sink.settings import load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 ROOT = Path(__file__).parents[2]

@@ -26,11 +26,12 @@ from sink.demo_data import DemoLms, create_lms
 from sink.endpoint import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.events import Counts, run_consumer
+from sink.installation import open_store
 from sink.resources import find_resource
 from sink.retire import work_off
 from sink.schema import migrate
 from sink.settings import Settings, load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 from sink.sync import sync
 
 pytestmark = pytest.mark.redis

@@ -33,9 +33,10 @@ from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.event_kafka import KafkaStreams, make_options
 from sink.event_work import StreamsUnreachable
 from sink.events import Counts, run_consumer
+from sink.installation import open_store
 from sink.schema import migrate
 from sink.settings import Settings, load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 
 LOGIN = "org.openedx.learning.auth.session.login.completed.v1"
 LONG = 300.0

@@ -28,11 +28,12 @@ import yaml
 
 from sink import schema, tasks
 from sink.demo_data import LmsWriter, create_tables, open_writable
+from sink.installation import open_store
 from sink.ledger import Retirement
 from sink.lms import LmsDatabase
 from sink.resources import find_resource
 from sink.settings import Settings, load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 from sink.sync import sync
 from sink.verify import verify_subjects
 

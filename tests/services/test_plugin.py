@@ -21,8 +21,8 @@ import pytest
 import redis
 
 from sink import schema
+from sink.installation import open_store
 from sink.settings import Settings, load_settings
-from sink.store import open_store
 
 pytestmark = pytest.mark.redis
 

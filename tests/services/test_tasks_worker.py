@@ -25,8 +25,9 @@ from pydantic import SecretStr
 from sink import endpoint, lease, schema, tasks
 from sink.demo_data import LmsWriter, create_lms
 from sink.errors import BusyError, RefusedError
+from sink.installation import open_store
 from sink.settings import Settings, load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 
 pytestmark = pytest.mark.redis
 

@@ -28,11 +28,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sink.demo_data import create_lms
 from sink.endpoint import running
 from sink.errors import SettingsError, UsageError
+from sink.installation import open_store
 from sink.lms import LmsDatabase
 from sink.retire import sweep
 from sink.schema import migrate
 from sink.settings import Settings, load_settings
-from sink.store import Store, open_store
+from sink.store import Store
 from sink.sync import sync
 from sink.verify import record_report, verify_subjects
 from sink.web import create_app, serve_web, serving

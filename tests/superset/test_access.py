@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from sink.installation import open_store
 from sink.settings import load_settings
-from sink.store import open_store
 from tests.superset.conftest import COURSE_STAFF, OFFICER, Site
 from tests.superset.viewer import Viewer, find_text, read_rows
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sink import demo_data
+from sink.installation import open_store
 from sink.settings import load_settings
-from sink.store import open_store
 from tests.superset.conftest import COURSE_STAFF, OFFICER, PRIVACY, Site
 from tests.superset.viewer import find_text, read_rows
 

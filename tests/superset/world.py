@@ -14,8 +14,8 @@ from pathlib import Path
 from sqlalchemy import create_engine, text
 
 from sink import demo_data
+from sink.installation import open_store
 from sink.settings import load_settings
-from sink.store import open_store
 
 SEED = 11
 # Each look at a chart reads all events: few are enough, unless somebody wants pretty pictures.

@@ -26,7 +26,7 @@ ORDER = (
     ("derived",),
     ("verify",),
     ("retire", "sync", "purge", "reassign", "coverage", "status"),
-    ("reconcile", "replay", "warehouse", "dashboards"),
+    ("reconcile", "replay", "warehouse", "dashboards", "installation"),
     ("event_work",),
     ("event_avro", "event_json", "event_stream"),
     ("event_kafka",),
@@ -43,7 +43,7 @@ ORDER = (
 # The demo types the commands that an operator would type.
 UPWARDS = {("demo", "cli")}
 RANK = {module: rank for rank, line in enumerate(ORDER) for module in line}
-DOORS = {"cli", "tasks", "events", "web", "plugin", "demo"}
+DOORS = {"cli", "tasks", "events", "web", "plugin", "demo", "installation"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_data" not in path.parts)
 
 

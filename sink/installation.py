@@ -1,0 +1,160 @@
+"""The composition root: from the settings to the address, the map, the policy, the caches, the LMS and the store.
+
+Doors call this; whatever is below it takes what it needs as arguments and knows no settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from sink.caches import Caches, SupersetCaches
+from sink.client import Address, ClickHouse
+from sink.errors import SettingsError
+from sink.ledger import Ledger
+from sink.pii import PiiMap, load_map
+from sink.resources import find_resource
+from sink.settings import Settings
+from sink.store import Policy, Store
+
+if TYPE_CHECKING:
+    from sink.lms import LmsDatabase
+    from sink.superset import SupersetAddress
+
+
+def find_address(settings: Settings, **changes: Any) -> Address:
+    """Where ClickHouse is and how to get in.
+
+    Args:
+        settings: the settings.
+        changes: fields of the address that differ, such as shorter waits.
+    """
+    address = Address(
+        url=settings.clickhouse_url,
+        user=settings.clickhouse_user,
+        password=settings.clickhouse_password,
+        cluster=settings.clickhouse_cluster,
+        ca_file=settings.clickhouse_ca_file,
+        connect_timeout=settings.clickhouse_connect_timeout,
+        timeout=settings.clickhouse_timeout,
+        retries=settings.clickhouse_retries,
+        databases=settings.databases,
+    )
+    return replace(address, **changes)
+
+
+def connect(settings: Settings) -> ClickHouse:
+    """Connect to the ClickHouse that the settings name.
+
+    Raises:
+        DatabaseError: there is no connection.
+    """
+    return ClickHouse(find_address(settings))
+
+
+def find_map(settings: Settings) -> Path:
+    """The map of this installation: the operator's, or the one that ships."""
+    return settings.pii_map or find_resource("config/pii.yaml")
+
+
+def read_map(settings: Settings) -> PiiMap:
+    """Read the map of this installation.
+
+    Raises:
+        MapError: it is not valid.
+    """
+    return load_map(find_map(settings))
+
+
+def find_policy(settings: Settings) -> Policy:
+    """The limits and keys that an operator has set."""
+    return Policy(**{field.name: getattr(settings, field.name) for field in fields(Policy)})
+
+
+def require_lms(settings: Settings) -> SecretStr:
+    """The address of the LMS database.
+
+    Raises:
+        SettingsError: it is not set.
+    """
+    if settings.lms_database_url is None:
+        raise SettingsError(
+            "ASPECTS_LMS_DATABASE_URL is not set. "
+            "Example: ASPECTS_LMS_DATABASE_URL=mysql+pymysql://reader:secret@mysql:3306/openedx"
+        )
+    return settings.lms_database_url
+
+
+def open_lms(settings: Settings) -> LmsDatabase:
+    """The LMS database; a connection is made when it is first read.
+
+    Raises:
+        SettingsError: its address is not set, or not valid.
+    """
+    from sink.lms import LmsDatabase
+
+    return LmsDatabase(require_lms(settings))
+
+
+def find_lms(settings: Settings) -> LmsDatabase | None:
+    """The LMS database, where one is configured.
+
+    Raises:
+        SettingsError: its address is not valid.
+    """
+    return open_lms(settings) if settings.lms_database_url else None
+
+
+def find_superset(settings: Settings) -> SupersetAddress | None:
+    """The Superset that is configured, if any.
+
+    Raises:
+        SettingsError: its user or password is missing, or what it takes to talk to it.
+    """
+    if settings.superset_url is None:
+        return None
+    if settings.superset_user is None or settings.superset_password is None:
+        missing = "PASSWORD" if settings.superset_user else "USER"
+        raise SettingsError(f"ASPECTS_SUPERSET_URL is set, and ASPECTS_SUPERSET_{missing} is not.")
+    if find_spec("httpx") is None:
+        raise SettingsError(
+            "ASPECTS_SUPERSET_URL is set, and httpx is not installed. Install aspects-pii-sink[server]."
+        )
+    from sink.superset import SupersetAddress
+
+    return SupersetAddress(
+        settings.superset_url, settings.superset_user, settings.superset_password, settings.superset_provider
+    )
+
+
+def find_caches(settings: Settings) -> Caches | None:
+    """What there is to tell after a retirement.
+
+    Raises:
+        SettingsError: see `find_superset`.
+    """
+    address = find_superset(settings)
+    if address is None:
+        return None
+    return SupersetCaches(address, [name for key, name in settings.databases.items() if key != "pii_ledger"])
+
+
+def open_store(settings: Settings, **changes: Any) -> Store:
+    """Read the map and connect.
+
+    Args:
+        settings: the settings.
+        changes: fields of the address that differ, such as shorter waits.
+
+    Raises:
+        MapError: the map is not valid.
+        SettingsError: a Superset is configured by halves.
+        DatabaseError: there is no connection.
+    """
+    pii_map, caches = read_map(settings), find_caches(settings)
+    client = ClickHouse(find_address(settings, **changes))
+    return Store(client, pii_map, Ledger(client), find_policy(settings), settings.lms_database_url, caches)
