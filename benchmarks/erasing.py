@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from sink import schema
+from sink.clickhouse import migrations
 from sink.installation import open_store
 from sink.settings import load_settings
 from sink.store import Store
@@ -37,7 +37,7 @@ def compare(name: str, first: Callable[[int], object], second: Callable[[int], o
 
 def fill(store: Store, rows: int) -> None:
     """Both layouts with the same rows."""
-    schema.migrate(store.client)
+    migrations.migrate(store.client)
     columns = "id, user_id, name, username, email, bio"
     values = "number, number, concat('n', toString(number)), toString(number), toString(number), repeat('b', 100)"
     store.client.execute(f"INSERT INTO {OURS} ({columns}) SELECT {values} FROM numbers({rows})")

@@ -19,15 +19,16 @@ from typing import Any, TypeVar
 
 import yaml
 
+from sink.clickhouse.migrations import list_statements
 from sink.errors import UsageError
 from sink.names import check_identifier, quote
-from sink.pii import PiiMap, Target
+from sink.pii_map import PiiMap, Target
 from sink.resources import find_resource
-from sink.schema import list_statements
+
+# .. no_pii: names of roles, tables and columns.
 
 T = TypeVar("T")
 
-# .. no_pii: names of roles, tables and columns.
 
 #: The parameterised view that says what somebody may see; the policies ask it, and Superset's rules do.
 SCOPES = "viewer_scopes"

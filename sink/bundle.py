@@ -98,8 +98,8 @@ def load_bundle(*, enable_pii: bool, language: str, databases: Mapping[str, str]
     translations = _read_translations(language)
     sources = {
         kind: {
-            name: _translate(source, translations)
-            for name, source in _read_folder(kind).items()
+            name: translate(source, translations)
+            for name, source in read_sources(kind).items()
             if enable_pii or not source.get("_pii_only")
         }
         for kind in ("datasets", "charts", "dashboards")
@@ -116,7 +116,7 @@ def load_bundle(*, enable_pii: bool, language: str, databases: Mapping[str, str]
     }
     numbers = {name: number for number, name in enumerate(sorted(charts), start=1)}
     files = {
-        "metadata.yaml": _read("metadata.yaml"),
+        "metadata.yaml": read_source("metadata.yaml"),
         f"databases/{DATABASE}.yaml": _compose_database(database_uri),
         **{f"datasets/{DATABASE}/{name}.yaml": dataset for name, dataset in datasets.items()},
         **{
@@ -155,7 +155,7 @@ def list_texts() -> set[str]:
     return {
         text
         for kind in ("datasets", "charts", "dashboards")
-        for source in _read_folder(kind).values()
+        for source in read_sources(kind).values()
         for text in _find_texts(source)
     }
 
@@ -163,17 +163,17 @@ def list_texts() -> set[str]:
 # ── Sources ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read(name: str) -> Any:
+def read_source(name: str) -> Any:
     return yaml.safe_load((find_resource(SOURCES) / name).read_text(encoding="utf-8"))
 
 
-def _read_folder(kind: str) -> dict[str, Document]:
+def read_sources(kind: str) -> dict[str, Document]:
     paths: list[Path] = sorted((find_resource(SOURCES) / kind).glob("*.yaml"))
-    return {path.stem: _read(f"{kind}/{path.name}") for path in paths}
+    return {path.stem: read_source(f"{kind}/{path.name}") for path in paths}
 
 
 def _read_access(reporting: str) -> Document:
-    access: Document = _read("access.yaml")
+    access: Document = read_source("access.yaml")
     scopes = Template(access["scopes"]).substitute(reporting=quote(reporting))
     access["conditions"] = {
         name: Template(condition).substitute(scopes=scopes) for name, condition in access["conditions"].items()
@@ -187,7 +187,7 @@ def _read_translations(language: str) -> Mapping[str, str]:
             f"ASPECTS_SUPERSET_LANGUAGE is not valid: there is no translation into it. "
             f"Choose one of {', '.join(list_languages())}."
         )
-    return {} if language == SOURCE_LANGUAGE else _read(f"locale/{language}/locale.yaml")[language]
+    return {} if language == SOURCE_LANGUAGE else read_source(f"locale/{language}/locale.yaml")[language]
 
 
 def _find_texts(source: Any, readable: bool = False) -> Iterator[str]:
@@ -201,23 +201,23 @@ def _find_texts(source: Any, readable: bool = False) -> Iterator[str]:
             yield from _find_texts(value, readable)
 
 
-def _translate(source: Any, translations: Mapping[str, str], readable: bool = False) -> Any:
+def translate(source: Any, translations: Mapping[str, str], readable: bool = False) -> Any:
     if isinstance(source, str):
         return translations.get(source, source) if readable else source
     if isinstance(source, dict):
         return {
-            key: _translate(value, translations, readable or key in TEXT_KEYS or key == "texts")
+            key: translate(value, translations, readable or key in TEXT_KEYS or key == "texts")
             for key, value in source.items()
         }
-    return [_translate(value, translations, readable) for value in source] if isinstance(source, list) else source
+    return [translate(value, translations, readable) for value in source] if isinstance(source, list) else source
 
 
-def _identify(kind: str, name: str) -> str:
+def make_uuid(kind: str, name: str) -> str:
     """The uuid of an asset, the same in each language and installation: what is installed again replaces itself."""
     return str(uuid5(NAMESPACE_URL, f"urn:aspects-pii:superset:{kind}:{name}"))
 
 
-def _strip(source: Document) -> Document:
+def strip_private_keys(source: Document) -> Document:
     return {key: value for key, value in source.items() if not key.startswith("_")}
 
 
@@ -228,9 +228,9 @@ def _compose_database(uri: str) -> Document:
     if password := urlsplit(uri).password:
         uri = uri.replace(f":{password}@", "@", 1)
     return {
-        **_read(f"databases/{DATABASE}.yaml"),
+        **read_source(f"databases/{DATABASE}.yaml"),
         "sqlalchemy_uri": uri,
-        "uuid": _identify("databases", DATABASE),
+        "uuid": make_uuid("databases", DATABASE),
     }
 
 
@@ -240,7 +240,7 @@ def _compose_dataset(
     columns = [column for column in source["columns"] if enable_pii or not column.get("_pii_only")]
     selected = ",\n    ".join(_select(column) for column in columns)
     return {
-        **_strip(source),
+        **strip_private_keys(source),
         "table_name": PREFIX + name,
         # Without a schema, Superset does not find the rules of what a query reads.
         "schema": reporting,
@@ -253,8 +253,8 @@ def _compose_dataset(
         "cache_timeout": NO_CACHE,
         "filter_select_enabled": True,
         "is_managed_externally": True,
-        "uuid": _identify("datasets", name),
-        "database_uuid": _identify("databases", DATABASE),
+        "uuid": make_uuid("datasets", name),
+        "database_uuid": make_uuid("databases", DATABASE),
     }
 
 
@@ -270,7 +270,7 @@ def _compose_column(source: Document) -> Document:
         # What is left out here, an installation over an older one would keep.
         "expression": None,
         "description": None,
-        **_strip(source),
+        **strip_private_keys(source),
         "is_dttm": "Date" in source["type"],
         "is_active": True,
         "groupby": True,
@@ -356,12 +356,12 @@ def _compose_chart(name: str, source: Document, dataset: Document) -> Document:
             {"clause": "WHERE", "expressionType": "SQL", "sqlExpression": where, "filterOptionName": f"filter_{name}"}
         ]
     return {
-        **_strip(source),
+        **strip_private_keys(source),
         "params": params,
         "query_context": json.dumps(_compose_query_context(params, where)),
         "cache_timeout": NO_CACHE,
         "is_managed_externally": True,
-        "uuid": _identify("charts", name),
+        "uuid": make_uuid("charts", name),
         "dataset_uuid": dataset["uuid"],
         "version": "1.0.0",
     }
@@ -429,10 +429,10 @@ def _compose_dashboard(
     name: str, source: Document, charts: Mapping[str, Document], numbers: Mapping[str, int], enable_pii: bool
 ) -> Document:
     return {
-        **_strip(source),
+        **strip_private_keys(source),
         "published": True,
         "is_managed_externally": True,
-        "uuid": _identify("dashboards", name),
+        "uuid": make_uuid("dashboards", name),
         "position": _compose_position(source, charts, numbers, enable_pii),
         "metadata": {
             "color_scheme": "supersetColors",
@@ -469,7 +469,7 @@ def _compose_position(
                 "id": f"CHART-{chart}",
                 "meta": {
                     "chartId": numbers[chart],
-                    "uuid": _identify("charts", chart),
+                    "uuid": make_uuid("charts", chart),
                     "sliceName": charts[chart]["slice_name"],
                     "width": width,
                 },
@@ -509,7 +509,7 @@ def _compose_filter(choice: Document, dashboard: Document, numbers: Mapping[str,
         "name": choice["name"],
         "description": choice.get("description", ""),
         "targets": (
-            [{"column": {"name": column}, "datasetUuid": _identify("datasets", choice["dataset"])}] if column else [{}]
+            [{"column": {"name": column}, "datasetUuid": make_uuid("datasets", choice["dataset"])}] if column else [{}]
         ),
         "controlValues": controls,
         "defaultDataMask": {"extraFormData": NOTHING_YET if is_one else {}, "filterState": {}, "ownState": {}},

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
-from sink.catalog import Table, read_tables
-from sink.client import ClickHouse
+from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.lineage import find_storage, trace_columns
 from sink.erase import plan_steps
-from sink.lineage import find_storage, trace_columns
 from sink.names import TableName
-from sink.pii import PiiMap
+from sink.pii_map import PiiMap
 
 # Words that the LMS, Aspects and their neighbours use in names of columns with PII, alone or between underscores.
 _SUSPICIOUS = re.compile(

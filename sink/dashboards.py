@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from sink.bundle import Bundle, Role, load_bundle, pack
-from sink.client import Address
+from sink.clickhouse.address import Address
 from sink.errors import SettingsError, SupersetError, UsageError
 from sink.superset import Kind, Permission, StoredRule, Superset
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sink import demo_data
-from sink.client import ClickHouse
+from sink.clickhouse.client import ClickHouse
 from sink.display import print_lines, print_table
 from sink.errors import AspectsPiiError, UsageError
 from sink.installation import open_store

@@ -182,7 +182,7 @@ ENROLLMENTS = _table(
 )
 
 _EXTERNAL_TYPES = {"xapi": 1, "lti": 2}
-_STATES = (
+RETIREMENT_STATE_ROWS = (
     ("PENDING", False, True),
     ("RETIRING_LMS_MISC", False, False),
     ("LMS_MISC_COMPLETE", False, False),
@@ -326,7 +326,7 @@ def open_writable(url: str, *, native_uuid: bool = True) -> Engine:
 def create_tables(connection: Connection) -> None:
     """Create the empty tables, with what the LMS's own migrations put into them."""
     METADATA.create_all(connection)
-    now = _naive(UNTIL)
+    now = make_naive(UNTIL)
     connection.execute(
         insert(EXTERNAL_ID_TYPES),
         [
@@ -344,7 +344,7 @@ def create_tables(connection: Connection) -> None:
                 "is_dead_end_state": dead,
                 "required": required,
             }
-            for number, (name, dead, required) in enumerate(_STATES, start=1)
+            for number, (name, dead, required) in enumerate(RETIREMENT_STATE_ROWS, start=1)
         ],
     )
 
@@ -405,12 +405,12 @@ def _make_pools(seed: int) -> tuple[_Pool, ...]:
     return tuple(pools)
 
 
-def _random(lms_seed: int, purpose: str, number: int) -> Random:
+def make_random(lms_seed: int, purpose: str, number: int) -> Random:
     return Random(f"{lms_seed}:{purpose}:{number}")  # noqa: S311 - made-up data
 
 
 def _make_person(seed: int, user_id: int) -> _Person:
-    random = _random(seed, "person", user_id)
+    random = make_random(seed, "person", user_id)
     language = random.randrange(len(_LOCALES))
     pool = _make_pools(seed)[language]
     username = f"{random.choice(('learner', 'student', 'user', 'reader'))}_{random.randrange(16**4):04x}_{user_id}"
@@ -452,7 +452,7 @@ def _advance_sequences(connection: Connection) -> None:
         connection.execute(select(func.setval(sequence, select(func.max(table.c.id)).scalar_subquery())))
 
 
-def _naive(time: datetime) -> datetime:
+def make_naive(time: datetime) -> datetime:
     """Django stores UTC in columns without a time zone."""
     return time.astimezone(UTC).replace(tzinfo=None)
 
@@ -460,13 +460,13 @@ def _naive(time: datetime) -> datetime:
 def _user_rows(lms: DemoLms) -> Iterator[dict[str, Any]]:
     for user_id in range(1, lms.users + 1):
         person = _make_person(lms.seed, user_id)
-        random = _random(lms.seed, "user", user_id)
+        random = make_random(lms.seed, "user", user_id)
         yield {
             "id": user_id,
             "password": "!",
             "last_login": None
             if random.random() < 0.1
-            else _naive(lms.until - timedelta(hours=random.randrange(4000))),
+            else make_naive(lms.until - timedelta(hours=random.randrange(4000))),
             "is_superuser": user_id == lms.global_staff[1],
             "username": person.username,
             # The LMS fills them only where somebody signs in through another service.
@@ -475,7 +475,7 @@ def _user_rows(lms: DemoLms) -> Iterator[dict[str, Any]]:
             "email": person.email,
             "is_staff": user_id == lms.global_staff[0],
             "is_active": True,
-            "date_joined": _naive(lms.until - timedelta(days=200 + random.randrange(900))),
+            "date_joined": make_naive(lms.until - timedelta(days=200 + random.randrange(900))),
         }
 
 
@@ -483,7 +483,7 @@ def _profile_rows(lms: DemoLms) -> Iterator[dict[str, Any]]:
     pools = _make_pools(lms.seed)
     for user_id in range(1, lms.users + 1):
         person = _make_person(lms.seed, user_id)
-        random = _random(lms.seed, "profile", user_id)
+        random = make_random(lms.seed, "profile", user_id)
         pool = pools[person.place]
 
         def maybe(share: float, value: Any, random: Random = random) -> Any:
@@ -509,7 +509,9 @@ def _profile_rows(lms: DemoLms) -> Iterator[dict[str, Any]]:
             "state": maybe(0.5, random.choice(("CA", "NY", "TX", "WA"))) if person.country == "US" else None,
             "goals": maybe(0.3, text),
             "bio": maybe(0.2, f"{text} {random.choice(pool.texts)}"),
-            "profile_image_uploaded_at": maybe(0.1, _naive(lms.until - timedelta(minutes=random.randrange(200_000)))),
+            "profile_image_uploaded_at": maybe(
+                0.1, make_naive(lms.until - timedelta(minutes=random.randrange(200_000)))
+            ),
             "phone_number": maybe(0.1, f"+1555{random.randrange(10**7):07d}"),
         }
 
@@ -522,8 +524,8 @@ def _external_id_rows(lms: DemoLms) -> Iterator[dict[str, Any]]:
             number += 1
             yield {
                 "id": number,
-                "created": _naive(lms.until - timedelta(days=180)),
-                "modified": _naive(lms.until - timedelta(days=180)),
+                "created": make_naive(lms.until - timedelta(days=180)),
+                "modified": make_naive(lms.until - timedelta(days=180)),
                 "external_user_id": make_external_id(lms.seed, user_id, kind),
                 "external_id_type_id": _EXTERNAL_TYPES[kind],
                 "user_id": user_id,
@@ -546,7 +548,7 @@ def list_enrollments(lms: DemoLms) -> Iterator[Enrollment]:
     """Who learns what and how it goes, by user."""
     number = 0
     for user_id in range(1, lms.users + 1):
-        random = _random(lms.seed, "enrollments", user_id)
+        random = make_random(lms.seed, "enrollments", user_id)
         wanted = random.choices((0, 1, 2, 3), (4, 56, 28, 12))[0]
         for course in random.sample(lms.courses, min(wanted, len(lms.courses))):
             number += 1
@@ -565,7 +567,7 @@ def _enrollment_rows(lms: DemoLms) -> Iterator[dict[str, Any]]:
             "id": enrollment.id,
             "user_id": enrollment.user_id,
             "course_id": enrollment.course.key,
-            "created": _naive(enrollment.created),
+            "created": make_naive(enrollment.created),
             "is_active": enrollment.fate != "unenrolled",
             "mode": enrollment.mode,
         }
@@ -651,7 +653,7 @@ def event_rows(
     def rows() -> Iterator[EventRow]:
         for enrollment in list_enrollments(lms):
             actor = _make_actor(lms, enrollment.user_id, actor_type)
-            random = _random(lms.seed, "events", enrollment.id)
+            random = make_random(lms.seed, "events", enrollment.id)
             for time, verb, score in _live(enrollment, lms.until, random):
                 event_id = uuid.UUID(int=random.getrandbits(128), version=4)
                 yield event_id, time, _write_statement(event_id, time, actor, verb, score, enrollment, random)
@@ -788,7 +790,7 @@ class LmsWriter:
     def register_user(self, user_id: int, username: str, email: str, name: str, **profile: Any) -> uuid.UUID:
         """Add a user with a profile and an anonymous id, which is returned."""
         external_id = make_external_id(0, user_id)
-        now = _naive(UNTIL)
+        now = make_naive(UNTIL)
         user: dict[str, Any] = dict.fromkeys(("password", "first_name", "last_name"), "")
         user |= dict.fromkeys(("is_staff", "is_superuser"), False)
         user |= {"id": user_id, "username": username, "email": email, "is_active": True, "date_joined": now}
@@ -819,7 +821,7 @@ class LmsWriter:
 
     def request_retirement(self, user_id: int) -> None:
         """The learner asks to be forgotten: PENDING, and the e-mail address is the retired one from here."""
-        now = _naive(UNTIL)
+        now = make_naive(UNTIL)
         with self._engine.begin() as connection:
             who = select(USERS.c.username, USERS.c.email, PROFILES.c.name).where(USERS.c.id == user_id)
             found = connection.execute(who.join_from(USERS, PROFILES, PROFILES.c.user_id == USERS.c.id)).one()
@@ -887,7 +889,7 @@ class LmsWriter:
 
 
 def _state_id(name: str) -> int:
-    return next(number for number, state in enumerate(_STATES, start=1) if state[0] == name)
+    return next(number for number, state in enumerate(RETIREMENT_STATE_ROWS, start=1) if state[0] == name)
 
 
 def _hash(value: str) -> str:

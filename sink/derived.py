@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sink.catalog import Table, find_dependents, read_tables
-from sink.client import ClickHouse
-from sink.erase import scrub
-from sink.lineage import find_storage
+from sink.clickhouse.catalog import Table, find_dependents, read_tables
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.lineage import find_storage
+from sink.clickhouse.parts import scrub
 from sink.names import TableName
-from sink.pii import PiiMap
+from sink.pii_map import PiiMap
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from sink.client import ENGINE_OPTIONS, Address, ClickHouse, memory_file
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse, memory_file
 from sink.endpoint_protocol import Job, ProtocolError, Statement
 from sink.names import quote
 

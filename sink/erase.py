@@ -8,31 +8,20 @@ rows and the replaced parts off the disk.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import SecretStr
 
-from sink.catalog import Table, read_tables
-from sink.client import WAIT_FOR_MUTATIONS, ClickHouse
-from sink.errors import ErasureError, MapError, OverloadedError
+from sink.clickhouse.catalog import Table, is_json, is_text, read_tables
+from sink.clickhouse.client import ClickHouse
+from sink.errors import MapError
 from sink.names import TableName
-from sink.pii import PiiMap, Redaction, Rule, Target
+from sink.pii_map import PiiMap, Redaction, Rule, Target
 from sink.rewrite import RewriteStep
-from sink.steps import DirectStep, Step, is_json, is_text
+from sink.steps import DirectStep, Step
 
 # .. no_pii: statements with placeholders; ids are bound.
-
-_CLEANUP_SETTINGS = ", ".join(
-    (
-        "old_parts_lifetime = 1",
-        "cleanup_delay_period = 1",
-        "max_cleanup_delay_period = 1",
-        "cleanup_delay_period_random_add = 0",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -149,116 +138,6 @@ def _explain_misfit(redaction: Redaction, kind: str) -> Iterator[str]:
 def _explain_misfit_in_json(redaction: Redaction) -> Iterator[str]:
     if redaction.kind in ("default", "expression"):
         yield f"{redaction.kind} cannot be put into JSON. Use `null`, `empty`, `constant`, `truncate`, `hash` or `pseudonym`."
-
-
-def delete_rows(client: ClickHouse, table: TableName, condition: str, **values: Any) -> None:
-    """Hide the rows that fit, and wait until that is done. `drop_hidden_rows` takes them off the disk."""
-    client.execute(f"DELETE FROM {table.sql} {client.on_cluster} WHERE {condition}", WAIT_FOR_MUTATIONS, **values)
-
-
-def drop_hidden_rows(client: ClickHouse, table: TableName) -> None:
-    """Rewrite the parts of a table that hold rows which a lightweight DELETE has hidden."""
-    has_hidden = client.value(
-        f"SELECT count() FROM {client.replicas('system.parts')} WHERE database = {{database:String}} "
-        "AND table = {table:String} AND active AND has_lightweight_delete",
-        database=table.database,
-        table=table.table,
-    )
-    if has_hidden:
-        client.execute(f"ALTER TABLE {table.sql} {client.on_cluster} APPLY DELETED MASK", WAIT_FOR_MUTATIONS)
-
-
-def scrub(client: ClickHouse, tables: Iterable[TableName], within: float) -> int:
-    """Take hidden rows and replaced parts of `tables` off the disk, on every replica.
-
-    Returns:
-        The time, by `read_clock`, until which nothing that was replaced is left.
-
-    Raises:
-        ErasureError: after `within` seconds old parts were still there.
-    """
-    names = list(tables)
-    for table in names:
-        drop_hidden_rows(client, table)
-    before = read_clock(client)
-    deadline = time.monotonic() + within
-    pause = 0.05
-    waiting = {name for name in names if count_old_parts(client, name, before)}
-    for table in waiting:
-        _hasten_cleanup(client, table)
-    while waiting := {name for name in waiting if count_old_parts(client, name, before)}:
-        if time.monotonic() > deadline:
-            raise ErasureError(
-                f"Replaced parts of {', '.join(sorted(map(str, waiting)))} are still on the disk after {within:g} s "
-                "(ASPECTS_SCRUB_WITHIN). `aspects-pii sweep` looks again."
-            )
-        time.sleep(pause)
-        pause = min(pause * 1.5, 5)
-    return before
-
-
-def _hasten_cleanup(client: ClickHouse, table: TableName) -> None:
-    # Upstream's tables keep replaced parts for eight minutes, and look only then.
-    lifetime = client.value(
-        "SELECT extract(engine_full, 'old_parts_lifetime = (\\d+)') FROM system.tables "
-        "WHERE database = {database:String} AND name = {table:String}",
-        database=table.database,
-        table=table.table,
-    )
-    if lifetime != "1":
-        client.execute(f"ALTER TABLE {table.sql} {client.on_cluster} MODIFY SETTING {_CLEANUP_SETTINGS}")
-    # The thread that cleans up may have gone to sleep for minutes under the old settings.
-    client.execute(f"SYSTEM START CLEANUP {client.on_cluster} {table.sql}")
-
-
-def wait_for_mutations(client: ClickHouse, limit: int, within: float) -> None:
-    """Wait while more than `limit` mutations of anybody are unfinished: one more would only queue up.
-
-    Raises:
-        OverloadedError: after `within` seconds there were still too many.
-    """
-    deadline = time.monotonic() + within
-    while (running := _count_mutations(client)) > limit:
-        if time.monotonic() > deadline:
-            raise OverloadedError(
-                f"{running} mutations are unfinished, more than ASPECTS_MAX_MUTATIONS={limit}. See system.mutations; "
-                "`aspects-pii sweep` tries again."
-            )
-        time.sleep(1)
-
-
-def _count_mutations(client: ClickHouse) -> int:
-    return int(client.value(f"SELECT count() FROM {client.replicas('system.mutations')} WHERE NOT is_done"))
-
-
-def read_clock(client: ClickHouse) -> int:
-    """ClickHouse's clock, in seconds since 1970."""
-    return int(client.value("SELECT toUnixTimestamp(now())"))
-
-
-def count_old_parts(client: ClickHouse, table: TableName, before: int) -> int:
-    """Parts of a table that were replaced until `before` (by `read_clock`) and still lie on a disk, on any replica."""
-    return int(
-        client.value(
-            f"SELECT count() FROM {client.replicas('system.parts')} WHERE database = {{database:String}} "
-            "AND table = {table:String} AND NOT active AND toUnixTimestamp(remove_time) <= {before:UInt32}",
-            database=table.database,
-            table=table.table,
-            before=before,
-        )
-    )
-
-
-def count_detached_parts(client: ClickHouse, table: TableName) -> int:
-    """Parts of a table that were set aside and that no statement reaches, on any replica."""
-    return int(
-        client.value(
-            f"SELECT count() FROM {client.replicas('system.detached_parts')} "
-            "WHERE database = {database:String} AND table = {table:String}",
-            database=table.database,
-            table=table.table,
-        )
-    )
 
 
 def require_sound(plan: Plan) -> None:

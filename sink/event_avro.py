@@ -16,7 +16,7 @@ from typing import Any
 import fastavro
 
 from sink.event_work import InvalidMessage, Message, Work
-from sink.pii import Subject
+from sink.pii_map import Subject
 from sink.resources import find_resource
 
 # .. pii: Names and e-mail addresses come with an event; only the id is taken from it.

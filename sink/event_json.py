@@ -11,13 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from sink.errors import MapError
 from sink.event_work import Action, InvalidMessage, Message, Work
-from sink.ledger import SubjectId
-from sink.pii import Subject
+from sink.pii_map import Subject, SubjectId
+from sink.yaml_files import load_model
 
 # .. pii: Events may carry names beside ids; only ids are taken from them.
 # .. pii_types: name, username
@@ -88,20 +86,7 @@ def load_event_map(path: Path) -> EventMap:
     Raises:
         MapError: names the file, the path of the line and what is wrong with it.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MapError(f"{path}: {error.strerror}. Check ASPECTS_EVENT_MAP.") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise MapError(f"{path}: not valid YAML") from None
-    try:
-        return EventMap.model_validate(data)
-    except ValidationError as error:
-        problems = [
-            f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors(include_input=False)
-        ]
-        raise MapError("\n".join(problems)) from None
+    return load_model(path, EventMap, setting="ASPECTS_EVENT_MAP")
 
 
 def make_json_decoder(event_map: EventMap, subject: Subject, field: str) -> Callable[[Message], Work | None]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from sink.ledger import SubjectId
+from sink.pii_map import SubjectId
 
 Action = Literal["retire", "sync", "reassign"]
 

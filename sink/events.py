@@ -24,8 +24,7 @@ from sink.event_stream import RedisStreams
 from sink.event_work import Action, Decoder, InvalidMessage, Message, Streams, StreamsUnreachable, Work
 from sink.heartbeat import CONSUMER, Heartbeat
 from sink.installation import find_lms, open_store, read_map
-from sink.ledger import SubjectId
-from sink.pii import Subject
+from sink.pii_map import Subject, SubjectId
 from sink.reassign import reassign
 from sink.resources import find_resource
 from sink.retire import sweep, work_off

@@ -11,11 +11,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sink.client import ClickHouse, split_for_binding
-from sink.ledger import SubjectId
+from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.lms import LmsDatabase
 from sink.names import quote
-from sink.pii import SUBJECT_ID, PiiMap, Rule
+from sink.pii_map import SUBJECT_ID, PiiMap, Rule, SubjectId
 
 # Rows in hiding count as well: an interrupted retirement may have hidden the profile already.
 _INCLUDING_HIDDEN = {"apply_deleted_mask": 0}

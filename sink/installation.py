@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from sink.caches import Caches, SupersetCaches
-from sink.client import Address, ClickHouse
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ClickHouse
 from sink.errors import SettingsError
 from sink.ledger import Ledger
-from sink.pii import PiiMap, load_map
+from sink.pii_map import PiiMap, load_map
 from sink.resources import find_resource
 from sink.settings import Settings
 from sink.store import Policy, Store

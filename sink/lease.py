@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-from sink.client import UNKNOWN_TABLE, ClickHouse
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.driver_errors import UNKNOWN_TABLE
 from sink.errors import BusyError, DatabaseError, DatabaseMissingError, MigrationError
 
 _SECONDS = 60.0

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sink.client import ClickHouse, split_for_binding
+from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.errors import DatabaseError, LedgerError
+from sink.pii_map import SubjectId
 
 # .. no_pii: holds opaque user ids and counts.
 
@@ -26,7 +27,6 @@ OPEN_STATES = ("requested", "hidden", "failed", "reopened")
 _REQUESTS = uuid.UUID("8c0d9b52-52b0-4d6f-9a53-6a0b8f7b0f5e")
 _ENTRIES = "$pii_ledger.entries"
 _COLUMNS = ("subject", "at", "action", "request", "actor", "detail")
-SubjectId = int | str
 
 # Of several requests the first counts, unless the retirement was withdrawn in between: two doors that are told at the
 # same moment both record it, and one of the entries may come after the other's erasure.

@@ -227,7 +227,7 @@ _HAS_GLOBAL_ROLE_ROW = (
     .where(_ROLES.c.user_id == _USERS.c.id, _ROLES.c.org == "", _ROLES.c.course_id == "", _ROLES.c.role == "staff")
     .exists()
 )
-_PARTS: dict[str, tuple[_Part, ...]] = {
+OPTIONAL_PARTS: dict[str, tuple[_Part, ...]] = {
     "user_profile": (_Part(_USERS.join(_PROFILES, _PROFILES.c.user_id == _USERS.c.id), _PROFILES.c.id),),
     "external_id": (
         _Part(
@@ -530,7 +530,7 @@ class Snapshot:
     ) -> Select[Any] | CompoundSelect[Any]:
         """Rows of users above the parameter `low`, by user: id, key, columns."""
         parts = []
-        for part in _PARTS[object_name]:
+        for part in OPTIONAL_PARTS[object_name]:
             values = [self._express(part, OBJECTS[object_name].columns[name], name) for name in columns]
             statement = select(_USERS.c.id.label("subject_id"), part.key.label("row_key"), *values)
             statement = statement.select_from(part.source).where(_USERS.c.id > bindparam("low", type_=BigInteger))

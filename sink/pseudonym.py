@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from pydantic import SecretStr
 
-from sink.client import ClickHouse
+from sink.clickhouse.client import ClickHouse
 from sink.errors import MigrationError
 
 # .. no_pii: key material, and names on their way to a digest, in memory only.

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sink.catalog import Table
+from sink.clickhouse.catalog import Table
+from sink.clickhouse.client import INCLUDING_HIDDEN
+from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, scrub
+from sink.clickhouse.row_policies import require_sight
 from sink.derived import Dependent, read_dependents, reload
-from sink.erase import count_detached_parts, drop_hidden_rows, read_plan, require_sound, scrub
+from sink.erase import read_plan, require_sound
 from sink.errors import ErasureError, RefusedError
 from sink.identity import Identities, read_identities
-from sink.ledger import SubjectId
 from sink.names import TableName, quote
-from sink.policies import require_sight
-from sink.steps import INCLUDING_HIDDEN, DirectStep, Step
+from sink.pii_map import SubjectId
+from sink.steps import DirectStep, Step
 from sink.store import Store
 
 _SUBJECTS_AT_ONCE = 10_000

@@ -15,16 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sink.client import ClickHouse
-from sink.erase import drop_hidden_rows, read_plan, require_sound
+from sink.clickhouse.catalog import read_path
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.parts import drop_hidden_rows
+from sink.erase import read_plan, require_sound
 from sink.errors import RefusedError
 from sink.identity import Identities
 from sink.lease import hold
-from sink.ledger import SubjectId
 from sink.names import quote
-from sink.pii import PiiMap, Redaction
+from sink.pii_map import PiiMap, Redaction, SubjectId
 from sink.rewrite import RewriteStep
-from sink.steps import read_path
 from sink.store import Store
 
 _WAIT_FOR_OTHERS = 30.0

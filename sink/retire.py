@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from sink.caches import CacheLine
+from sink.clickhouse.parts import read_clock, scrub, wait_for_mutations
 from sink.derived import read_dependents, reload
-from sink.erase import Plan, read_clock, read_plan, require_sound, scrub, wait_for_mutations
+from sink.erase import Plan, read_plan, require_sound
 from sink.errors import (
     AspectsPiiError,
     BusyError,
@@ -29,8 +30,9 @@ from sink.errors import (
 )
 from sink.identity import Identities, ask_lms, read_identities
 from sink.lease import hold
-from sink.ledger import Retirement, SubjectId
+from sink.ledger import Retirement
 from sink.lms import LmsDatabase
+from sink.pii_map import SubjectId
 from sink.receipt import Receipt, TargetLine, format_time, list_not_covered, write_receipt
 from sink.scan import can_scan
 from sink.steps import Step
@@ -214,7 +216,7 @@ def _work_off_batches(
 def _erase_batch(
     store: Store, batch: Sequence[Retirement], known: Identities | None, scan: bool, force: bool
 ) -> Iterator[Outcome]:
-    planned = plan_retirement(store, _parse(store, batch), known, scan=scan)
+    planned = plan_retirement(store, parse_subjects(store, batch), known, scan=scan)
     finished = [r for r in batch if not r.is_open and not planned.rows_of(r.subject)]
     yield from _confirm(store, planned, finished)
     batch = [r for r in batch if r not in finished]
@@ -230,15 +232,20 @@ def _erase_batch(
     if not batch:
         return
     reloaded = reload(store.client, read_dependents(store.client, store.pii_map), store.policy.scrub_within)
-    visible = verify(store.client, store.pii_map, planned.plan, _parse(store, batch), planned.identities)
+    visible = verify(store.client, store.pii_map, planned.plan, parse_subjects(store, batch), planned.identities)
     hidden = [r for r in batch if not visible.residue_of(r.subject)]
     yield from _record_failures(store, [(r, _explain(visible, r)) for r in batch if r not in hidden])
     if not hidden:
         return
-    hidden_at = store.ledger.record("hidden", [(r.subject, r.request, _carry(r)) for r in hidden])
+    hidden_at = store.ledger.record("hidden", [(r.subject, r.request, carry_over(r)) for r in hidden])
     scrubbed_at = scrub(store.client, planned.plan.tables, store.policy.scrub_within)
     proof = verify(
-        store.client, store.pii_map, planned.plan, _parse(store, hidden), planned.identities, scrubbed_at=scrubbed_at
+        store.client,
+        store.pii_map,
+        planned.plan,
+        parse_subjects(store, hidden),
+        planned.identities,
+        scrubbed_at=scrubbed_at,
     )
     yield from _record_failures(store, [(r, _explain(proof, r)) for r in hidden if proof.residue_of(r.subject)])
     proved = [r for r in hidden if not proof.residue_of(r.subject)]
@@ -271,14 +278,14 @@ def _find_elsewhere(
         places = retirement.detail.get("elsewhere", [])
         if left := [p for p in places if p.rpartition(".")[0] not in covered and p not in store.pii_map.not_pii]:
             found[retirement.subject] = left
-    for finding in scan_for(store, _parse(store, retirements), planned.identities) if scan else []:
+    for finding in scan_for(store, parse_subjects(store, retirements), planned.identities) if scan else []:
         for subject in [finding.subject] if finding.subject else [r.subject for r in retirements]:
             places = found.setdefault(subject, [])
             places.extend({finding.place} - set(places))
     return found
 
 
-def _carry(retirement: Retirement) -> dict[str, Any]:
+def carry_over(retirement: Retirement) -> dict[str, Any]:
     """What the next entry of a retirement has to repeat, since only the last one is looked at."""
     return {name: value for name, value in retirement.detail.items() if name == "elsewhere"}
 
@@ -287,7 +294,7 @@ def _explain_elsewhere(places: Sequence[str]) -> str:
     return f"texts outside the PII map name the subject: {', '.join(places)}. Add the tables to the map, or clean them"
 
 
-def _parse(store: Store, retirements: Sequence[Retirement]) -> list[SubjectId]:
+def parse_subjects(store: Store, retirements: Sequence[Retirement]) -> list[SubjectId]:
     return [store.pii_map.subject.parse(retirement.subject) for retirement in retirements]
 
 
@@ -300,7 +307,7 @@ def _hide(store: Store, batch: Sequence[Retirement], planned: Planned) -> list[t
     failed: dict[str, str] = {}
     for count in planned.counts:
         step = count.step
-        subjects = [s for s in _parse(store, batch) if str(s) in count.rows and str(s) not in failed]
+        subjects = [s for s in parse_subjects(store, batch) if str(s) in count.rows and str(s) not in failed]
         step.hide(store.client, subjects, planned.identities, store.policy.retire_batch_size)
         if step.needs_identities:
             left = step.count_left(store.client, subjects, planned.identities)
@@ -312,7 +319,7 @@ def _confirm(store: Store, planned: Planned, retirements: Sequence[Retirement]) 
     """Retirements that were proved before and of which no row is found: look again, write nothing."""
     if not retirements:
         return
-    subjects = _parse(store, retirements)
+    subjects = parse_subjects(store, retirements)
     report = verify(
         store.client,
         store.pii_map,
@@ -364,7 +371,7 @@ def _record_failures(
     entries = []
     for retirement, reason in failures:
         places = (elsewhere or {}).get(retirement.subject)
-        detail = {**_carry(retirement), **({"elsewhere": places} if places else {}), "reason": reason}
+        detail = {**carry_over(retirement), **({"elsewhere": places} if places else {}), "reason": reason}
         entries.append((retirement.subject, retirement.request, detail))
     # Where the ledger cannot be written the retirement is still open in it; only the reason is lost.
     with contextlib.suppress(LedgerError):

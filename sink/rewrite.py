@@ -21,14 +21,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sink.client import WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
+from sink.clickhouse.catalog import is_json
+from sink.clickhouse.client import INCLUDING_HIDDEN, WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
 from sink.errors import ErasureError
 from sink.identity import Identities, list_keys
 from sink.jsontext import replace_values
-from sink.ledger import SubjectId
 from sink.names import TableName, quote, quote_columns
-from sink.pii import Redaction
-from sink.steps import INCLUDING_HIDDEN, Step, is_json, keyed_hash
+from sink.pii_map import Redaction, SubjectId
+from sink.steps import Step, keyed_hash
 
 # .. pii: Reads and writes rows of the users being retired.
 # .. pii_types: id, name, username, email_address, other

@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sink.catalog import Table, read_tables
-from sink.client import ClickHouse
+from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.client import ClickHouse
 from sink.identity import Identities
-from sink.ledger import SubjectId
 from sink.names import quote
-from sink.pii import PiiMap
+from sink.pii_map import PiiMap, SubjectId
 
 # Shorter names are in every other word.
 _SHORTEST = 4

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sink import __version__
-from sink.catalog import read_tables
+from sink.clickhouse.catalog import read_tables
+from sink.clickhouse.migrations import find_pending
 from sink.ledger import Retirement
 from sink.names import TableName, quote
-from sink.schema import find_pending
 from sink.store import Store
 
 

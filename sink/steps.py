@@ -16,15 +16,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from sink.catalog import Table
-from sink.client import WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
+from sink.clickhouse.catalog import Table, is_text, read_path
+from sink.clickhouse.client import INCLUDING_HIDDEN, WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
 from sink.identity import Identities
-from sink.ledger import SubjectId
 from sink.names import quote
-from sink.pii import Rule
-
-# Rows in hiding count as well: what a lightweight DELETE hides is still in the files.
-INCLUDING_HIDDEN = {"apply_deleted_mask": 0}
+from sink.pii_map import Rule, SubjectId
 
 # Values that are bound one a subject, such as hashes, would make a statement too long for a server's form limit.
 _SUBJECTS_WITH_VALUES = 2_000
@@ -218,27 +214,3 @@ class DirectStep(Step):
         for batch in self.batches(subjects, batch_size):
             for statement in self.statements(batch, client.on_cluster):
                 client.execute(statement.sql, WAIT_FOR_MUTATIONS, **statement.values)
-
-
-def read_path(table: Table, path: str) -> str:
-    """The expression that reads a column, or a path into a JSON column, as far as it is there.
-
-    The keys of a path are checked when the map is loaded: they hold no quotes, blanks or backslashes.
-    """
-    column, *keys = path.split(".")
-    if not keys:
-        return quote(column)
-    if is_json(table.columns[column]):
-        return f"ifNull(toString({'.'.join(map(quote, [column, *keys]))}), '')"
-    arguments = ", ".join([quote(column), *(f"'{key}'" for key in keys)])
-    return f"if(JSONType({arguments}) = 'String', JSONExtractString({arguments}), JSONExtractRaw({arguments}))"
-
-
-def is_text(kind: str) -> bool:
-    """True for the types of text columns."""
-    return kind.removeprefix("LowCardinality(").removeprefix("Nullable(").startswith(("String", "FixedString"))
-
-
-def is_json(kind: str) -> bool:
-    """True for ClickHouse's JSON type; JSON in a text column is text."""
-    return kind.startswith("JSON")

@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from sink.caches import Caches
-from sink.client import ClickHouse
+from sink.clickhouse.client import ClickHouse
 from sink.ledger import Ledger
-from sink.pii import PiiMap
+from sink.pii_map import PiiMap
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sink.catalog import Table, read_tables
-from sink.client import WAIT_FOR_MUTATIONS, split_for_binding
-from sink.erase import delete_rows, drop_hidden_rows, scrub
+from sink.clickhouse.catalog import Table, is_text, read_tables
+from sink.clickhouse.client import WAIT_FOR_MUTATIONS, split_for_binding
+from sink.clickhouse.parts import delete_rows, drop_hidden_rows, scrub
 from sink.errors import MigrationError, PiiDisabledError, RefusedError, UsageError
 from sink.lease import hold
 from sink.lms import OBJECTS, LmsDatabase, Snapshot
 from sink.lms_values import BadRow, Batch
 from sink.names import TableName, quote, quote_columns
-from sink.pii import Target
+from sink.pii_map import Target
 from sink.pseudonym import read_viewer_digest, set_pseudonym_key
-from sink.steps import is_text
 from sink.store import Store
 
 # .. pii: Copies profiles, anonymous ids and course roles from the LMS into the PII tables.
@@ -414,11 +413,11 @@ def _batch_type(column: str) -> str:
     return "UUID" if column in _UUID_COLUMNS else "Int64" if column in _INTEGER_COLUMNS else "String"
 
 
-def _as_key(copy: Copy) -> str:
+def express_key(copy: Copy) -> str:
     return f"tuple({', '.join(f'toString({quote(column)})' for column in copy.identity)})"
 
 
-def _digest(copy: Copy) -> str:
+def express_digest(copy: Copy) -> str:
     """The content of a row as one number; texts, since upstream's tables have other types than ours."""
     return f"sipHash128({', '.join(f'ifNull(toString({quote(column)}), {chr(39) * 2})' for column in copy.columns)})"
 
@@ -430,8 +429,8 @@ def _stored(copy: Copy) -> str:
     the version that is written supersedes both.
     """
     return (
-        f"SELECT {_as_key(copy)} AS key, "
-        f"if(uniqExact({copy.at}) = count(), argMax({_digest(copy)}, {copy.at}), toFixedString('', 16)) AS digest "
+        f"SELECT {express_key(copy)} AS key, "
+        f"if(uniqExact({copy.at}) = count(), argMax({express_digest(copy)}, {copy.at}), toFixedString('', 16)) AS digest "
         f"FROM {copy.table.name.sql} WHERE user_id > {{low:Int64}} AND user_id <= {{high:Int64}} GROUP BY key"
     )
 
@@ -442,8 +441,8 @@ def _count_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: Counts
         WITH stored AS ({_stored(copy)}),
              compared AS (
                  SELECT user_id IN (SELECT user_id FROM $pii_ledger.tombstones) AS is_retired,
-                        {_as_key(copy)} IN (SELECT key FROM stored) AS is_known,
-                        ({_as_key(copy)}, {_digest(copy)}) IN (SELECT key, digest FROM stored) AS is_same
+                        {express_key(copy)} IN (SELECT key FROM stored) AS is_known,
+                        ({express_key(copy)}, {express_digest(copy)}) IN (SELECT key, digest FROM stored) AS is_same
                  FROM {quote(copy.temporary)}
              )
         SELECT countIf(is_retired),
@@ -469,7 +468,7 @@ def _write_batch(store: Store, copy: Copy, scope: dict[str, Any]) -> None:
         SELECT {columns}, {{dump_id:UUID}}, parseDateTime64BestEffort({{version:String}}, 6, 'UTC')
         FROM {quote(copy.temporary)}
         WHERE user_id NOT IN (SELECT user_id FROM $pii_ledger.tombstones)
-          AND ({_as_key(copy)}, {_digest(copy)}) NOT IN (SELECT key, digest FROM stored)
+          AND ({express_key(copy)}, {express_digest(copy)}) NOT IN (SELECT key, digest FROM stored)
         """,
         repeatable=False,
         dump_id=copy.dump_id,
@@ -483,10 +482,10 @@ def _find_gone_rows(store: Store, copy: Copy, batch: Batch) -> list[Versions]:
     unclear = sorted({bad.user_id for bad in batch.bad if bad.user_id is not None})
     rows = store.client.rows(
         f"""
-        SELECT DISTINCT toInt64(user_id), toString({_as_key(copy)}) FROM {copy.table.name.sql}
+        SELECT DISTINCT toInt64(user_id), toString({express_key(copy)}) FROM {copy.table.name.sql}
         WHERE user_id IN (SELECT user_id FROM {quote(copy.temporary)})
           AND user_id NOT IN {{unclear:Array(Int64)}}
-          AND {_as_key(copy)} NOT IN (SELECT {_as_key(copy)} FROM {quote(copy.temporary)})
+          AND {express_key(copy)} NOT IN (SELECT {express_key(copy)} FROM {quote(copy.temporary)})
         """,
         unclear=unclear,
     )
@@ -560,7 +559,7 @@ def _find_superseded(store: Store, copy: Copy, user_ids: Sequence[int] | None) -
     scope = "" if user_ids is None else "WHERE user_id IN {user_ids:Array(Int64)}"
     rows = store.client.rows(
         f"""
-        SELECT toInt64(user_id) AS user_id, toString({_as_key(copy)}) AS key, toUnixTimestamp64Micro(max({copy.at}))
+        SELECT toInt64(user_id) AS user_id, toString({express_key(copy)}) AS key, toUnixTimestamp64Micro(max({copy.at}))
         FROM {copy.table.name.sql} {scope} GROUP BY user_id, key HAVING min({copy.at}) < max({copy.at})
         """,
         None,
@@ -576,7 +575,7 @@ def _delete_versions(store: Store, copy: Copy, versions: Sequence[Versions]) -> 
             store.client,
             copy.table.name,
             f"user_id IN {{ids:Array(Int64)}} AND toUnixTimestamp64Micro({copy.at}) < "
-            f"transform(toString({_as_key(copy)}), {{keys:Array(String)}}, {{before:Array(Int64)}}, toInt64(0))",
+            f"transform(toString({express_key(copy)}), {{keys:Array(String)}}, {{before:Array(Int64)}}, toInt64(0))",
             ids=sorted({user_id for user_id, _, _ in batch}),
             keys=[key for _, key, _ in batch],
             before=[before for _, _, before in batch],

@@ -30,11 +30,12 @@ from celery.worker.state import reserved_requests
 
 from sink import broker, heartbeat, lease, reconcile
 from sink.broker import BrokerApp
-from sink.client import ClickHouse
+from sink.clickhouse.client import ClickHouse
 from sink.errors import AspectsPiiError, BusyError, RefusedError, SettingsError
 from sink.installation import connect, open_lms, open_store, read_map
-from sink.ledger import Retirement, SubjectId
+from sink.ledger import Retirement
 from sink.lms import LmsDatabase
+from sink.pii_map import SubjectId
 from sink.retire import Outcome, work_off
 from sink.settings import Settings
 from sink.store import Store
@@ -124,10 +125,10 @@ def _plan_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def request_sweep(app: Celery) -> None:
     """Ask for a sweep soon. Many requests make one; one that cannot be sent is made up for by the schedule."""
-    _request(app, broker.SWEEP, (), _SWEEP_WANTED)
+    request_task(app, broker.SWEEP, (), _SWEEP_WANTED)
 
 
-def _request(app: Celery, task: str, arguments: tuple[Any, ...], mark: str) -> None:
+def request_task(app: Celery, task: str, arguments: tuple[Any, ...], mark: str) -> None:
     if app.conf.task_always_eager:
         app.tasks[task].apply_async(arguments)
         return
@@ -208,7 +209,7 @@ class _Tasks:
             return {}
         if not self._enqueue([user_id]):
             return self.sync_users([user_id])
-        _request(self.app, broker.SYNC_USERS, ([],), _COPY_WANTED)
+        request_task(self.app, broker.SYNC_USERS, ([],), _COPY_WANTED)
         return {}
 
     def sync_users(self, user_ids: Sequence[SubjectId]) -> dict[str, int]:

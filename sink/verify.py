@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from sink.client import ClickHouse, split_for_binding
+from sink.clickhouse.client import ClickHouse, split_for_binding
+from sink.clickhouse.parts import count_detached_parts, count_old_parts, read_clock
+from sink.clickhouse.row_policies import find_hiding
 from sink.derived import Dependent, read_dependents
-from sink.erase import Plan, count_detached_parts, count_old_parts, read_clock, read_plan
+from sink.erase import Plan, read_plan
 from sink.errors import DatabaseError
 from sink.identity import Identities, ask_lms, read_identities
-from sink.ledger import Ledger, SubjectId
+from sink.ledger import Ledger
 from sink.lms import LmsDatabase
 from sink.names import TableName, quote
-from sink.pii import PiiMap
-from sink.policies import find_hiding
+from sink.pii_map import PiiMap, SubjectId
 from sink.scan import can_scan
 from sink.scan import scan as search_texts
 from sink.steps import Step

@@ -23,7 +23,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from sink.client import Address, ClickHouse
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ClickHouse
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.names import TableName
 from sink.pseudonym import set_pseudonym_key

@@ -170,14 +170,14 @@ class Desk:
 
     def collect(self) -> Iterator[Metric]:
         """What /metrics shows beside the counts of requests, read anew each time."""
-        yield _gauge("aspects_pii_enabled", "Whether storing PII is on.", float(self.enabled))
+        yield make_gauge("aspects_pii_enabled", "Whether storing PII is on.", float(self.enabled))
         found: list[Metric] = []
         try:
             with self.probing.use() as store:
                 found = list(_read_metrics(store))
         except AspectsPiiError:
             found = []
-        yield _gauge("aspects_pii_clickhouse_up", "Whether ClickHouse answers.", float(bool(found)))
+        yield make_gauge("aspects_pii_clickhouse_up", "Whether ClickHouse answers.", float(bool(found)))
         yield from found
         yield from self._collect_lag()
 
@@ -187,9 +187,9 @@ class Desk:
         try:
             lags = self.streams.read_lag()
         except (StreamsUnreachable, SettingsError):
-            yield _gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 0.0)
+            yield make_gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 0.0)
             return
-        yield _gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 1.0)
+        yield make_gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 1.0)
         waiting = GaugeMetricFamily("aspects_pii_events_waiting", "Events nobody has read yet.", labels=["stream"])
         unfinished = GaugeMetricFamily(
             "aspects_pii_events_unfinished", "Events that were read and are not done.", labels=["stream"]
@@ -205,7 +205,7 @@ class Desk:
         yield from (waiting, unfinished, age)
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
+def make_gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
 
 
@@ -217,8 +217,8 @@ def _read_metrics(store: Store) -> Iterator[Metric]:
     open_retirements = store.ledger.find_open()
     now = store.client.value("SELECT now64(6, 'UTC')")
     oldest = (now - open_retirements[0].requested_at).total_seconds() if open_retirements else 0.0
-    yield _gauge("aspects_pii_retirements_open", "Retirements that are not proved.", len(open_retirements))
-    yield _gauge("aspects_pii_retirements_oldest_open_seconds", "Age of the oldest of them.", max(0.0, oldest))
+    yield make_gauge("aspects_pii_retirements_open", "Retirements that are not proved.", len(open_retirements))
+    yield make_gauge("aspects_pii_retirements_oldest_open_seconds", "Age of the oldest of them.", max(0.0, oldest))
     actions = CounterMetricFamily(
         "aspects_pii_ledger_entries",
         "Entries of the ledger by action; `reopened` is residue that was found after an erasure.",
@@ -242,7 +242,7 @@ def _read_looks(store: Store) -> Iterator[Metric]:
     )
     for action, age, findings in rows:
         if action == "synced":
-            yield _gauge("aspects_pii_full_copy_age_seconds", "Age of the last full copy.", max(0.0, age))
+            yield make_gauge("aspects_pii_full_copy_age_seconds", "Age of the last full copy.", max(0.0, age))
         else:
-            yield _gauge("aspects_pii_residue_findings", "What the last `verify` of all has found.", findings)
-            yield _gauge("aspects_pii_residue_age_seconds", "Age of that `verify`.", max(0.0, age))
+            yield make_gauge("aspects_pii_residue_findings", "What the last `verify` of all has found.", findings)
+            yield make_gauge("aspects_pii_residue_age_seconds", "Age of that `verify`.", max(0.0, age))

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sink import schema
 from sink.cli import run
+from sink.clickhouse import migrations
 from sink.installation import open_store
 from sink.settings import Settings, load_settings
 from sink.store import Store
@@ -98,7 +98,7 @@ def settings(tmp_path: Path) -> Settings:
 def store(settings: Settings) -> Iterator[Store]:
     """A migrated store on the engine in process."""
     with open_store(settings) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         yield store
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sink import schema
 from sink.cli.common import DryRun, Json, open_configured_store, print_json
+from sink.clickhouse import migrations
 from sink.display import Progress, print_lines, print_table, say
 from sink.errors import PiiDisabledError, UsageError
 from sink.installation import find_address, open_lms, open_store
@@ -28,7 +28,7 @@ def init(as_json: Json = False) -> int:
 
     settings, store = open_configured_store()
     with store:
-        applied = schema.migrate(store.client)
+        applied = migrations.migrate(store.client)
         set_pseudonym_key(store.client, settings.pseudonym_secret)
     if as_json:
         print_json({"applied": applied})

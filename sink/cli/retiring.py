@@ -14,8 +14,7 @@ from sink.cli.common import Actor, DryRun, Json, Scan, open_configured_store, pr
 from sink.display import print_lines, print_table, say
 from sink.errors import UsageError
 from sink.installation import find_lms, open_lms, open_store
-from sink.ledger import SubjectId
-from sink.pii import Subject
+from sink.pii_map import Subject, SubjectId
 from sink.replay import Replayed
 from sink.retire import Outcome, plan_retirement, retire, sweep, withdraw
 from sink.settings import load_settings

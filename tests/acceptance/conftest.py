@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from sink.client import Address, ClickHouse
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ClickHouse
 
 COMMAND = Path(sys.executable).with_name("aspects-pii")
 # Kept out of the way of what a process may leave behind.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sink import demo_data
-from sink.client import ClickHouse
+from sink.clickhouse.client import ClickHouse
 from sink.demo_data import LmsWriter
 
 CANARY, OTHER, BAD = 1001, 1002, 1003

@@ -29,7 +29,7 @@ import pytest
 import redis
 import yaml
 
-from sink import schema
+from sink.clickhouse import migrations
 from sink.installation import open_store
 from sink.resources import find_resource
 from sink.settings import Settings, load_settings
@@ -475,7 +475,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         tokens = {"ASPECTS_ENABLE_PII": True, "ASPECTS_PII_BROKER_URL": url}
         lms = stack.enter_context(remote.run_lms(tmp_path, remote.name_mariadb(database), tokens=tokens))
         store = stack.enter_context(open_store(settings))
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         client = stack.enter_context(redis.Redis.from_url(url))
         bus = Bus(tmp_path, url)
         stack.callback(bus.kill)

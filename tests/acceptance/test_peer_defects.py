@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from sink import schema
+from sink.clickhouse import migrations
 from sink.demo_data import LmsWriter, create_tables, open_writable
 from sink.installation import open_store
 from sink.lms import LmsDatabase
-from sink.pii import load_map
+from sink.pii_map import load_map
 from sink.resources import find_resource
 from sink.retire import retire
 from sink.settings import Settings
@@ -59,7 +59,7 @@ def test_a1_a2_a3_a4_one_row_a_person_no_user_0_and_a_retirement_is_visible_at_o
     settings: Settings, database: LmsDatabase
 ) -> None:
     with open_store(settings) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         sync(store, database, enabled=True)
         # A1: an LTI id beside the xAPI one; A2: a profile without any id.
         table = store.client.table("event_sink.external_id")
@@ -106,7 +106,7 @@ def test_a7_opting_out_does_not_disable_retirement(
     aspects_pii: Callable[..., Any], settings: Settings, database: LmsDatabase
 ) -> None:
     with open_store(settings) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         sync(store, database, enabled=True)
     assert aspects_pii("retire", 3, ENABLE_PII="false").status == 0
     with open_store(settings) as store:
@@ -197,7 +197,7 @@ def test_a15_a_retirement_that_clickhouse_did_not_record_is_not_a_success(aspect
 
 def test_a16_no_password_is_in_any_definition(settings: Settings) -> None:
     with open_store(settings) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         definitions = store.client.column(
             "SELECT create_table_query FROM system.tables WHERE database IN ('event_sink', 'pii_ledger')"
         )

@@ -21,13 +21,14 @@ import yaml
 from pydantic import SecretStr
 
 from sink.access import SCOPES, AccessPlan, RoleNames, RowPolicy, plan_access, read_project, render
-from sink.client import ENGINE_OPTIONS, Address, ClickHouse
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse
+from sink.clickhouse.migrations import migrate
 from sink.demo_data import create_lms
 from sink.errors import ReadOnlyError
-from sink.pii import load_map
+from sink.pii_map import load_map
 from sink.pseudonym import set_pseudonym_key
 from sink.resources import find_resource
-from sink.schema import migrate
 from sink.warehouse import build
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}

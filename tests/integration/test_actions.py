@@ -12,7 +12,7 @@ import yaml
 from pydantic import SecretStr
 
 from sink.errors import MapError
-from sink.pii import load_map
+from sink.pii_map import load_map
 from sink.resources import find_resource
 from sink.retire import retire
 from sink.steps import keyed_hash

@@ -11,9 +11,10 @@ import pytest
 from jinja2.sandbox import SandboxedEnvironment
 
 from sink.bundle import Bundle, load_bundle
-from sink.client import Address, ClickHouse
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.migrations import migrate
 from sink.pseudonym import set_pseudonym_key
-from sink.schema import migrate
 from sink.warehouse import build
 
 # Names that are not the usual ones, so that none is taken for granted.

@@ -22,7 +22,8 @@ import pytest
 import stamina
 from pydantic import SecretStr
 
-from sink.client import Address, ClickHouse
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ClickHouse
 from sink.errors import (
     AuthenticationError,
     DatabaseError,

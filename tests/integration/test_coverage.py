@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sink.client import ClickHouse
+from sink.clickhouse.client import ClickHouse
 from sink.coverage import looks_like_pii
 from sink.installation import connect
 from sink.resources import find_resource

@@ -15,8 +15,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 
-from sink import schema
-from sink.client import Address
+from sink.clickhouse import migrations
+from sink.clickhouse.address import Address
 from sink.dashboards import Site, describe_site
 from sink.installation import open_store
 from sink.serving import running_in_thread
@@ -227,7 +227,7 @@ def test_export_to_where_nothing_can_be_written(command: Command, tmp_path: Path
 
 def fill(subjects: int = 5) -> None:
     with open_store(load_settings()) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         store.client.insert(
             store.client.table("event_sink.user_profile"),
             ["user_id", "username"],

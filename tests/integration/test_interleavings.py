@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from sink import schema
+from sink.clickhouse import migrations
 from sink.demo_data import LmsWriter, create_tables, open_writable
 from sink.installation import open_store
 from sink.lms import LmsDatabase
@@ -72,7 +72,7 @@ class Life(RuleBasedStateMachine):
         self.map = self.folder / "pii.yaml"
         self.map.write_text(yaml.safe_dump(document))
         self.store = self._open()
-        schema.migrate(self.store.client)
+        migrations.migrate(self.store.client)
         now = datetime(2026, 1, 1, tzinfo=UTC)
         self.events = {
             uuid.uuid4(): json.dumps({"actor": {"mbox": f"mailto:learner{u}@example.com"}, "n": n})
@@ -253,7 +253,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     )
     writer = LmsWriter(url)
     with open_store(loaded) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         for user in (1, 2, 3):
             writer.register_user(user, f"learner{user}", f"learner{user}@example.com", f"Learner {user}")
         rows = [

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from sink import schema
+from sink.clickhouse import migrations
+from sink.clickhouse.parts import wait_for_mutations
 from sink.demo_data import LmsWriter
-from sink.erase import wait_for_mutations
 from sink.errors import BusyError, OverloadedError, RefusedError
 from sink.installation import find_policy, open_store
 from sink.lease import hold
 from sink.lms import LmsDatabase
-from sink.pii import load_map
+from sink.pii_map import load_map
 from sink.reconcile import reconcile, second_pass
 from sink.replay import backfill_retired, export_ledger, replay
 from sink.resources import find_resource
@@ -148,7 +148,7 @@ def test_replay_after_a_restore_erases_what_it_brought_back(store: Store) -> Non
 def test_replay_from_a_file_where_the_ledger_itself_was_restored(settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "ledger.jsonl"
     with open_store(settings) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         add_profiles(store, range(1, 6))
         retire(store, [3, 4])
         exported = export_ledger(store, file)
@@ -158,7 +158,7 @@ def test_replay_from_a_file_where_the_ledger_itself_was_restored(settings: Setti
 
     older = load_settings(**settings.model_dump() | {"clickhouse_url": f"chdb://{tmp_path}/restored"})
     with open_store(older) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         add_profiles(store, range(1, 6))
         retire(store, [4])
         result = replay(store, file=file)
@@ -217,7 +217,7 @@ def test_a_request_can_be_withdrawn_while_nothing_was_erased(store: Store) -> No
 
 
 def test_one_process_erases_at_a_time(store: Store) -> None:
-    from sink.client import ClickHouse
+    from sink.clickhouse.client import ClickHouse
 
     taken, release = threading.Event(), threading.Event()
 
@@ -276,7 +276,7 @@ def test_a_lease_from_the_future_stands_as_long_as_its_holder_lives(store: Store
 
 
 def test_two_threads_never_hold_a_lease_together(store: Store) -> None:
-    from sink.client import ClickHouse
+    from sink.clickhouse.client import ClickHouse
 
     inside, most = [], []
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from sink.clickhouse.migrations import migrate
 from sink.demo_data import create_lms
 from sink.installation import open_store
 from sink.retire import retire, withdraw
-from sink.schema import migrate
 from sink.settings import Settings, load_settings
 from sink.status import read_status
 from sink.store import Store

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sink import schema
+from sink.clickhouse import migrations
 from sink.installation import open_store
 from sink.settings import Settings
 from sink.store import Store
@@ -34,7 +34,7 @@ def fill(store: Store) -> None:
 
 def prepare(settings: Settings) -> None:
     with open_store(settings) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         fill(store)
 
 
@@ -67,7 +67,7 @@ def test_purge_removes_everything_and_keeps_events_tombstones_and_ledger(
 
 def test_nothing_purged_is_left_in_a_file(aspects_pii: Callable[..., Any], settings: Settings, tmp_path: Path) -> None:
     with open_store(settings) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         store.client.execute("ALTER TABLE $event_sink.user_profile MODIFY COLUMN name String CODEC(NONE)")
         store.client.insert(store.client.table("event_sink.user_profile"), ["user_id", "name"], [(1, "Canary-Ocelot")])
     assert any(b"Canary-Ocelot" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

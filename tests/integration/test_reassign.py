@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from sink.errors import RefusedError
-from sink.pii import load_map
+from sink.pii_map import load_map
 from sink.reassign import reassign
 from sink.resources import find_resource
 from sink.retire import retire

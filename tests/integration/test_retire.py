@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from pydantic import SecretStr
 
-from sink import schema
+from sink.clickhouse import migrations
 from sink.errors import LedgerError
 from sink.installation import open_store
 from sink.receipt import is_signed_by
@@ -38,7 +38,7 @@ def any_store(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path
     """A migrated store at both kinds of address."""
     if request.param == "in process":
         with open_store(settings) as store:
-            schema.migrate(store.client)
+            migrations.migrate(store.client)
             yield store
         return
     from sink.endpoint import running
@@ -46,7 +46,7 @@ def any_store(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path
     with running(tmp_path / "served", password=SecretStr("secret")) as url:
         values = settings.model_dump() | {"clickhouse_url": url, "clickhouse_password": SecretStr("secret")}
         with open_store(load_settings(**values)) as store:
-            schema.migrate(store.client)
+            migrations.migrate(store.client)
             yield store
 
 
@@ -129,7 +129,7 @@ def test_hidden_rows_are_scrubbed_too(store: Store) -> None:
 def test_nothing_of_a_retired_user_is_in_any_file(settings: Settings, tmp_path: Path) -> None:
     marker = "Xylophone-4711"
     with open_store(settings) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         # Compression would hide the marker from a search of the files.
         for column in ("name", "email"):
             store.client.execute(f"ALTER TABLE $event_sink.user_profile MODIFY COLUMN {column} String CODEC(NONE)")
@@ -153,7 +153,7 @@ def test_tables_that_upstream_made_are_retired_with_every_version(settings: Sett
     with open_store(settings) as store:
         store.client.execute("CREATE DATABASE IF NOT EXISTS $event_sink")
         store.client.execute(UPSTREAM_PROFILE)
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         rows = [
             (u, u, f"{CANARY} {v}", f"u{u}", f"u{u}@example.com", f"2026-01-0{v} 00:00:00")
             for u in range(1, 300)
@@ -247,7 +247,7 @@ def test_the_receipt_counts_and_names_no_value(any_store: Store, tmp_path: Path)
 def test_a_signed_receipt_shows_tampering(settings: Settings) -> None:
     key = SecretStr("key of the data protection officer")
     with open_store(load_settings(**settings.model_dump() | {"receipt_key": key})) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         receipt = retire(store, [5])[0].receipt
     assert receipt is not None
     assert is_signed_by(receipt, key)
@@ -310,7 +310,7 @@ def test_a_plan_that_touches_much_of_a_table_is_refused_unless_forced(store: Sto
 
 def test_dry_run_shows_the_plan_and_changes_nothing(aspects_pii: Callable[..., Any], settings: Settings) -> None:
     with open_store(settings) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         fill(store, range(1, 11))
     ran = aspects_pii("retire", 5, 6, "--dry-run", "--json")
     assert ran.status == 0
@@ -324,7 +324,7 @@ def test_dry_run_shows_the_plan_and_changes_nothing(aspects_pii: Callable[..., A
 def test_receipts_are_valid_against_the_published_schema(settings: Settings) -> None:
     schema_file = Path(__file__).parents[2] / "docs" / "receipt.schema.json"
     with open_store(load_settings(**settings.model_dump() | {"receipt_key": SecretStr("key")})) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         fill(store, range(1, 4))
         receipts = [outcome.receipt for outcome in retire(store, [1, 99])]
     assert len(receipts) == 2

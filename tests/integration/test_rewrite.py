@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sink.pii import load_map
+from sink.pii_map import load_map
 from sink.resources import find_resource
 from sink.retire import retire, sweep
 from sink.rewrite import _beside, _replaced, finish

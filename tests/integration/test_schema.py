@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sink.client import ClickHouse
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.migrations import Migration, find_pending, load_migrations, migrate, read_applied
 from sink.errors import MigrationError, QueryError
 from sink.installation import connect, find_address
-from sink.schema import Migration, find_pending, load_migrations, migrate, read_applied
 from sink.settings import Settings, load_settings
 
 NAMES = [migration.name for migration in load_migrations()]
@@ -41,11 +41,11 @@ def test_migrate_applies_everything_once(client: ClickHouse) -> None:
     assert read_applied(client) == {}
     assert [migration.name for migration in find_pending(client)] == NAMES
     assert migrate(client) == NAMES
-    schema = describe_schema(client)
-    assert len(schema) >= 8
+    migrations = describe_schema(client)
+    assert len(migrations) >= 8
     assert find_pending(client) == []
     assert migrate(client) == []
-    assert describe_schema(client) == schema
+    assert describe_schema(client) == migrations
     assert list(read_applied(client)) == NAMES or sorted(read_applied(client)) == NAMES
 
 
@@ -57,10 +57,10 @@ def test_looking_for_what_is_pending_changes_nothing(client: ClickHouse) -> None
 
 def test_every_migration_can_be_repeated(client: ClickHouse) -> None:
     migrate(client)
-    schema = describe_schema(client)
+    migrations = describe_schema(client)
     client.execute("TRUNCATE TABLE $pii_ledger.migrations")
     assert migrate(client) == NAMES
-    assert describe_schema(client) == schema
+    assert describe_schema(client) == migrations
 
 
 def test_migrations_keep_what_upstream_has_made(client: ClickHouse) -> None:
@@ -146,10 +146,10 @@ def test_engine_can_parse_every_statement(client: ClickHouse, cluster: str | Non
 
 
 def test_record_of_migrations_is_replicated_too(client: ClickHouse) -> None:
-    from sink import schema
+    from sink.clickhouse import migrations
 
     client.cluster = "aspects"
-    rendered = client.render(schema._CREATE_RECORD)
+    rendered = client.render(migrations._CREATE_RECORD)
     assert "ON CLUSTER `aspects`" in rendered
     assert "ENGINE = ReplicatedMergeTree" in rendered
     assert client.column(f"EXPLAIN AST {rendered}")

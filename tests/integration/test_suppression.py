@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sink.client import Address, ClickHouse
-from sink.schema import migrate
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.migrations import migrate
 from sink.warehouse import build
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}

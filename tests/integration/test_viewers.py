@@ -13,14 +13,14 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from sink.client import ClickHouse
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.migrations import migrate
 from sink.demo_data import LmsWriter, create_tables, open_writable
 from sink.endpoint import running
 from sink.installation import open_store
 from sink.lms import COURSE_ROLES, LmsDatabase
 from sink.purge import plan_purge, purge
 from sink.resources import find_resource
-from sink.schema import migrate
 from sink.settings import load_settings
 from sink.store import Store
 from sink.sync import WITHOUT_PII, sync

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from sink.client import Address, ClickHouse
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.migrations import migrate
 from sink.endpoint import running
 from sink.pseudonym import set_pseudonym_key
 from sink.resources import find_resource
-from sink.schema import migrate
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
 PASSWORD = "a password that no file may hold"

@@ -25,11 +25,12 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureError
 from pydantic import SecretStr
 
-from sink.client import Address, ClickHouse
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.migrations import migrate
 from sink.endpoint import create_app, running
 from sink.errors import AuthenticationError, QueryError
 from sink.names import TableName
-from sink.schema import migrate
 
 if sys.version_info >= (3, 14):
     from compression import zstd

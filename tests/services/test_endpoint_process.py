@@ -19,7 +19,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from sink.client import Address, ClickHouse
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ClickHouse
 from sink.endpoint import serve
 from sink.errors import EmbeddedBusyError, UsageError
 

@@ -22,6 +22,7 @@ import pytest
 import redis
 import yaml
 
+from sink.clickhouse.migrations import migrate
 from sink.demo_data import DemoLms, create_lms
 from sink.endpoint import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
@@ -29,7 +30,6 @@ from sink.events import Counts, run_consumer
 from sink.installation import open_store
 from sink.resources import find_resource
 from sink.retire import work_off
-from sink.schema import migrate
 from sink.settings import Settings, load_settings
 from sink.store import Store
 from sink.sync import sync

@@ -27,6 +27,7 @@ from confluent_kafka import KafkaError, TopicPartition
 
 import sink
 from sink import event_kafka
+from sink.clickhouse.migrations import migrate
 from sink.demo_data import DemoLms, create_lms
 from sink.endpoint import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
@@ -34,7 +35,6 @@ from sink.event_kafka import KafkaStreams, make_options
 from sink.event_work import StreamsUnreachable
 from sink.events import Counts, run_consumer
 from sink.installation import open_store
-from sink.schema import migrate
 from sink.settings import Settings, load_settings
 from sink.store import Store
 

@@ -26,7 +26,8 @@ import pytest
 import redis
 import yaml
 
-from sink import schema, tasks
+from sink import tasks
+from sink.clickhouse import migrations
 from sink.demo_data import LmsWriter, create_tables, open_writable
 from sink.installation import open_store
 from sink.ledger import Retirement
@@ -206,7 +207,7 @@ def make_site(folder: Path, port: int, lms_url: str, broker: str = BROKER) -> It
         client = stack.enter_context(redis.Redis.from_url(broker))
         store = stack.enter_context(open_store(settings))
         client.flushdb()
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         for user in USERS:
             writer.register_user(user, f"canary{user}", mail(user), f"Canary-Ibex {user}", bio="Canary-Ibex")
         rows = [

@@ -20,7 +20,7 @@ import pymysql
 import pytest
 import redis
 
-from sink import schema
+from sink.clickhouse import migrations
 from sink.installation import open_store
 from sink.settings import Settings, load_settings
 
@@ -339,7 +339,7 @@ class TestCommands:
     def site(self, messages: Messages, tmp_path: Path, environment: dict[str, str]) -> Iterator[Any]:
         settings = load_settings(clickhouse_url=environment["ASPECTS_CLICKHOUSE_URL"])
         with open_store(settings) as store:
-            schema.migrate(store.client)
+            migrations.migrate(store.client)
         with remote.run_lms(
             tmp_path, remote.name_sqlite(tmp_path / "lms.db"), tokens=name_tokens(), **environment
         ) as lms:
@@ -414,7 +414,7 @@ def test_from_the_lms_through_the_worker(
     with endpoint.running(tmp_path / "clickhouse") as url:
         settings = load_settings(clickhouse_url=url)
         with open_store(settings) as store:
-            schema.migrate(store.client)
+            migrations.migrate(store.client)
         environment = {
             "ASPECTS_ENABLE_PII": "true",
             "ASPECTS_CLICKHOUSE_URL": url,

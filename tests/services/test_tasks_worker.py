@@ -22,7 +22,8 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from sink import endpoint, lease, schema, tasks
+from sink import endpoint, lease, tasks
+from sink.clickhouse import migrations
 from sink.demo_data import LmsWriter, create_lms
 from sink.errors import BusyError, RefusedError
 from sink.installation import open_store
@@ -72,7 +73,7 @@ def settings(tmp_path: Path, broker: Any) -> Iterator[Settings]:
             enable_pii=True, clickhouse_url=url, broker_url=BROKER, receipts_dir=tmp_path / "receipts"
         )
         with open_store(settings) as store:
-            schema.migrate(store.client)
+            migrations.migrate(store.client)
         yield settings
 
 
@@ -240,7 +241,7 @@ def test_a_clickhouse_that_comes_late_is_waited_for(settings: Settings, broker: 
         send(late, "retire_user", 7)
         wait(lambda: "sink.tasks.retire_user" in worker.read_log() and "Retry in" in worker.read_log(), worker)
         with run_clickhouse(tmp_path / "late", port), open_store(late) as store:
-            schema.migrate(store.client)
+            migrations.migrate(store.client)
             wait(lambda: is_done(store, 1), worker)
 
 
@@ -275,7 +276,7 @@ def test_a_broker_that_dies_while_all_hands_are_full_is_found_again(tmp_path: Pa
     environment = describe(own, ASPECTS_BROKER_URL=f"redis://127.0.0.1:{port}/0", ASPECTS_WORKER_CONCURRENCY="1")
     with run_clickhouse(tmp_path / "clickhouse", clickhouse_port) as clickhouse, ExitStack() as stack:
         with open_store(own) as store:
-            schema.migrate(store.client)
+            migrations.migrate(store.client)
         with run_redis(tmp_path, port):
             worker = stack.enter_context(remote.run_worker(tmp_path, **environment, ASPECTS_SECOND_PASS_EVERY="600"))
             wait(lambda: worker.read_log().count("succeeded") >= 2, worker)
@@ -298,7 +299,7 @@ def test_embedded_worker_is_one_process_that_holds_the_folder(broker: Any, tmp_p
         receipts_dir=tmp_path / "receipts",
     )
     with open_store(settings) as store:
-        schema.migrate(store.client)
+        migrations.migrate(store.client)
         add_profiles(store, range(1, 4))
     with remote.run_worker(tmp_path, **describe(settings)) as worker:
         send(settings, "retire_user", 2)

@@ -25,13 +25,13 @@ import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from sink.clickhouse.migrations import migrate
 from sink.demo_data import create_lms
 from sink.endpoint import running
 from sink.errors import SettingsError, UsageError
 from sink.installation import open_store
 from sink.lms import LmsDatabase
 from sink.retire import sweep
-from sink.schema import migrate
 from sink.settings import Settings, load_settings
 from sink.store import Store
 from sink.sync import sync

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
-from sink.client import Address
+from sink.clickhouse.address import Address
 from sink.dashboards import Site as Described
 from sink.dashboards import describe_site
 from sink.settings import load_settings

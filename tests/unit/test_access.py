@@ -21,10 +21,10 @@ from sink.access import (
     read_schema,
     render,
 )
+from sink.clickhouse.migrations import list_statements
 from sink.errors import UsageError
-from sink.pii import Target, load_map
+from sink.pii_map import Target, load_map
 from sink.resources import find_resource
-from sink.schema import list_statements
 
 NAMES = RoleNames()
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}

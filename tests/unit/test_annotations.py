@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from sink.pii import PiiType, load_map
+from sink.pii_map import PiiType, load_map
 from sink.resources import find_resource
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ RETIREMENTS = {"retained", "local_api", "consumer_api", "third_party"}
 
 # Modules that have values of PII in their hands. The others see names of tables, ids of subjects and counts.
 HANDLING_PII = (
-    "sink.client",
+    "sink.clickhouse.client",
     "sink.demo_data",
     "sink.endpoint_engine",
     "sink.erase",

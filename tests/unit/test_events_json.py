@@ -11,7 +11,7 @@ import pytest
 from sink.errors import MapError
 from sink.event_json import MAX_BODY, load_event_map, make_json_decoder, read_event
 from sink.event_work import InvalidMessage, Message, Work
-from sink.pii import Subject
+from sink.pii_map import Subject
 from sink.resources import find_resource
 
 NUMBERS, TEXTS = Subject(type="integer"), Subject(type="text")
@@ -145,7 +145,7 @@ def test_a_message_does_not_show_its_content() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "EventMap|valid dictionary"),
+        ("", "empty or not a mapping"),
         ("version: 1\nevents: {}", "at least 1"),
         ("version: 2\nevents: {a: {when: {x: y}, action: retire, subject: id}}", "version"),
         (f"version: 1\nevents:\n  a:\n    {RULE}action: delete", "events.a.action"),
@@ -156,6 +156,10 @@ def test_a_message_does_not_show_its_content() -> None:
         (f"version: 1\nevents:\n  a:\n    {RULE}action: retire\n    als: [y]", "events.a.als"),
         ("version: 1\nevents:\n  a: {when: {}, action: retire, subject: id}", "events.a.when"),
         ("version: 1\nevents:\n  a: {when: {x: y}, action: retire, subject: id..x}", "key.key.key"),
+        (
+            f"version: 1\nevents:\n  a:\n    {RULE}action: retire\n  a:\n    {RULE}action: sync",
+            "line 7: a is written twice",
+        ),
         ("version: [", "not valid YAML"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from sink.errors import MapError
-from sink.pii import PiiMap, PiiType, Redaction, load_map
+from sink.pii_map import PiiMap, PiiType, Redaction, load_map
 from sink.resources import find_resource
 
 MAPS = Path(__file__).with_name("maps")

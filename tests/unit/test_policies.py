@@ -6,10 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from sink.client import Address, ClickHouse
+from sink.clickhouse.address import Address
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.row_policies import find_hiding, require_sight
 from sink.errors import ErasureError, ReadOnlyError
 from sink.names import TableName
-from sink.policies import find_hiding, require_sight
 from sink.store import Store
 
 TABLE = TableName("event_sink", "user_profile")

@@ -27,15 +27,18 @@ STATEMENTS = {"execute", "rows", "value", "column", "command", "query", "text", 
 CLIENTS = ("client", "_client")
 QUOTES = {"quote": "quotes a name", "_escape_path": "escapes a path that we made"}
 
-CLIENT = "sink.client"
+CLIENT = "sink.clickhouse.client"
 # They carry the statements of other programs, which is what they are for.
 ENDPOINT = ("sink.endpoint", "sink.endpoint_engine", "sink.endpoint_protocol")
 
 EXCEPTIONS = {
-    ("sink.client", "text"): "what callers hand in, which is checked where they call",
-    ("sink.schema", "statement"): "a statement of a file in sql/migrations",
-    ("sink.schema", "path.read_text()"): "a file in sql/migrations",
-    ("sink.steps", "keys"): "keys of a path into JSON, which sink.pii has checked for quotes and backslashes",
+    ("sink.clickhouse.client", "text"): "what callers hand in, which is checked where they call",
+    ("sink.clickhouse.migrations", "statement"): "a statement of a file in sql/migrations",
+    ("sink.clickhouse.migrations", "path.read_text()"): "a file in sql/migrations",
+    (
+        "sink.clickhouse.catalog",
+        "keys",
+    ): "keys of a path into JSON, which sink.pii_map has checked for quotes and backslashes",
     (
         "sink.steps",
         "redaction.expression",

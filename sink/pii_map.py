@@ -13,19 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sink.errors import MapError
 from sink.names import check_identifier
+from sink.yaml_files import load_model
 
 # OEP-30's types of PII, as .pii_annotations.yml of the LMS lists them.
 PiiType = Literal[
@@ -357,47 +348,13 @@ class PiiMap(_Model):
                     yield table, target, rule
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML takes the last of two equal keys; in a list of what to erase that would lose one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise MapError(f"line {key_node.start_mark.line + 1}: a key is a plain word")
-            key = self.construct_object(key_node)
-            if key in seen:
-                raise MapError(f"line {key_node.start_mark.line + 1}: {key} is written twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def load_map(path: Path) -> PiiMap:
     """Read and validate a map.
 
     Raises:
         MapError: names the file, the path of the line and what is wrong with it.
     """
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise MapError(f"{path}: {error.strerror}. Check ASPECTS_PII_MAP.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise MapError(f"{path}: {where}not valid YAML ({getattr(error, 'problem', 'not UTF-8')})") from None
-    except MapError as error:
-        raise MapError(f"{path}: {error}") from None
-    if not isinstance(data, dict):
-        raise MapError(f"{path}: the map is empty or not a mapping")
-    try:
-        return PiiMap.model_validate(data)
-    except ValidationError as error:
-        raise MapError(
-            "\n".join(f"{path}: {_explain(problem, data)}" for problem in error.errors(include_input=False))
-        ) from None
+    return load_model(path, PiiMap, setting="ASPECTS_PII_MAP", explain=_explain)
 
 
 def _explain(problem: Any, data: dict[str, Any]) -> str:
@@ -412,3 +369,6 @@ def _explain(problem: Any, data: dict[str, Any]) -> str:
         message = "is missing"
     # What is wrong with the map as a whole names its place itself.
     return f"{'.'.join(map(str, place))}: {message}" if place else message
+
+
+SubjectId = int | str

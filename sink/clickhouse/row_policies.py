@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sink.client import ENGINE_OPTIONS, ClickHouse
+from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse
 from sink.errors import ErasureError, ReadOnlyError
 from sink.names import TableName, quote
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from sink.catalog import Table
+from sink.clickhouse.catalog import Table
 from sink.names import TableName
 
 Shown = dict[TableName, dict[str, frozenset[TableName]]]

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sink.client import ClickHouse
-from sink.names import TableName
+from sink.clickhouse.client import ClickHouse
+from sink.names import TableName, quote
 
 # Engines that show the rows of others. A dictionary has a copy, but one that is reloaded.
 _WITHOUT_ROWS = ("View", "Dictionary", "Distributed", "Merge")
@@ -133,3 +133,27 @@ def _find_version_column(engine: str, engine_full: str) -> str | None:
     names = [part.strip() for part in arguments[1].split(",")] if arguments else []
     columns = [name for name in names if re.fullmatch(r"\w+", name)]
     return columns[0] if columns else None
+
+
+def read_path(table: Table, path: str) -> str:
+    """The expression that reads a column, or a path into a JSON column, as far as it is there.
+
+    The keys of a path are checked when the map is loaded: they hold no quotes, blanks or backslashes.
+    """
+    column, *keys = path.split(".")
+    if not keys:
+        return quote(column)
+    if is_json(table.columns[column]):
+        return f"ifNull(toString({'.'.join(map(quote, [column, *keys]))}), '')"
+    arguments = ", ".join([quote(column), *(f"'{key}'" for key in keys)])
+    return f"if(JSONType({arguments}) = 'String', JSONExtractString({arguments}), JSONExtractRaw({arguments}))"
+
+
+def is_text(kind: str) -> bool:
+    """True for the types of text columns."""
+    return kind.removeprefix("LowCardinality(").removeprefix("Nullable(").startswith(("String", "FixedString"))
+
+
+def is_json(kind: str) -> bool:
+    """True for ClickHouse's JSON type; JSON in a text column is text."""
+    return kind.startswith("JSON")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sink.client import ClickHouse
+from sink.clickhouse.client import ClickHouse
 from sink.errors import MigrationError
 from sink.resources import find_resource
 

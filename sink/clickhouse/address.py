@@ -1,0 +1,34 @@
+"""Where ClickHouse is and how to get in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where ClickHouse is and how to get in."""
+
+    url: str
+    user: str = "default"
+    password: SecretStr = field(default_factory=lambda: SecretStr(""))
+    cluster: str | None = None
+    ca_file: Path | None = None
+    connect_timeout: int = 10
+    timeout: int = 300
+    retries: int = 4
+    databases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_embedded(self) -> bool:
+        """True for the engine in process."""
+        return self.url.startswith("chdb://")
+
+    @property
+    def folder(self) -> Path:
+        """The embedded engine's data folder, absolute."""
+        return Path(self.url.removeprefix("chdb://")).expanduser().resolve()

@@ -1,0 +1,118 @@
+"""What the drivers raise, translated once into exceptions of ours that quote no value."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, StreamFailureError
+from urllib3.exceptions import ReadTimeoutError
+
+from sink.clickhouse.address import Address
+from sink.errors import (
+    AuthenticationError,
+    DatabaseError,
+    DatabaseMissingError,
+    EmbeddedBusyError,
+    OverloadedError,
+    QueryError,
+    ReadOnlyError,
+    UnreachableError,
+)
+
+# ClickHouse's error codes (src/Common/ErrorCodes.cpp), by what the caller can do.
+_OVERLOADED = {
+    159: "TIMEOUT_EXCEEDED",
+    202: "TOO_MANY_SIMULTANEOUS_QUERIES",
+    225: "NO_ZOOKEEPER",
+    241: "MEMORY_LIMIT_EXCEEDED",
+    242: "TABLE_IS_READ_ONLY",
+    252: "TOO_MANY_PARTS",
+    319: "UNKNOWN_STATUS_OF_INSERT",
+    425: "SYSTEM_ERROR",
+    692: "TOO_MANY_MUTATIONS",
+    999: "KEEPER_EXCEPTION",
+}
+_UNREACHABLE = {
+    209: "SOCKET_TIMEOUT",
+    210: "NETWORK_ERROR",
+    279: "ALL_CONNECTION_TRIES_FAILED",
+    394: "QUERY_WAS_CANCELLED",
+}
+_AUTHENTICATION = {192: "UNKNOWN_USER", 193: "WRONG_PASSWORD", 194: "REQUIRED_PASSWORD", 516: "AUTHENTICATION_FAILED"}
+_READ_ONLY = {164: "READONLY", 497: "ACCESS_DENIED"}
+_UNKNOWN_DATABASE = 81
+UNKNOWN_TABLE = 60
+_HTTP_STATUS = re.compile(r"HTTP driver received HTTP status (\d{3})")
+_HTTP_AUTHENTICATION = (401, 403, 407)
+_HTTP_UNREACHABLE = (408, 429, 502, 503, 504)
+
+
+def translate_error(error: ClickHouseError, address: Address, sql: str) -> DatabaseError:
+    """The exception of ours that says the same, without the driver's text."""
+    code = getattr(error, "code", None) or 0
+    name = getattr(error, "name", None) or ""
+    text = str(error)
+    where = f"the embedded engine in {address.folder}" if address.is_embedded else address.url
+    if address.is_embedded and "EmbeddedServer" in text:
+        return _translate_embedded_start(address)
+    found = _HTTP_STATUS.match(text) if not code else None
+    status = int(found[1]) if found else 0
+    if code in _AUTHENTICATION or status in _HTTP_AUTHENTICATION:
+        message = (
+            f"ClickHouse at {where} refused user {address.user}; "
+            "check ASPECTS_CLICKHOUSE_USER and ASPECTS_CLICKHOUSE_PASSWORD."
+        )
+        return AuthenticationError(message, code, name)
+    if code == _UNKNOWN_DATABASE:
+        message = f"A database does not exist in {where}; run `aspects-pii init`. Statement: {shorten_statement(sql)}"
+        return DatabaseMissingError(message, code, name)
+    if code in _READ_ONLY:
+        message = f"ClickHouse at {where} does not let user {address.user} do this ({name}): {shorten_statement(sql)}"
+        return ReadOnlyError(message, code, name)
+    if code in _OVERLOADED:
+        return OverloadedError(f"ClickHouse at {where} is too busy ({name or _OVERLOADED[code]}).", code, name)
+    if _has_cause(error, ssl.SSLCertVerificationError):
+        return DatabaseError(
+            f"The certificate of {where} is not trusted; set ASPECTS_CLICKHOUSE_CA_FILE to the authority that signed it."
+        )
+    if _has_cause(error, TimeoutError, ReadTimeoutError):
+        message = f"ClickHouse at {where} did not answer within {address.timeout} s (ASPECTS_CLICKHOUSE_TIMEOUT)."
+        return UnreachableError(message, code, name)
+    unreachable = code in _UNREACHABLE or status in _HTTP_UNREACHABLE
+    if unreachable or (not code and isinstance(error, OperationalError | StreamFailureError)):
+        message = f"ClickHouse at {where} cannot be reached; check ASPECTS_CLICKHOUSE_URL and that it runs."
+        return UnreachableError(message, code, name)
+    if status:
+        return DatabaseError(
+            f"What answers at {where} is not ClickHouse (HTTP status {status}); check ASPECTS_CLICKHOUSE_URL."
+        )
+    return QueryError(
+        f"ClickHouse refused a statement ({name or 'unknown error'}, {code}): {shorten_statement(sql)}", code, name
+    )
+
+
+def _has_cause(error: BaseException, *kinds: type[BaseException]) -> bool:
+    """True where one of `kinds` is behind an exception."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, kinds) or isinstance(getattr(seen, "reason", None), kinds):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _translate_embedded_start(address: Address) -> DatabaseError:
+    if not os.access(address.folder, os.W_OK | os.X_OK):
+        return ReadOnlyError(f"The data folder {address.folder} cannot be written.")
+    return EmbeddedBusyError(
+        f"The data folder {address.folder} is in use by another process. Stop it, or let several processes share "
+        "the engine: run `aspects-pii clickhouse` and set ASPECTS_CLICKHOUSE_URL to the address that it prints."
+    )
+
+
+def shorten_statement(sql: str, length: int = 300) -> str:
+    """One line of a statement. It holds names and placeholders, no values."""
+    line = " ".join(sql.split())
+    return line if len(line) <= length else line[:length] + "…"
