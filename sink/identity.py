@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sink.clickhouse.client import ClickHouse, split_for_binding
-from sink.lms import LmsDatabase
+from sink.lms.database import LmsDatabase
 from sink.names import quote
 from sink.pii_map import SUBJECT_ID, PiiMap, Rule, SubjectId
 

@@ -16,14 +16,14 @@ from sink.caches import Caches, SupersetCaches
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.errors import SettingsError
-from sink.ledger import Ledger
+from sink.ledger.entries import Ledger
 from sink.pii_map import PiiMap, load_map
 from sink.resources import find_resource
 from sink.settings import Settings
 from sink.store import Policy, Store
 
 if TYPE_CHECKING:
-    from sink.lms import LmsDatabase
+    from sink.lms.database import LmsDatabase
     from sink.superset import SupersetAddress
 
 
@@ -96,7 +96,7 @@ def open_lms(settings: Settings) -> LmsDatabase:
     Raises:
         SettingsError: its address is not set, or not valid.
     """
-    from sink.lms import LmsDatabase
+    from sink.lms.database import LmsDatabase
 
     return LmsDatabase(require_lms(settings))
 

@@ -21,7 +21,7 @@ from sink.clickhouse.parts import drop_hidden_rows
 from sink.erase import read_plan, require_sound
 from sink.errors import RefusedError
 from sink.identity import Identities
-from sink.lease import hold
+from sink.ledger.leases import hold
 from sink.names import quote
 from sink.pii_map import PiiMap, Redaction, SubjectId
 from sink.rewrite import RewriteStep

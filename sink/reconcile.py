@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from sink.ledger import Retirement
-from sink.lms import LmsDatabase
+from sink.ledger.entries import Retirement
+from sink.lms.database import LmsDatabase
 from sink.retire import Outcome, plan_retirement, retire, work_off
 from sink.store import Store
 from sink.verify import verify

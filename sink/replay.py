@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from sink.errors import UsageError
 from sink.identity import ask_lms
-from sink.ledger import Retirement
-from sink.lms import LmsDatabase
+from sink.ledger.entries import Retirement
+from sink.ledger.files import import_ledger
+from sink.lms.database import LmsDatabase
 from sink.retire import Outcome, plan_retirement, work_off
 from sink.store import Store
 
@@ -35,53 +32,6 @@ class Replayed:
     outcomes: list[Outcome] = field(default_factory=list)
 
 
-def export_ledger(store: Store, path: Path) -> int:
-    """Write the ledger to a file of JSON lines, whole or not at all, and return the number of entries.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    count = 0
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            for entry in store.ledger.export():
-                file.write(json.dumps(entry, sort_keys=True) + "\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
-    return count
-
-
-def import_ledger(store: Store, path: Path) -> int:
-    """Append what an exported file has and the ledger has not, and return the number of entries.
-
-    Raises:
-        UsageError: the file is not one that `export_ledger` wrote; names the line. Nothing was written.
-        LedgerError: it could not be written.
-    """
-    entries: list[dict[str, Any]] = []
-    try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            entry = json.loads(line)
-            if not isinstance(entry, dict) or not {"subject", "at", "action", "request", "actor", "detail"} <= set(
-                entry
-            ):
-                raise UsageError(f"{path}, line {number}: this is no entry of a ledger.")
-            entries.append(entry)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, UnicodeDecodeError):
-        raise UsageError(f"{path}, line {len(entries) + 1}: this is not JSON.") from None
-    try:
-        return store.ledger.restore(entries)
-    except (ValueError, TypeError):
-        raise UsageError(f"{path}: an entry has a time or a request that is none.") from None
-
-
 def replay(store: Store, *, file: Path | None = None, dry_run: bool = False, force: bool = False) -> Replayed:
     """Apply the ledger's retirements again, after a restore from backup.
 
@@ -91,7 +41,7 @@ def replay(store: Store, *, file: Path | None = None, dry_run: bool = False, for
         dry_run: only report what the restore has brought back.
         force: carry out a plan that touches more of a table than the safeguard allows.
     """
-    restored = import_ledger(store, file) if file and not dry_run else 0
+    restored = import_ledger(store.ledger, file) if file and not dry_run else 0
     result = _reapply(store, "brought back by a restore", restored, None, dry_run, force)
     if not dry_run and (restored or result.subjects):
         detail = {"entries_restored": restored, "subjects": len(result.subjects), "rows": result.rows}

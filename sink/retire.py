@@ -29,9 +29,9 @@ from sink.errors import (
     SupersetError,
 )
 from sink.identity import Identities, ask_lms, read_identities
-from sink.lease import hold
-from sink.ledger import Retirement
-from sink.lms import LmsDatabase
+from sink.ledger.entries import Retirement
+from sink.ledger.leases import hold
+from sink.lms.database import LmsDatabase
 from sink.pii_map import SubjectId
 from sink.receipt import Receipt, TargetLine, format_time, list_not_covered, write_receipt
 from sink.scan import can_scan

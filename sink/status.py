@@ -9,7 +9,7 @@ from typing import Any
 from sink import __version__
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.migrations import find_pending
-from sink.ledger import Retirement
+from sink.ledger.entries import Retirement
 from sink.names import TableName, quote
 from sink.store import Store
 

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from sink.caches import Caches
 from sink.clickhouse.client import ClickHouse
-from sink.ledger import Ledger
+from sink.ledger.entries import Ledger
 from sink.pii_map import PiiMap
 
 

@@ -21,12 +21,13 @@ from sink.clickhouse.catalog import Table, is_text, read_tables
 from sink.clickhouse.client import WAIT_FOR_MUTATIONS, split_for_binding
 from sink.clickhouse.parts import delete_rows, drop_hidden_rows, scrub
 from sink.errors import MigrationError, PiiDisabledError, RefusedError, UsageError
-from sink.lease import hold
-from sink.lms import OBJECTS, LmsDatabase, Snapshot
-from sink.lms_values import BadRow, Batch
+from sink.ledger.leases import hold
+from sink.ledger.pseudonym_key import read_viewer_digest, set_pseudonym_key
+from sink.lms.database import LmsDatabase, Snapshot
+from sink.lms.objects import OBJECTS
+from sink.lms.values import BadRow, Batch
 from sink.names import TableName, quote, quote_columns
 from sink.pii_map import Target
-from sink.pseudonym import read_viewer_digest, set_pseudonym_key
 from sink.store import Store
 
 # .. pii: Copies profiles, anonymous ids and course roles from the LMS into the PII tables.

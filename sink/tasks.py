@@ -28,13 +28,14 @@ from celery.bootsteps import StartStopStep
 from celery.concurrency import get_implementation
 from celery.worker.state import reserved_requests
 
-from sink import broker, heartbeat, lease, reconcile
+from sink import broker, heartbeat, reconcile
 from sink.broker import BrokerApp
 from sink.clickhouse.client import ClickHouse
 from sink.errors import AspectsPiiError, BusyError, RefusedError, SettingsError
 from sink.installation import connect, open_lms, open_store, read_map
-from sink.ledger import Retirement
-from sink.lms import LmsDatabase
+from sink.ledger import leases
+from sink.ledger.entries import Retirement
+from sink.lms.database import LmsDatabase
 from sink.pii_map import SubjectId
 from sink.retire import Outcome, work_off
 from sink.settings import Settings
@@ -339,7 +340,7 @@ class _Tasks:
 
         Erasing itself waits for whoever is erasing; this keeps all processes of a worker from waiting there together.
         """
-        return nullcontext() if self.inline else lease.hold(store.client, name)
+        return nullcontext() if self.inline else leases.hold(store.client, name)
 
 
 def _find_retriable() -> tuple[type[AspectsPiiError], ...]:

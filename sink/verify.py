@@ -16,8 +16,8 @@ from sink.derived import Dependent, read_dependents
 from sink.erase import Plan, read_plan
 from sink.errors import DatabaseError
 from sink.identity import Identities, ask_lms, read_identities
-from sink.ledger import Ledger
-from sink.lms import LmsDatabase
+from sink.ledger.entries import Ledger
+from sink.lms.database import LmsDatabase
 from sink.names import TableName, quote
 from sink.pii_map import PiiMap, SubjectId
 from sink.scan import can_scan

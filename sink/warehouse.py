@@ -26,8 +26,8 @@ from pydantic import SecretStr
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.errors import AspectsPiiError, SettingsError, UsageError
+from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
-from sink.pseudonym import set_pseudonym_key
 from sink.resources import find_resource
 
 DATASET_MARK = "[aspects-pii] "
@@ -138,7 +138,7 @@ def _reachable(address: Address) -> Iterator[Address]:
     if not address.is_embedded:
         yield address
         return
-    from sink.endpoint import running
+    from sink.endpoint.app import running
 
     password = SecretStr(secrets.token_urlsafe(24))
     with running(address.folder, user="aspects_pii", password=password) as url:

@@ -24,7 +24,7 @@ _WAIT_FOR_A_COPY = 20.0
 @commands.command()
 def init(as_json: Json = False) -> int:
     """Apply the migrations: databases, PII tables, ledger."""
-    from sink.pseudonym import set_pseudonym_key
+    from sink.ledger.pseudonym_key import set_pseudonym_key
 
     settings, store = open_configured_store()
     with store:
@@ -56,7 +56,7 @@ def sync_command(
 
     While PII is off, `--object course_access` copies who may see which course, with a digest for the user name.
     """
-    from sink.lms import OBJECTS
+    from sink.lms.objects import OBJECTS
     from sink.sync import WITHOUT_PII, sync
 
     settings = load_settings(**({} if batch_size is None else {"sync_batch_size": batch_size}))

@@ -24,7 +24,7 @@ def clickhouse_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8123,
 ) -> int:
     """Serve the embedded engine over ClickHouse's HTTP protocol, so that several processes can use it."""
-    from sink.endpoint import serve
+    from sink.endpoint.app import serve
     from sink.installation import find_address
 
     settings = load_settings()

@@ -21,11 +21,11 @@ def ledger_export(
     file: Annotated[Path, typer.Argument(help="File to write, a JSON line an entry.")], as_json: Json = False
 ) -> int:
     """Write the ledger to a file that lives outside the backups, for `replay --from`."""
-    from sink.replay import export_ledger
+    from sink.ledger.files import export_ledger
 
     _, store = open_configured_store()
     with store:
-        count = export_ledger(store, file)
+        count = export_ledger(store.ledger, file)
     if as_json:
         print_json({"entries": count, "file": file})
     else:

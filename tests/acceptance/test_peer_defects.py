@@ -15,7 +15,7 @@ import yaml
 from sink.clickhouse import migrations
 from sink.demo_data import LmsWriter, create_tables, open_writable
 from sink.installation import open_store
-from sink.lms import LmsDatabase
+from sink.lms.database import LmsDatabase
 from sink.pii_map import load_map
 from sink.resources import find_resource
 from sink.retire import retire

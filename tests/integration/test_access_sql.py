@@ -26,8 +26,8 @@ from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse
 from sink.clickhouse.migrations import migrate
 from sink.demo_data import create_lms
 from sink.errors import ReadOnlyError
+from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.pii_map import load_map
-from sink.pseudonym import set_pseudonym_key
 from sink.resources import find_resource
 from sink.warehouse import build
 

@@ -14,7 +14,7 @@ from sink.bundle import Bundle, load_bundle
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
-from sink.pseudonym import set_pseudonym_key
+from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.warehouse import build
 
 # Names that are not the usual ones, so that none is taken for granted.

@@ -452,7 +452,7 @@ def test_values_do_not_travel_in_the_address(server: int) -> None:
 
 
 def test_statements_with_values_over_http(tmp_path: Path) -> None:
-    from sink.endpoint import running
+    from sink.endpoint.app import running
 
     with running(tmp_path / "data") as url, ClickHouse(Address(url, databases={"event_sink": "event_sink"})) as client:
         client.execute("CREATE DATABASE $event_sink")

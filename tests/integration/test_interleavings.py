@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sink.clickhouse import migrations
 from sink.demo_data import LmsWriter, create_tables, open_writable
 from sink.installation import open_store
-from sink.lms import LmsDatabase
+from sink.lms.database import LmsDatabase
 from sink.reconcile import second_pass
 from sink.replay import replay
 from sink.resources import find_resource

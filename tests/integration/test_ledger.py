@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sink.errors import DatabaseError, LedgerError
-from sink.ledger import Ledger
+from sink.ledger.entries import Ledger
 from sink.store import Store
 
 

@@ -19,11 +19,12 @@ from sink.clickhouse.parts import wait_for_mutations
 from sink.demo_data import LmsWriter
 from sink.errors import BusyError, OverloadedError, RefusedError
 from sink.installation import find_policy, open_store
-from sink.lease import hold
-from sink.lms import LmsDatabase
+from sink.ledger.files import export_ledger
+from sink.ledger.leases import hold
+from sink.lms.database import LmsDatabase
 from sink.pii_map import load_map
 from sink.reconcile import reconcile, second_pass
-from sink.replay import backfill_retired, export_ledger, replay
+from sink.replay import backfill_retired, replay
 from sink.resources import find_resource
 from sink.retire import retire, sweep, withdraw
 from sink.settings import Settings, load_settings
@@ -151,7 +152,7 @@ def test_replay_from_a_file_where_the_ledger_itself_was_restored(settings: Setti
         migrations.migrate(store.client)
         add_profiles(store, range(1, 6))
         retire(store, [3, 4])
-        exported = export_ledger(store, file)
+        exported = export_ledger(store.ledger, file)
         assert exported == len(store.ledger.show())
     assert "learner" not in file.read_text()
     assert "Somebody" not in file.read_text()

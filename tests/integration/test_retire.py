@@ -41,7 +41,7 @@ def any_store(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path
             migrations.migrate(store.client)
             yield store
         return
-    from sink.endpoint import running
+    from sink.endpoint.app import running
 
     with running(tmp_path / "served", password=SecretStr("secret")) as url:
         values = settings.model_dump() | {"clickhouse_url": url, "clickhouse_password": SecretStr("secret")}

@@ -25,11 +25,11 @@ from sqlalchemy import Engine, create_engine, text
 from sink import demo_data
 from sink.cli import copying
 from sink.demo_data import LmsWriter, create_lms, open_writable
-from sink.endpoint import running
+from sink.endpoint.app import running
 from sink.errors import BusyError
 from sink.installation import open_store
-from sink.lease import hold
-from sink.lms import LmsDatabase
+from sink.ledger.leases import hold
+from sink.lms.database import LmsDatabase
 from sink.resources import find_resource
 from sink.retire import retire
 from sink.settings import load_settings

@@ -16,9 +16,10 @@ from sqlalchemy import text
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
 from sink.demo_data import LmsWriter, create_tables, open_writable
-from sink.endpoint import running
+from sink.endpoint.app import running
 from sink.installation import open_store
-from sink.lms import COURSE_ROLES, LmsDatabase
+from sink.lms.database import LmsDatabase
+from sink.lms.objects import COURSE_ROLES
 from sink.purge import plan_purge, purge
 from sink.resources import find_resource
 from sink.settings import load_settings

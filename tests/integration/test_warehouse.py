@@ -19,8 +19,8 @@ from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
 from sink.errors import UsageError
+from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
-from sink.pseudonym import set_pseudonym_key
 from sink.warehouse import BuildError, build, list_datasets
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
-from sink.endpoint import running
-from sink.pseudonym import set_pseudonym_key
+from sink.endpoint.app import running
+from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.resources import find_resource
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}

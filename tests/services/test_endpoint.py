@@ -28,7 +28,7 @@ from pydantic import SecretStr
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
-from sink.endpoint import create_app, running
+from sink.endpoint.app import create_app, running
 from sink.errors import AuthenticationError, QueryError
 from sink.names import TableName
 

@@ -21,13 +21,14 @@ from pydantic import SecretStr
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
-from sink.endpoint import serve
+from sink.endpoint.app import serve
 from sink.errors import EmbeddedBusyError, UsageError
 
 SERVE = """
 import sys
 from pathlib import Path
-from sink import endpoint, serving
+from sink.endpoint import app
+from sink import serving
 serving.SHUTDOWN_GRACE = 2
 endpoint.serve(Path(sys.argv[1]), port=0)
 """

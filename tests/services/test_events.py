@@ -24,7 +24,7 @@ import yaml
 
 from sink.clickhouse.migrations import migrate
 from sink.demo_data import DemoLms, create_lms
-from sink.endpoint import running
+from sink.endpoint.app import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.events import Counts, run_consumer
 from sink.installation import open_store

@@ -29,7 +29,7 @@ import sink
 from sink import event_kafka
 from sink.clickhouse.migrations import migrate
 from sink.demo_data import DemoLms, create_lms
-from sink.endpoint import running
+from sink.endpoint.app import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.event_kafka import KafkaStreams, make_options
 from sink.event_work import StreamsUnreachable
@@ -50,13 +50,14 @@ sys.stdin.read()
 ENDPOINT = """
 import sys
 from pathlib import Path
-from sink.endpoint import serve
+from sink.endpoint.app import serve
 serve(Path(sys.argv[1]), port=int(sys.argv[2]))
 """
 # The broker for tests lets whoever joins a group that somebody has left wait for a whole session.
 SESSION = 4_000
 RUN = f"""
-from sink import event_kafka, lease
+from sink import event_kafka
+from sink.ledger import leases
 from sink.events import run_consumer
 from sink.settings import load_settings
 event_kafka._SESSION = {SESSION}

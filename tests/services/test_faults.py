@@ -30,8 +30,8 @@ from sink import tasks
 from sink.clickhouse import migrations
 from sink.demo_data import LmsWriter, create_tables, open_writable
 from sink.installation import open_store
-from sink.ledger import Retirement
-from sink.lms import LmsDatabase
+from sink.ledger.entries import Retirement
+from sink.lms.database import LmsDatabase
 from sink.resources import find_resource
 from sink.settings import Settings, load_settings
 from sink.store import Store

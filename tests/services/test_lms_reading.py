@@ -21,8 +21,9 @@ from sqlalchemy import URL, Engine, create_engine, insert, text, update
 from sink import demo_data
 from sink.demo_data import EXTERNAL_IDS, PROFILES, USERS, LmsWriter, create_lms, open_writable
 from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
-from sink.lms import OBJECTS, LmsDatabase
-from sink.lms_values import LONGEST_TEXT, BadRow
+from sink.lms.database import LmsDatabase
+from sink.lms.objects import OBJECTS
+from sink.lms.values import LONGEST_TEXT, BadRow
 
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
 POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432"
@@ -240,7 +241,7 @@ class TestBatches:
 
     def test_chosen_users(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         place.fill()
-        monkeypatch.setattr("sink.lms._IDS_AT_ONCE", 3)
+        monkeypatch.setattr("sink.lms.database._IDS_AT_ONCE", 3)
         wanted = [59, 3, 20, 40, 3, 999_999_999_999]
         rows = read(place, "external_id", batch_size=2, user_ids=wanted)
         assert [row["user_id"] for row in rows] == [3, 20, 20, 40, 40, 59]
@@ -248,7 +249,7 @@ class TestBatches:
 
     def test_user_ids_come_in_chunks(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         place.fill()
-        monkeypatch.setattr("sink.lms._USER_PAGE", 25)
+        monkeypatch.setattr("sink.lms.database._USER_PAGE", 25)
         with LmsDatabase(place.url).snapshot() as snapshot:
             chunks = list(snapshot.user_ids("external_id"))
         assert list(map(len, chunks)) == [25, 25, 10]
@@ -536,7 +537,7 @@ class TestRetirement:
         self, place: Place, writer: LmsWriter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place.fill()
-        monkeypatch.setattr("sink.lms._USER_PAGE", 2)
+        monkeypatch.setattr("sink.lms.database._USER_PAGE", 2)
         for user_id in (9, 2, 5):
             writer.request_retirement(user_id)
             writer.retire(user_id)

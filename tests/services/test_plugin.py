@@ -409,9 +409,9 @@ def test_from_the_lms_through_the_worker(
     messages: Messages, tmp_path: Path, database: tuple[dict[str, Any], str]
 ) -> None:
     """Registered, changed, retired; one message is lost with the broker's memory, and the LMS is asked instead."""
-    from sink import endpoint
+    from sink.endpoint import app
 
-    with endpoint.running(tmp_path / "clickhouse") as url:
+    with app.running(tmp_path / "clickhouse") as url:
         settings = load_settings(clickhouse_url=url)
         with open_store(settings) as store:
             migrations.migrate(store.client)

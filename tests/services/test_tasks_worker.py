@@ -22,11 +22,13 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from sink import endpoint, lease, tasks
+from sink import tasks
 from sink.clickhouse import migrations
 from sink.demo_data import LmsWriter, create_lms
+from sink.endpoint import app
 from sink.errors import BusyError, RefusedError
 from sink.installation import open_store
+from sink.ledger import leases
 from sink.settings import Settings, load_settings
 from sink.store import Store
 
@@ -37,7 +39,7 @@ PROJECT = Path(__file__).with_name("lms_project")
 ENDPOINT = """
 import sys
 from pathlib import Path
-from sink.endpoint import serve
+from sink.endpoint.app import serve
 serve(Path(sys.argv[1]), port=int(sys.argv[2]))
 """
 
@@ -68,7 +70,7 @@ def broker() -> Iterator[Any]:
 @pytest.fixture
 def settings(tmp_path: Path, broker: Any) -> Iterator[Settings]:
     """Settings with a broker, and with ClickHouse over HTTP."""
-    with endpoint.running(tmp_path / "clickhouse") as url:
+    with app.running(tmp_path / "clickhouse") as url:
         settings = load_settings(
             enable_pii=True, clickhouse_url=url, broker_url=BROKER, receipts_dir=tmp_path / "receipts"
         )
@@ -323,7 +325,7 @@ def test_the_schedule_ends_with_a_worker_that_is_killed(settings: Settings, brok
 def test_only_one_sweeps_and_it_looks_again(settings: Settings, store: Store, broker: Any) -> None:
     work = tasks._Tasks(tasks.create_app(settings), settings, inline=False)
     store.ledger.request([1])
-    with lease.hold(store.client, "sweep"):
+    with leases.hold(store.client, "sweep"):
         assert work.sweep() == {"erased": 0, "failed": 0}
         assert work._take_request(tasks._SWEEP_WANTED)
     assert work.sweep() == {"erased": 1, "failed": 0}
@@ -368,7 +370,7 @@ def test_users_who_wait_are_copied_together(
     work.sync_users([12, 13, 14])
     assert sorted(batches[2:]) == [[12], [13], [14]]
     # Somebody is at it: tried again later, and nobody is forgotten.
-    with lease.hold(store.client, "copy"), pytest.raises(BusyError):
+    with leases.hold(store.client, "copy"), pytest.raises(BusyError):
         work.sync_users([15])
     work.sync_users([])
     assert batches[-1] == [15]
@@ -409,7 +411,7 @@ def test_a_worker_killed_in_a_full_copy_is_made_up_for_by_the_next(
         wait(lambda: count_profiles(store) > 0, worker, seconds=120)
         worker.kill()
     assert count_profiles(store) < 200
-    with pytest.raises(BusyError, match=r"process \d+ on "), lease.hold(store.client, "sync"):
+    with pytest.raises(BusyError, match=r"process \d+ on "), leases.hold(store.client, "sync"):
         pass
     with remote.run_worker(tmp_path, **environment) as worker:
         wait(lambda: count_profiles(store) == 200, worker, seconds=120)

@@ -35,7 +35,7 @@ from pydantic import SecretStr
 
 from sink.cli import app
 from sink.demo_data import LmsWriter, create_lms
-from sink.endpoint import running
+from sink.endpoint.app import running
 from sink.settings import Settings, environment_name
 
 HERE = Path(__file__).parent

@@ -27,10 +27,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sink.clickhouse.migrations import migrate
 from sink.demo_data import create_lms
-from sink.endpoint import running
+from sink.endpoint.app import running
 from sink.errors import SettingsError, UsageError
 from sink.installation import open_store
-from sink.lms import LmsDatabase
+from sink.lms.database import LmsDatabase
 from sink.retire import sweep
 from sink.settings import Settings, load_settings
 from sink.store import Store

@@ -33,7 +33,7 @@ PROJECT = read_project(find_resource("dbt_project"))
 PLAN = plan_access(PII_MAP, DATABASES)
 PII_TABLES = set(PII_MAP.targets)
 # They print grants, or are about the embedded engine, which grants nothing.
-WITHOUT_GRANTS = ("sink.access", "sink.demo", "sink.endpoint", "sink.endpoint_engine", "sink.endpoint_protocol")
+WITHOUT_GRANTS = ("sink.access", "sink.demo", "sink.endpoint.app", "sink.endpoint.engine")
 
 
 def find_grants(plan: AccessPlan, role: str, privilege: str = "") -> set[str]:

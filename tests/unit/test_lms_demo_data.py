@@ -14,7 +14,8 @@ import pytest
 
 from sink import demo_data
 from sink.demo_data import DemoLms, LmsWriter, create_lms, describe_lms, event_rows, list_enrollments
-from sink.lms import OBJECTS, LmsDatabase
+from sink.lms.database import LmsDatabase
+from sink.lms.objects import OBJECTS
 
 USERS = 600
 

@@ -12,10 +12,11 @@ import pytest
 from celery import Celery
 from pydantic import SecretStr
 
-from sink import broker, errors, lease, tasks
+from sink import broker, errors, tasks
 from sink.demo_data import create_lms
 from sink.errors import LmsUnreachableError, SettingsError
-from sink.ledger import Ledger
+from sink.ledger import leases
+from sink.ledger.entries import Ledger
 from sink.settings import Settings, load_settings
 from sink.store import Store
 
@@ -215,7 +216,7 @@ def test_a_full_copy_brings_everybody_unless_another_is_under_way(
     create_lms(url, 12, 3)
     with_lms = settings.model_copy(update={"lms_database_url": SecretStr(url)})
     task = tasks.create_app(with_lms).tasks["sink.tasks.sync_all"]
-    with lease.hold(store.client, "sync"):
+    with leases.hold(store.client, "sync"):
         assert task.delay().get() == {}
     assert "no full copy was made: Another process is at this work" in caplog.text
     assert list_profiles(store) == []

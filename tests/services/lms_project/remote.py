@@ -144,7 +144,8 @@ def _list_metadata(folder: Path) -> list[str]:
 
 _WORK = """
 import sys
-from sink import lease, tasks
+from sink.ledger import leases
+from sink import tasks
 from sink.settings import load_settings
 lease._SECONDS, lease._RENEW_EVERY = 2, 0.5
 sys.exit(tasks.run_worker(load_settings()))

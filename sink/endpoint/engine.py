@@ -18,7 +18,9 @@ from urllib.parse import urlencode
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse, memory_file
-from sink.endpoint_protocol import Job, ProtocolError, Statement
+from sink.endpoint.protocol import Job
+from sink.endpoint.protocol_errors import ProtocolError
+from sink.endpoint.statements import Statement
 from sink.names import quote
 
 # .. pii: Rows and results pass through in memory, from a request to the engine and back; nothing is kept or logged.

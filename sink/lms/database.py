@@ -31,13 +31,10 @@ from sqlalchemy import (
     BINARY,
     BLOB,
     BigInteger,
-    Boolean,
     ColumnElement,
     CompoundSelect,
     Connection,
-    FromClause,
     Select,
-    TableClause,
     and_,
     bindparam,
     cast,
@@ -46,15 +43,13 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
-    table,
-    union,
     union_all,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError
-from sink.lms_connection import (
+from sink.lms.connection import (
     EXAMPLE,
     begin_snapshot,
     classify,
@@ -63,7 +58,23 @@ from sink.lms_connection import (
     list_columns,
     parse_url,
 )
-from sink.lms_values import (
+from sink.lms.objects import (
+    COURSE_ROLES,
+    HAS_GLOBAL_ROLE_ROW,
+    ID_TYPES,
+    IDS,
+    OBJECTS,
+    PROFILE_LENGTHS,
+    PROFILES,
+    RETIREMENT,
+    ROLES,
+    STATUSES,
+    TABLES,
+    USERS,
+    Part,
+)
+from sink.lms.retirements import CURRENT_STATE, IS_ERASED, IS_WAITING, select_requests
+from sink.lms.values import (
     LONGEST_TEXT,
     UTF8_BYTES,
     Batch,
@@ -84,17 +95,6 @@ _USER_PAGE = 50_000
 
 
 @dataclass(frozen=True)
-class LmsObject:
-    """What `sync` copies into one table."""
-
-    name: str
-    columns: Mapping[str, LmsColumn]
-    """By the names that ClickHouse has."""
-    needs: Mapping[str, Sequence[str]]
-    """Tables and columns that are read whatever is asked for."""
-
-
-@dataclass(frozen=True)
 class Identity:
     """Who a user was before the retirement; empty where the LMS no longer says. Kept in memory only."""
 
@@ -102,152 +102,27 @@ class Identity:
     email: str = field(repr=False)
 
 
-_USERS = table(
-    "auth_user",
-    column("id", BigInteger),
-    *map(column, ("username", "email")),
-    *(column(name, Boolean) for name in ("is_active", "is_staff", "is_superuser")),
-)
-_ROLES = table("student_courseaccessrole", *map(column, ("id", "user_id", "org", "course_id", "role")))
-_IDS = table("external_user_ids_externalid", *map(column, ("id", "user_id", "external_user_id", "external_id_type_id")))
-_ID_TYPES = table("external_user_ids_externalidtype", *map(column, ("id", "name")))
-_REQUESTS = table("user_api_userretirementrequest", column("user_id", BigInteger))
-_STATUSES = table(
-    "user_api_userretirementstatus",
-    column("user_id", BigInteger),
-    *map(column, ("original_username", "original_email", "retired_username")),
-    *map(column, ("current_state_id", "last_state_id")),
-)
-_STATES = table("user_api_retirementstate", *map(column, ("id", "state_name")))
-
-# limited_staff is staff in the LMS, but not in Studio: it inherits the permissions of staff there
-# (student/roles.py, BASE_ROLE), the instructor dashboard's among them.
-COURSE_ROLES = ("staff", "instructor", "limited_staff")
-
-_PROFILE_LENGTHS = {
-    "name": 255,
-    "meta": None,
-    "courseware": 255,
-    "language": 255,
-    "location": 255,
-    "gender": 6,
-    "level_of_education": 6,
-    "mailing_address": None,
-    "city": None,
-    "country": 2,
-    "state": 2,
-    "goals": None,
-    "bio": 3000,
-    "phone_number": 50,
-}
-
-
-def _profile(name: str) -> LmsColumn:
-    return LmsColumn("text", "auth_userprofile", name, _PROFILE_LENGTHS[name])
-
-
-_USERNAME = LmsColumn("text", "auth_user", "username", 150)
-
-OBJECTS: dict[str, LmsObject] = {
-    "user_profile": LmsObject(
-        "user_profile",
-        {
-            "id": LmsColumn("int", "auth_userprofile", "id"),
-            "user_id": LmsColumn("int", "auth_user", "id"),
-            "name": _profile("name"),
-            "username": _USERNAME,
-            "email": LmsColumn("text", "auth_user", "email", 254),
-            **{name: _profile(name) for name in ("meta", "courseware", "language", "location")},
-            "year_of_birth": LmsColumn("digits", "auth_userprofile", "year_of_birth"),
-            **{name: _profile(name) for name in ("gender", "level_of_education", "mailing_address", "city")},
-            **{name: _profile(name) for name in ("country", "state", "goals", "bio")},
-            "profile_image_uploaded_at": LmsColumn("datetime", "auth_userprofile", "profile_image_uploaded_at"),
-            "phone_number": _profile("phone_number"),
-        },
-        needs={"auth_user": ("id",), "auth_userprofile": ("id", "user_id")},
-    ),
-    "external_id": LmsObject(
-        "external_id",
-        {
-            "external_user_id": LmsColumn("uuid", _IDS.name, "external_user_id"),
-            "external_id_type": LmsColumn("text", _ID_TYPES.name, "name", 32),
-            "username": _USERNAME,
-            "user_id": LmsColumn("int", "auth_user", "id"),
-        },
-        needs={
-            "auth_user": ("id",),
-            _IDS.name: ("id", "user_id", "external_id_type_id"),
-            _ID_TYPES.name: ("id",),
-        },
-    ),
-    "course_access": LmsObject(
-        "course_access",
-        {
-            "user_id": LmsColumn("int", "auth_user", "id"),
-            "username": _USERNAME,
-            "org": LmsColumn("text", _ROLES.name, "org", 64),
-            "course_key": LmsColumn("text", _ROLES.name, "course_id", 255),
-            "role": LmsColumn("text", _ROLES.name, "role", 64),
-        },
-        needs={
-            "auth_user": ("id", "is_active", "is_staff", "is_superuser"),
-            _ROLES.name: ("id", "user_id", "org", "course_id", "role"),
-        },
-    ),
-}
-_RETIREMENT = {
-    "auth_user": ("id", "username"),
-    _REQUESTS.name: ("user_id",),
-    _STATUSES.name: (
-        *("user_id", "original_username", "original_email", "retired_username"),
-        *("current_state_id", "last_state_id"),
-    ),
-    _STATES.name: ("id", "state_name"),
-}
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Where rows of an object come from; an object with several parts is their union."""
-
-    source: FromClause
-    key: ColumnElement[Any]
-    condition: ColumnElement[bool] | None = None
-    constants: Mapping[str, str] = field(default_factory=dict)
-    """Columns of the object that are the same in every row of this part."""
-
-
-_PROFILES = table("auth_userprofile", *map(column, ("id", "user_id", "year_of_birth", "profile_image_uploaded_at")))
-for _name in _PROFILE_LENGTHS:
-    _PROFILES.append_column(column(_name))
-_TABLES: dict[str, TableClause] = {t.name: t for t in (_USERS, _PROFILES, _IDS, _ID_TYPES, _ROLES)}
-
-_HAS_GLOBAL_ROLE_ROW = (
-    select(_ROLES.c.id)
-    .where(_ROLES.c.user_id == _USERS.c.id, _ROLES.c.org == "", _ROLES.c.course_id == "", _ROLES.c.role == "staff")
-    .exists()
-)
-OPTIONAL_PARTS: dict[str, tuple[_Part, ...]] = {
-    "user_profile": (_Part(_USERS.join(_PROFILES, _PROFILES.c.user_id == _USERS.c.id), _PROFILES.c.id),),
+for _name in PROFILE_LENGTHS:
+    PROFILES.append_column(column(_name))
+OPTIONAL_PARTS: dict[str, tuple[Part, ...]] = {
+    "user_profile": (Part(USERS.join(PROFILES, PROFILES.c.user_id == USERS.c.id), PROFILES.c.id),),
     "external_id": (
-        _Part(
-            _USERS.join(_IDS, _IDS.c.user_id == _USERS.c.id).join(
-                _ID_TYPES, _ID_TYPES.c.id == _IDS.c.external_id_type_id
-            ),
-            _IDS.c.id,
+        Part(
+            USERS.join(IDS, IDS.c.user_id == USERS.c.id).join(ID_TYPES, ID_TYPES.c.id == IDS.c.external_id_type_id),
+            IDS.c.id,
         ),
     ),
     "course_access": (
         # The LMS does not honour the role of an account that is not active (student/roles.py, RoleBase.has_user).
-        _Part(
-            _USERS.join(_ROLES, _ROLES.c.user_id == _USERS.c.id),
-            _ROLES.c.id,
-            and_(_USERS.c.is_active, _ROLES.c.role.in_(COURSE_ROLES)),
+        Part(
+            USERS.join(ROLES, ROLES.c.user_id == USERS.c.id),
+            ROLES.c.id,
+            and_(USERS.c.is_active, ROLES.c.role.in_(COURSE_ROLES)),
         ),
-        _Part(
-            _USERS,
+        Part(
+            USERS,
             literal_column("NULL"),
-            and_(_USERS.c.is_active, or_(_USERS.c.is_staff, _USERS.c.is_superuser), ~_HAS_GLOBAL_ROLE_ROW),
+            and_(USERS.c.is_active, or_(USERS.c.is_staff, USERS.c.is_superuser), ~HAS_GLOBAL_ROLE_ROW),
             {"org": "", "course_key": "", "role": "staff"},
         ),
     ),
@@ -303,7 +178,7 @@ class LmsDatabase:
             LmsUnreachableError: there is no connection, or it broke.
         """
         with self._open() as connection:
-            charsets = self.read_columns(connection, [*_TABLES, *_RETIREMENT])
+            charsets = self.read_columns(connection, [*TABLES, *RETIREMENT])
             if self.backend == "sqlite":
                 # The driver would abort on bytes that are no UTF-8.
                 raw = connection.connection.driver_connection
@@ -463,9 +338,9 @@ class Snapshot:
             LmsSchemaError: a table or column is missing.
         """
         self._require_retirement_tables()
-        status = _STATUSES.c.user_id
-        begun = and_(~_IS_WAITING, _CURRENT_STATE != "ABORTED")
-        return self._page_ids(_select_requests().where(or_(status.is_(None), _IS_ERASED, begun)))
+        status = STATUSES.c.user_id
+        begun = and_(~IS_WAITING, CURRENT_STATE != "ABORTED")
+        return self._page_ids(select_requests().where(or_(status.is_(None), IS_ERASED, begun)))
 
     def pending_user_ids(self) -> Iterator[list[int]]:
         """Users who asked for retirement and can still take it back, ascending, in lists of limited length.
@@ -474,8 +349,8 @@ class Snapshot:
             LmsSchemaError: a table or column is missing.
         """
         self._require_retirement_tables()
-        status = _STATUSES.c.user_id
-        return self._page_ids(_select_requests().where(status.is_not(None), ~_IS_ERASED, _IS_WAITING))
+        status = STATUSES.c.user_id
+        return self._page_ids(select_requests().where(status.is_not(None), ~IS_ERASED, IS_WAITING))
 
     def identities(self, user_ids: Sequence[int]) -> dict[int, Identity]:
         """Who users were before their retirement, as far as their status rows still say. Keep it in memory only.
@@ -484,18 +359,18 @@ class Snapshot:
             LmsSchemaError: a table or column is missing.
         """
         self._require_retirement_tables()
-        names = (_STATUSES.c.original_username, _STATUSES.c.original_email)
-        statement = select(_STATUSES.c.user_id, *names)
+        names = (STATUSES.c.original_username, STATUSES.c.original_email)
+        statement = select(STATUSES.c.user_id, *names)
         found = {}
         for ids in _split_ids(user_ids):
-            for row in self._fetch(statement.where(_STATUSES.c.user_id.in_(ids or ()))):
+            for row in self._fetch(statement.where(STATUSES.c.user_id.in_(ids or ()))):
                 username, email = read_original(row[1]), read_original(row[2])
                 if username or email:
                     found[int(row[0])] = Identity(username, email)
         return found
 
     def _require_retirement_tables(self) -> None:
-        self._database.require(self._columns, _RETIREMENT)
+        self._database.require(self._columns, RETIREMENT)
 
     def _fetch(self, statement: Select[Any] | CompoundSelect[Any], **values: Any) -> Page:
         page: Page = self._database.run(lambda: self._connection.execute(statement, values).all())
@@ -532,21 +407,21 @@ class Snapshot:
         parts = []
         for part in OPTIONAL_PARTS[object_name]:
             values = [self._express(part, OBJECTS[object_name].columns[name], name) for name in columns]
-            statement = select(_USERS.c.id.label("subject_id"), part.key.label("row_key"), *values)
-            statement = statement.select_from(part.source).where(_USERS.c.id > bindparam("low", type_=BigInteger))
+            statement = select(USERS.c.id.label("subject_id"), part.key.label("row_key"), *values)
+            statement = statement.select_from(part.source).where(USERS.c.id > bindparam("low", type_=BigInteger))
             if part.condition is not None:
                 statement = statement.where(part.condition)
             if ids is not None:
-                statement = statement.where(_USERS.c.id.in_(ids))
+                statement = statement.where(USERS.c.id.in_(ids))
             parts.append(statement)
         whole = parts[0] if len(parts) == 1 else union_all(*parts)
         return whole.order_by("subject_id")
 
-    def _express(self, part: _Part, source: LmsColumn, name: str) -> ColumnElement[Any]:
+    def _express(self, part: Part, source: LmsColumn, name: str) -> ColumnElement[Any]:
         """The expression that brings a column: texts cut above what is accepted, and as bytes where a driver decodes."""
         if name in part.constants:
             return literal_column(f"'{part.constants[name]}'").label(name)
-        value: ColumnElement[Any] = _TABLES[source.table].c[source.name]
+        value: ColumnElement[Any] = TABLES[source.table].c[source.name]
         if source.kind != "text":
             return value.label(name)
         longest = LONGEST_TEXT if source.max_length is None else UTF8_BYTES * source.max_length
@@ -559,32 +434,6 @@ class Snapshot:
             # The server converts what is in another character set; a blob has none and comes as it is.
             cut = cast(cast(cut, mysql.CHAR(charset="utf8mb4")), BINARY)
         return cut.label(name)
-
-
-_CURRENT = _STATES.alias("current_state")
-_LAST = _STATES.alias("last_state")
-_CURRENT_STATE = func.coalesce(_CURRENT.c.state_name, "")
-_IS_WAITING = or_(
-    _CURRENT_STATE == "PENDING", and_(_CURRENT_STATE == "ERRORED", func.coalesce(_LAST.c.state_name, "") == "PENDING")
-)
-# False rather than unknown where there is no status or no user: its negation is used too.
-_IS_ERASED = func.coalesce(_USERS.c.username, "-") == func.coalesce(_STATUSES.c.retired_username, "")
-
-
-def _select_requests() -> Select[Any]:
-    """The users above the parameter `low` with a retirement request or status, by id, joined with what the LMS says."""
-    asked = union(select(_REQUESTS.c.user_id), select(_STATUSES.c.user_id)).subquery("asked")
-    return (
-        select(asked.c.user_id)
-        .select_from(
-            asked.outerjoin(_STATUSES, _STATUSES.c.user_id == asked.c.user_id)
-            .outerjoin(_CURRENT, _CURRENT.c.id == _STATUSES.c.current_state_id)
-            .outerjoin(_LAST, _LAST.c.id == _STATUSES.c.last_state_id)
-            .outerjoin(_USERS, _USERS.c.id == asked.c.user_id)
-        )
-        .where(asked.c.user_id > bindparam("low", type_=BigInteger))
-        .order_by(asked.c.user_id)
-    )
 
 
 def _split_ids(user_ids: Sequence[int] | None) -> Iterator[list[int] | None]:

@@ -28,8 +28,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from sink.endpoint_engine import Engine, Lease
-from sink.endpoint_protocol import Compressor, Job, ProtocolError, read_job, too_large
+from sink.endpoint.engine import Engine, Lease
+from sink.endpoint.protocol import Compressor, Job, read_job, too_large
+from sink.endpoint.protocol_errors import ProtocolError
 from sink.errors import UsageError
 from sink.serving import Server, is_loopback, listen, running_in_thread
 

@@ -1,0 +1,211 @@
+"""What a request to the endpoint says, and how it is refused: the parts that need no engine.
+
+The protocol is that of a ClickHouse server (https://clickhouse.com/docs/interfaces/http). What is not supported
+is refused here, so that nothing is left out silently.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.parser import BytesParser
+from email.policy import HTTP
+from typing import Any
+
+import lz4.frame  # type: ignore[import-untyped]
+
+from sink.endpoint.protocol_errors import ProtocolError
+from sink.endpoint.statements import READING, Statement, join_statement
+from sink.names import check_identifier
+
+if sys.version_info >= (3, 14):  # pragma: no cover
+    from compression import zstd
+else:
+    from backports import zstd
+
+SESSION_TIMEOUT = 60
+MAX_SESSION_TIMEOUT = 3600
+
+# Parameters of the protocol; all others are settings of the engine or values to bind.
+_PROTOCOL_PARAMETERS = frozenset(
+    {
+        *("query", "database", "default_format", "query_id", "user", "password", "quota_key", "role", "stacktrace"),
+        *("session_id", "session_timeout", "session_check", "close_session", "readonly", "client_protocol_version"),
+        *("buffer_size", "wait_end_of_query", "compress", "decompress", "enable_http_compression"),
+        *("send_progress_in_http_headers", "http_headers_progress_interval_ms"),
+        # A setting, but of a server's own HTTP interface; clickhouse-connect sends it with every request.
+        "cancel_http_readonly_queries_on_client_close",
+    }
+)
+
+# Parameters that change what a request means and that the engine in process cannot honour.
+_UNSUPPORTED_PARAMETERS = ("compress", "decompress", "role")
+
+# A stream gives each block as a document of its own: only formats without header and footer can be joined.
+_STREAMED_FORMATS = frozenset({"Native", "TabSeparated", "TSV", "CSV", "RowBinary", "JSONEachRow"})
+# Names with which chDB returns Python objects instead of bytes.
+_PYTHON_FORMATS = frozenset({"arrowtable", "dataframe", "datastore"})
+_ALLOWED_BY_GET = READING | {"SET", "USE"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request, understood."""
+
+    statement: Statement
+    settings: Mapping[str, str]
+    parameters: Mapping[str, str]
+    database: str | None
+    session: str | None
+    session_timeout: float
+    session_check: bool
+    close_session: bool
+    format: str
+    buffered: bool
+    compression: str | None
+    query_id: str
+    timezone: str | None
+
+    @property
+    def streams(self) -> bool:
+        """True where the result goes out as it comes, instead of once it is complete."""
+        return not self.buffered and self.format in _STREAMED_FORMATS and self.statement.kind in ("SELECT", "WITH")
+
+
+def read_job(
+    method: str, headers: Mapping[str, str], url: Mapping[str, str], body: bytes | bytearray, max_body: int
+) -> Job:
+    """Understand a request.
+
+    Raises:
+        ProtocolError: it is malformed, or asks for what is not supported.
+    """
+    given = dict(url)
+    body = _decompress(body, headers.get("content-encoding", "identity"), max_body)
+    if headers.get("content-type", "").startswith("multipart/form-data"):
+        form = _read_form(headers["content-type"], body)
+        body = form.pop("query", b"")
+        given |= {name: value.decode(errors="surrogateescape") for name, value in form.items()}
+    for name in _UNSUPPORTED_PARAMETERS:
+        if given.get(name, "0") not in ("", "0"):
+            raise ProtocolError("NOT_IMPLEMENTED", f"The parameter `{name}` is not supported by the embedded engine.")
+    query = given.get("query", "").encode(errors="surrogateescape")
+    statement = join_statement(query, body)
+    if (method != "POST" or given.get("readonly", "0") != "0") and statement.kind not in _ALLOWED_BY_GET:
+        raise ProtocolError(
+            "READONLY", "Cannot execute query in readonly mode: GET only reads. Use POST for modifying queries."
+        )
+    output = statement.format if statement.reads else None
+    output = output or given.get("default_format") or headers.get("x-clickhouse-format") or "TabSeparated"
+    if output.lower() in _PYTHON_FORMATS or not output.isalnum():
+        raise ProtocolError("UNKNOWN_FORMAT", "Unknown output format.")
+    try:
+        settings = {check_identifier(k): v for k, v in given.items() if _is_setting(k)}
+        parameters = {check_identifier(k[6:]): v for k, v in given.items() if k.startswith("param_")}
+        timeout = float(given.get("session_timeout", SESSION_TIMEOUT))
+    except ValueError:
+        raise ProtocolError("BAD_ARGUMENTS", "The name of a setting or the session's timeout is not valid.") from None
+    if not 0 < timeout <= MAX_SESSION_TIMEOUT:
+        raise ProtocolError("INVALID_SESSION_TIMEOUT", f"A session's timeout is at most {MAX_SESSION_TIMEOUT} seconds.")
+    return Job(
+        statement=statement,
+        settings=settings,
+        parameters=parameters,
+        database=given.get("database") or headers.get("x-clickhouse-database") or None,
+        session=given.get("session_id") or None,
+        session_timeout=timeout,
+        session_check=given.get("session_check") == "1",
+        close_session=given.get("close_session") == "1",
+        format=output,
+        buffered=given.get("wait_end_of_query", "0") != "0",
+        compression=_choose_compression(headers, given),
+        query_id=given.get("query_id") or str(uuid.uuid4()),
+        timezone=given.get("session_timezone"),
+    )
+
+
+def _is_setting(name: str) -> bool:
+    return name not in _PROTOCOL_PARAMETERS and not name.startswith("param_")
+
+
+def _read_form(content_type: str, body: bytes | bytearray) -> dict[str, bytes]:
+    """The text fields of a form. Read in memory: form libraries put large parts into files."""
+    head = b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n"
+    form: dict[str, bytes] = {}
+    for part in BytesParser(policy=HTTP).parsebytes(head + body).walk():
+        name = part.get_param("name", header="content-disposition")
+        if part.is_multipart() or not isinstance(name, str):
+            continue
+        if part.get_filename() is not None:
+            raise ProtocolError("NOT_IMPLEMENTED", "External data is not supported by the embedded engine.")
+        value = part.get_payload(decode=True)
+        form[name] = value if isinstance(value, bytes) else b""
+    return form
+
+
+def _decompress(body: bytes | bytearray, encoding: str, max_body: int) -> bytes | bytearray:
+    """Undo a Content-Encoding. Clients compress block by block, so there may be several frames."""
+    makers: dict[str, Callable[[], Any]] = {
+        "gzip": lambda: zlib.decompressobj(wbits=31),
+        "deflate": lambda: zlib.decompressobj(wbits=15),
+        "zstd": zstd.ZstdDecompressor,
+        "lz4": lz4.frame.LZ4FrameDecompressor,
+    }
+    encoding = encoding.lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in makers:
+        raise ProtocolError("UNKNOWN_COMPRESSION_METHOD", "Send the body as gzip, deflate, zstd, lz4 or uncompressed.")
+    result = bytearray()
+    while body:
+        frame = makers[encoding]()
+        try:
+            result += frame.decompress(body, max_body - len(result) + 1)
+        except (zlib.error, zstd.ZstdError, RuntimeError, EOFError):
+            raise ProtocolError("CANNOT_DECOMPRESS", "The body cannot be decompressed.") from None
+        if len(result) > max_body:
+            raise too_large(max_body)
+        if not frame.eof:
+            raise ProtocolError("CANNOT_DECOMPRESS", "The compressed body is cut off.")
+        body = frame.unused_data
+    return result
+
+
+def too_large(max_body: int) -> ProtocolError:
+    """The answer to a body that would not fit into memory."""
+    return ProtocolError("TOO_MANY_BYTES", f"The body is larger than {max_body} bytes; send it in parts.")
+
+
+def _choose_compression(headers: Mapping[str, str], given: Mapping[str, str]) -> str | None:
+    if given.get("enable_http_compression", "0") == "0":
+        return None
+    accepted = {part.partition(";")[0].strip().lower() for part in headers.get("accept-encoding", "").split(",")}
+    return next((name for name in ("lz4", "zstd", "gzip", "deflate") if name in accepted), None)
+
+
+class Compressor:
+    """Compresses a result piece by piece into one frame."""
+
+    def __init__(self, encoding: str | None) -> None:
+        self._frame: Any = None
+        self._head = b""
+        if encoding == "lz4":
+            self._frame = lz4.frame.LZ4FrameCompressor()
+            self._head = self._frame.begin()
+        elif encoding == "zstd":
+            self._frame = zstd.ZstdCompressor()
+        elif encoding:
+            self._frame = zlib.compressobj(1, wbits=31 if encoding == "gzip" else 15)
+
+    def compress(self, data: bytes, *, last: bool = False) -> bytes:
+        """The next piece of the frame."""
+        if self._frame is None:
+            return data
+        piece: bytes = self._head + self._frame.compress(data)
+        self._head = b""
+        if last:
+            piece += self._frame.flush()
+        return piece

@@ -1,0 +1,77 @@
+"""What the endpoint refuses, with the status and the code that ClickHouse gives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+# HTTP status by the error's name, as a server has it (src/Server/HTTP/exceptionCodeToHTTPStatus.cpp); else 500.
+_STATUS = {
+    name: status
+    for status, names in {
+        400: "BAD_ARGUMENTS CANNOT_COMPILE_REGEXP CANNOT_PARSE_TEXT CANNOT_PARSE_ESCAPE_SEQUENCE "
+        "CANNOT_PARSE_QUOTED_STRING CANNOT_PARSE_DATE CANNOT_PARSE_DATETIME CANNOT_PARSE_NUMBER "
+        "CANNOT_PARSE_DOMAIN_VALUE_FROM_STRING CANNOT_PARSE_IPV4 CANNOT_PARSE_IPV6 CANNOT_PARSE_UUID "
+        "CANNOT_PARSE_INPUT_ASSERTION_FAILED DUPLICATE_COLUMN ILLEGAL_COLUMN UNKNOWN_ELEMENT_IN_AST "
+        "UNKNOWN_TYPE_OF_AST_NODE THERE_IS_NO_COLUMN TOO_DEEP_AST TOO_BIG_AST UNEXPECTED_AST_STRUCTURE SYNTAX_ERROR "
+        "INCORRECT_DATA TYPE_MISMATCH VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE",
+        403: "UNKNOWN_USER WRONG_PASSWORD AUTHENTICATION_FAILED SET_NON_GRANTED_ROLE ACCESS_DENIED",
+        404: "UNKNOWN_TABLE UNKNOWN_FUNCTION UNKNOWN_IDENTIFIER UNKNOWN_TYPE UNKNOWN_STORAGE UNKNOWN_DATABASE "
+        "UNKNOWN_SETTING UNKNOWN_DIRECTION_OF_SORTING UNKNOWN_AGGREGATE_FUNCTION UNKNOWN_FORMAT "
+        "UNKNOWN_DATABASE_ENGINE UNKNOWN_TYPE_OF_QUERY UNKNOWN_ROLE",
+        408: "TIMEOUT_EXCEEDED",
+        413: "TOO_MANY_BYTES QUERY_IS_TOO_LARGE",
+        501: "NOT_IMPLEMENTED",
+        503: "SOCKET_TIMEOUT CANNOT_OPEN_FILE CANNOT_SCHEDULE_TASK",
+    }.items()
+    for name in names.split()
+}
+
+# The codes of the errors that arise here and not in the engine (src/Common/ErrorCodes.cpp).
+_CODES = {
+    "BAD_ARGUMENTS": 36,
+    "NOT_IMPLEMENTED": 48,
+    "SYNTAX_ERROR": 62,
+    "UNKNOWN_FORMAT": 73,
+    "UNKNOWN_COMPRESSION_METHOD": 89,
+    "READONLY": 164,
+    "TOO_MANY_SIMULTANEOUS_QUERIES": 202,
+    "CANNOT_DECOMPRESS": 271,
+    "TOO_MANY_BYTES": 307,
+    "INTO_OUTFILE_NOT_ALLOWED": 358,
+    "SESSION_NOT_FOUND": 372,
+    "SESSION_IS_LOCKED": 373,
+    "INVALID_SESSION_TIMEOUT": 374,
+    "AUTHENTICATION_FAILED": 516,
+    "UNKNOWN_EXCEPTION": 1002,
+}
+
+
+class ProtocolError(Exception):
+    """What is answered instead of a result: ClickHouse's code, its name and a message for the client."""
+
+    def __init__(self, name: str, message: str, code: int | None = None, headers: Mapping[str, str] | None = None):
+        super().__init__(name)
+        self.name = name
+        self.code = _CODES[name] if code is None else code
+        self.message = message
+        self.headers = dict(headers or {})
+        self.status = _STATUS.get(name, 500)
+
+    @classmethod
+    def from_engine(cls, error: Exception) -> ProtocolError:
+        """The same as the engine's exception, whose text goes to the client as a server's does."""
+        text = str(error)
+        match = re.search(r"Code: (\d+)\. ", text)
+        if not match:
+            return cls("UNKNOWN_EXCEPTION", text)
+        message = re.sub(r" \(version [^()]*\)\s*$", "", text[match.start() :])
+        names = re.findall(r"\(([A-Z][A-Z0-9_]+)\)", message)
+        return cls(names[-1] if names else "UNKNOWN_EXCEPTION", message, int(match[1]))
+
+    def text(self, version: str) -> str:
+        """The body of the answer, in a server's form."""
+        message = self.message
+        if not message.startswith("Code: "):
+            message = f"Code: {self.code}. DB::Exception: {message} ({self.name})"
+        return f"{message} (version {version})\n"
