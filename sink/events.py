@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
+from sink.copying.copies import WITHOUT_PII
+from sink.copying.sync import sync
+from sink.erasure.reassign import reassign
 from sink.errors import AspectsPiiError, RefusedError, UsageError
 from sink.event_avro import decode_open_edx_event, read_headers
 from sink.event_json import load_event_map, make_json_decoder
@@ -25,12 +28,10 @@ from sink.event_work import Action, Decoder, InvalidMessage, Message, Streams, S
 from sink.heartbeat import CONSUMER, Heartbeat
 from sink.installation import find_lms, open_store, read_map
 from sink.pii_map import Subject, SubjectId
-from sink.reassign import reassign
 from sink.resources import find_resource
-from sink.retire import sweep, work_off
+from sink.retirement.retire import sweep, work_off
 from sink.settings import Settings
 from sink.store import Store
-from sink.sync import WITHOUT_PII, sync
 
 # .. no_pii: sees ids and counts; what decodes and transports messages is annotated where it does.
 

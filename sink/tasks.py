@@ -28,19 +28,23 @@ from celery.bootsteps import StartStopStep
 from celery.concurrency import get_implementation
 from celery.worker.state import reserved_requests
 
-from sink import broker, heartbeat, reconcile
+from sink import broker, heartbeat
 from sink.broker import BrokerApp
 from sink.clickhouse.client import ClickHouse
+from sink.copying.batches import Counts
+from sink.copying.copies import WITHOUT_PII
+from sink.copying.sync import sync
 from sink.errors import AspectsPiiError, BusyError, RefusedError, SettingsError
 from sink.installation import connect, open_lms, open_store, read_map
 from sink.ledger import leases
 from sink.ledger.entries import Retirement
 from sink.lms.database import LmsDatabase
 from sink.pii_map import SubjectId
-from sink.retire import Outcome, work_off
+from sink.retirement import reconcile
+from sink.retirement.outcomes import Outcome
+from sink.retirement.retire import work_off
 from sink.settings import Settings
 from sink.store import Store
-from sink.sync import WITHOUT_PII, Counts, sync
 
 # .. no_pii: messages, results and logs carry opaque user ids and counts.
 

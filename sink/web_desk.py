@@ -16,7 +16,7 @@ from sink.errors import AspectsPiiError, SettingsError, UnreachableError
 from sink.event_stream import RedisStreams
 from sink.event_work import StreamsUnreachable
 from sink.installation import find_address, open_store
-from sink.retire import sweep
+from sink.retirement.retire import sweep
 from sink.settings import Settings
 from sink.store import Store
 from sink.web_auth import Refusal

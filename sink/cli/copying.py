@@ -56,8 +56,9 @@ def sync_command(
 
     While PII is off, `--object course_access` copies who may see which course, with a digest for the user name.
     """
+    from sink.copying.copies import WITHOUT_PII
+    from sink.copying.sync import sync
     from sink.lms.objects import OBJECTS
-    from sink.sync import WITHOUT_PII, sync
 
     settings = load_settings(**({} if batch_size is None else {"sync_batch_size": batch_size}))
     chosen = tuple(OBJECTS) if "all" in objects else tuple(dict.fromkeys(objects))

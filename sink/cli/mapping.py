@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import typer
 
-from sink import coverage
 from sink.cli.common import Json, open_configured_store, print_json
 from sink.display import print_lines, print_table
+from sink.erasure import coverage
 from sink.settings import load_settings
 
 commands = typer.Typer(help="The PII map: what is where, and whether anything is missing in it.", no_args_is_help=True)

@@ -12,14 +12,16 @@ import typer
 
 from sink.cli.common import Actor, DryRun, Json, Scan, open_configured_store, print_json
 from sink.display import print_lines, print_table, say
+from sink.erasure.verify import Report, record_report, verify_subjects
 from sink.errors import UsageError
 from sink.installation import find_lms, open_lms, open_store
 from sink.pii_map import Subject, SubjectId
-from sink.replay import Replayed
-from sink.retire import Outcome, plan_retirement, retire, sweep, withdraw
+from sink.retirement.outcomes import Outcome
+from sink.retirement.plan import plan_retirement
+from sink.retirement.replay import Replayed
+from sink.retirement.retire import retire, sweep, withdraw
 from sink.settings import load_settings
 from sink.store import Store
-from sink.verify import Report, record_report, verify_subjects
 
 commands = typer.Typer()
 
@@ -37,7 +39,7 @@ def retire_command(
     as_json: Json = False,
 ) -> int:
     """Retire users: hide, erase, verify, write receipts. They never come back."""
-    from sink.identity import ask_lms
+    from sink.erasure.identities import ask_lms
 
     settings, store = open_configured_store()
     lms = find_lms(settings) if scan else None
@@ -184,7 +186,7 @@ def reconcile_command(
     as_json: Json = False,
 ) -> int:
     """Retire whoever the LMS has retired and no event told us of."""
-    from sink.reconcile import reconcile
+    from sink.retirement.reconcile import reconcile
 
     settings = load_settings()
     lms = open_lms(settings)
@@ -207,7 +209,7 @@ def second_pass_command(
     as_json: Json = False,
 ) -> int:
     """Look again at every erasure that is older than ASPECTS_SECOND_PASS_AFTER, and erase what came back."""
-    from sink.reconcile import second_pass
+    from sink.retirement.reconcile import second_pass
 
     _, store = open_configured_store()
     with store:
@@ -236,7 +238,7 @@ def backfill_command(
     as_json: Json = False,
 ) -> int:
     """Apply the map as it is now to everyone ever retired."""
-    from sink.replay import backfill_retired
+    from sink.retirement.replay import backfill_retired
 
     settings = load_settings()
     lms = find_lms(settings)
@@ -252,7 +254,7 @@ def replay_command(
     as_json: Json = False,
 ) -> int:
     """After a restore from backup: apply the ledger's retirements again."""
-    from sink.replay import replay
+    from sink.retirement.replay import replay
 
     _, store = open_configured_store()
     with store:
@@ -283,7 +285,7 @@ def reassign_command(
     as_json: Json = False,
 ) -> int:
     """Hand over what a leaving user owned, before or after the retirement."""
-    from sink.reassign import reassign
+    from sink.erasure.reassign import reassign
 
     _, store = open_configured_store()
     with store:

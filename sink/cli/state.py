@@ -11,8 +11,8 @@ import typer
 from sink.cli.common import Actor, DryRun, Json, Yes, open_configured_store, print_json
 from sink.cli.superset import purge_dashboards
 from sink.display import print_lines, print_table, say
-from sink.purge import plan_purge, purge, require_off
-from sink.status import read_status
+from sink.erasure.purge import plan_purge, purge, require_off
+from sink.retirement.status import read_status
 
 commands = typer.Typer()
 

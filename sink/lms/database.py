@@ -59,15 +59,11 @@ from sink.lms.connection import (
     parse_url,
 )
 from sink.lms.objects import (
-    COURSE_ROLES,
-    HAS_GLOBAL_ROLE_ROW,
-    ID_TYPES,
-    IDS,
     OBJECTS,
+    OPTIONAL_PARTS,
     PROFILE_LENGTHS,
     PROFILES,
     RETIREMENT,
-    ROLES,
     STATUSES,
     TABLES,
     USERS,
@@ -104,29 +100,6 @@ class Identity:
 
 for _name in PROFILE_LENGTHS:
     PROFILES.append_column(column(_name))
-OPTIONAL_PARTS: dict[str, tuple[Part, ...]] = {
-    "user_profile": (Part(USERS.join(PROFILES, PROFILES.c.user_id == USERS.c.id), PROFILES.c.id),),
-    "external_id": (
-        Part(
-            USERS.join(IDS, IDS.c.user_id == USERS.c.id).join(ID_TYPES, ID_TYPES.c.id == IDS.c.external_id_type_id),
-            IDS.c.id,
-        ),
-    ),
-    "course_access": (
-        # The LMS does not honour the role of an account that is not active (student/roles.py, RoleBase.has_user).
-        Part(
-            USERS.join(ROLES, ROLES.c.user_id == USERS.c.id),
-            ROLES.c.id,
-            and_(USERS.c.is_active, ROLES.c.role.in_(COURSE_ROLES)),
-        ),
-        Part(
-            USERS,
-            literal_column("NULL"),
-            and_(USERS.c.is_active, or_(USERS.c.is_staff, USERS.c.is_superuser), ~HAS_GLOBAL_ROLE_ROW),
-            {"org": "", "course_key": "", "role": "staff"},
-        ),
-    ),
-}
 
 
 class LmsDatabase:

@@ -6,7 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, ColumnElement, FromClause, TableClause, column, select, table
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    FromClause,
+    TableClause,
+    and_,
+    column,
+    literal_column,
+    or_,
+    select,
+    table,
+)
 
 from sink.lms.values import LmsColumn
 
@@ -145,3 +157,26 @@ HAS_GLOBAL_ROLE_ROW = (
     .where(ROLES.c.user_id == USERS.c.id, ROLES.c.org == "", ROLES.c.course_id == "", ROLES.c.role == "staff")
     .exists()
 )
+OPTIONAL_PARTS: dict[str, tuple[Part, ...]] = {
+    "user_profile": (Part(USERS.join(PROFILES, PROFILES.c.user_id == USERS.c.id), PROFILES.c.id),),
+    "external_id": (
+        Part(
+            USERS.join(IDS, IDS.c.user_id == USERS.c.id).join(ID_TYPES, ID_TYPES.c.id == IDS.c.external_id_type_id),
+            IDS.c.id,
+        ),
+    ),
+    "course_access": (
+        # The LMS does not honour the role of an account that is not active (student/roles.py, RoleBase.has_user).
+        Part(
+            USERS.join(ROLES, ROLES.c.user_id == USERS.c.id),
+            ROLES.c.id,
+            and_(USERS.c.is_active, ROLES.c.role.in_(COURSE_ROLES)),
+        ),
+        Part(
+            USERS,
+            literal_column("NULL"),
+            and_(USERS.c.is_active, or_(USERS.c.is_staff, USERS.c.is_superuser), ~HAS_GLOBAL_ROLE_ROW),
+            {"org": "", "course_key": "", "role": "staff"},
+        ),
+    ),
+}

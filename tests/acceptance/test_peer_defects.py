@@ -13,17 +13,17 @@ import pytest
 import yaml
 
 from sink.clickhouse import migrations
+from sink.copying.sync import sync
 from sink.demo_data import LmsWriter, create_tables, open_writable
+from sink.erasure.steps import DirectStep
+from sink.erasure.verify import verify_subjects
 from sink.installation import open_store
 from sink.lms.database import LmsDatabase
 from sink.pii_map import load_map
 from sink.resources import find_resource
-from sink.retire import retire
+from sink.retirement.retire import retire
 from sink.settings import Settings
-from sink.steps import DirectStep
 from sink.store import Store
-from sink.sync import sync
-from sink.verify import verify_subjects
 from sink.warehouse import build
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,13 +11,13 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from sink.erasure.steps import keyed_hash
+from sink.erasure.verify import verify_subjects
 from sink.errors import MapError
 from sink.pii_map import load_map
 from sink.resources import find_resource
-from sink.retire import retire
-from sink.steps import keyed_hash
+from sink.retirement.retire import retire
 from sink.store import Store
-from sink.verify import verify_subjects
 
 MakeStore = Callable[[dict[str, Any]], Store]
 

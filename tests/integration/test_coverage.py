@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sink.clickhouse.client import ClickHouse
-from sink.coverage import looks_like_pii
+from sink.erasure.coverage import looks_like_pii
 from sink.installation import connect
 from sink.resources import find_resource
 from sink.settings import load_settings

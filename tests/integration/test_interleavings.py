@@ -21,18 +21,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from sink.clickhouse import migrations
+from sink.copying.sync import sync
 from sink.demo_data import LmsWriter, create_tables, open_writable
+from sink.erasure.verify import verify_subjects
 from sink.installation import open_store
 from sink.lms.database import LmsDatabase
-from sink.reconcile import second_pass
-from sink.replay import replay
 from sink.resources import find_resource
-from sink.retire import retire, sweep
+from sink.retirement.reconcile import second_pass
+from sink.retirement.replay import replay
+from sink.retirement.retire import retire, sweep
 from sink.settings import load_settings
 from sink.store import Store
-from sink.sync import sync
 from sink.tasks import create_app
-from sink.verify import verify_subjects
 
 USERS = range(1, 7)
 ACTORS = {
@@ -380,7 +380,7 @@ def test_who_cannot_be_searched_for_is_not_called_erased(site: Site, tmp_path: P
 def test_replacing_in_json_text_changes_what_is_at_the_path_and_nothing_else(
     document: object, path: list[str], ascii_only: bool
 ) -> None:
-    from sink.jsontext import find_values, replace_values
+    from sink.erasure.json_text import find_values, replace_values
 
     text = json.dumps(document, ensure_ascii=ascii_only, indent=1)
     changed = replace_values(text, path, lambda _: "REPLACED")

@@ -16,21 +16,21 @@ import yaml
 
 from sink.clickhouse import migrations
 from sink.clickhouse.parts import wait_for_mutations
+from sink.copying.sync import sync
 from sink.demo_data import LmsWriter
+from sink.erasure.verify import verify_subjects
 from sink.errors import BusyError, OverloadedError, RefusedError
 from sink.installation import find_policy, open_store
 from sink.ledger.files import export_ledger
 from sink.ledger.leases import hold
 from sink.lms.database import LmsDatabase
 from sink.pii_map import load_map
-from sink.reconcile import reconcile, second_pass
-from sink.replay import backfill_retired, replay
 from sink.resources import find_resource
-from sink.retire import retire, sweep, withdraw
+from sink.retirement.reconcile import reconcile, second_pass
+from sink.retirement.replay import backfill_retired, replay
+from sink.retirement.retire import retire, sweep, withdraw
 from sink.settings import Settings, load_settings
 from sink.store import Store
-from sink.sync import sync
-from sink.verify import verify_subjects
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

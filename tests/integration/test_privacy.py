@@ -14,9 +14,9 @@ import pytest
 from sink.clickhouse.migrations import migrate
 from sink.demo_data import create_lms
 from sink.installation import open_store
-from sink.retire import retire, withdraw
+from sink.retirement.retire import retire, withdraw
+from sink.retirement.status import read_status
 from sink.settings import Settings, load_settings
-from sink.status import read_status
 from sink.store import Store
 from sink.warehouse import build
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from sink.erasure.reassign import reassign
 from sink.errors import RefusedError
 from sink.pii_map import load_map
-from sink.reassign import reassign
 from sink.resources import find_resource
-from sink.retire import retire
+from sink.retirement.retire import retire
 from sink.store import Store
 
 TARGET = {

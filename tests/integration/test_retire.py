@@ -15,13 +15,13 @@ import pytest
 from pydantic import SecretStr
 
 from sink.clickhouse import migrations
+from sink.erasure.verify import verify_subjects
 from sink.errors import LedgerError
 from sink.installation import open_store
-from sink.receipt import is_signed_by
-from sink.retire import retire, sweep
+from sink.retirement.receipt import is_signed_by
+from sink.retirement.retire import retire, sweep
 from sink.settings import Settings, load_settings
 from sink.store import Store
-from sink.verify import verify_subjects
 
 CANARY = "Canary-Quetzal"
 

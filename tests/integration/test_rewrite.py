@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
+from sink.erasure.rewrite import _beside, _replaced, finish
+from sink.erasure.verify import verify_subjects
 from sink.pii_map import load_map
 from sink.resources import find_resource
-from sink.retire import retire, sweep
-from sink.rewrite import _beside, _replaced, finish
+from sink.retirement.retire import retire, sweep
 from sink.store import Store
-from sink.verify import verify_subjects
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ACTORS = {
@@ -341,7 +341,7 @@ def test_finish_does_nothing_where_nothing_was_begun(store: Store) -> None:
 def test_map_check_warns_of_actors_that_are_addresses_until_a_rule_rewrites_them(
     with_targets: Callable[..., Store],
 ) -> None:
-    from sink.coverage import check_map
+    from sink.erasure.coverage import check_map
 
     store = with_targets({})
     add_events(store, ["mailto:user1@example.com"])

@@ -24,6 +24,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from sink import demo_data
 from sink.cli import copying
+from sink.copying.sync import Progress, sync
 from sink.demo_data import LmsWriter, create_lms, open_writable
 from sink.endpoint.app import running
 from sink.errors import BusyError
@@ -31,10 +32,9 @@ from sink.installation import open_store
 from sink.ledger.leases import hold
 from sink.lms.database import LmsDatabase
 from sink.resources import find_resource
-from sink.retire import retire
+from sink.retirement.retire import retire
 from sink.settings import load_settings
 from sink.store import Store
-from sink.sync import Progress, sync
 
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
 PASSWORD = "secret of the endpoint"

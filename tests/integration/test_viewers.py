@@ -15,16 +15,17 @@ from sqlalchemy import text
 
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
+from sink.copying.copies import WITHOUT_PII
+from sink.copying.sync import sync
 from sink.demo_data import LmsWriter, create_tables, open_writable
 from sink.endpoint.app import running
+from sink.erasure.purge import plan_purge, purge
 from sink.installation import open_store
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import COURSE_ROLES
-from sink.purge import plan_purge, purge
 from sink.resources import find_resource
 from sink.settings import load_settings
 from sink.store import Store
-from sink.sync import WITHOUT_PII, sync
 from sink.warehouse import build, list_datasets
 
 COURSE, OTHER, ELSEWHERE = "course-v1:Org+A+1", "course-v1:Org+B+1", "course-v1:Else+A+1"

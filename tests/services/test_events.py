@@ -23,16 +23,16 @@ import redis
 import yaml
 
 from sink.clickhouse.migrations import migrate
+from sink.copying.sync import sync
 from sink.demo_data import DemoLms, create_lms
 from sink.endpoint.app import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.events import Counts, run_consumer
 from sink.installation import open_store
 from sink.resources import find_resource
-from sink.retire import work_off
+from sink.retirement.retire import work_off
 from sink.settings import Settings, load_settings
 from sink.store import Store
-from sink.sync import sync
 
 pytestmark = pytest.mark.redis
 

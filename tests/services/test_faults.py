@@ -28,15 +28,15 @@ import yaml
 
 from sink import tasks
 from sink.clickhouse import migrations
+from sink.copying.sync import sync
 from sink.demo_data import LmsWriter, create_tables, open_writable
+from sink.erasure.verify import verify_subjects
 from sink.installation import open_store
 from sink.ledger.entries import Retirement
 from sink.lms.database import LmsDatabase
 from sink.resources import find_resource
 from sink.settings import Settings, load_settings
 from sink.store import Store
-from sink.sync import sync
-from sink.verify import verify_subjects
 
 
 def load_faults() -> Any:

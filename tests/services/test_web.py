@@ -26,16 +26,16 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sink.clickhouse.migrations import migrate
+from sink.copying.sync import sync
 from sink.demo_data import create_lms
 from sink.endpoint.app import running
+from sink.erasure.verify import record_report, verify_subjects
 from sink.errors import SettingsError, UsageError
 from sink.installation import open_store
 from sink.lms.database import LmsDatabase
-from sink.retire import sweep
+from sink.retirement.retire import sweep
 from sink.settings import Settings, load_settings
 from sink.store import Store
-from sink.sync import sync
-from sink.verify import record_report, verify_subjects
 from sink.web import create_app, serve_web, serving
 
 TOKEN = "a token of the tests"

@@ -12,17 +12,17 @@ from functools import partial
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.clickhouse.parts import count_detached_parts, count_old_parts, read_clock
 from sink.clickhouse.row_policies import find_hiding
-from sink.derived import Dependent, read_dependents
-from sink.erase import Plan, read_plan
+from sink.erasure.derived import Dependent, read_dependents
+from sink.erasure.identities import Identities, ask_lms, read_identities
+from sink.erasure.plan import Plan, read_plan
+from sink.erasure.scan import can_scan
+from sink.erasure.scan import scan as search_texts
+from sink.erasure.steps import Step
 from sink.errors import DatabaseError
-from sink.identity import Identities, ask_lms, read_identities
 from sink.ledger.entries import Ledger
 from sink.lms.database import LmsDatabase
 from sink.names import TableName, quote
 from sink.pii_map import PiiMap, SubjectId
-from sink.scan import can_scan
-from sink.scan import scan as search_texts
-from sink.steps import Step
 from sink.store import Store
 
 

@@ -9,13 +9,13 @@ from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import INCLUDING_HIDDEN
 from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, scrub
 from sink.clickhouse.row_policies import require_sight
-from sink.derived import Dependent, read_dependents, reload
-from sink.erase import read_plan, require_sound
+from sink.erasure.derived import Dependent, read_dependents, reload
+from sink.erasure.identities import Identities, read_identities
+from sink.erasure.plan import read_plan, require_sound
+from sink.erasure.steps import DirectStep, Step
 from sink.errors import ErasureError, RefusedError
-from sink.identity import Identities, read_identities
 from sink.names import TableName, quote
 from sink.pii_map import SubjectId
-from sink.steps import DirectStep, Step
 from sink.store import Store
 
 _SUBJECTS_AT_ONCE = 10_000

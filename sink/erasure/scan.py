@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.client import ClickHouse
-from sink.identity import Identities
+from sink.erasure.identities import Identities
 from sink.names import quote
 from sink.pii_map import PiiMap, SubjectId
 

@@ -18,13 +18,13 @@ from typing import Any
 from sink.clickhouse.catalog import read_path
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.parts import drop_hidden_rows
-from sink.erase import read_plan, require_sound
+from sink.erasure.identities import Identities
+from sink.erasure.plan import read_plan, require_sound
+from sink.erasure.rewrite import RewriteStep
 from sink.errors import RefusedError
-from sink.identity import Identities
 from sink.ledger.leases import hold
 from sink.names import quote
 from sink.pii_map import PiiMap, Redaction, SubjectId
-from sink.rewrite import RewriteStep
 from sink.store import Store
 
 _WAIT_FOR_OTHERS = 30.0

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from sink.erasure.verify import verify
 from sink.ledger.entries import Retirement
 from sink.lms.database import LmsDatabase
-from sink.retire import Outcome, plan_retirement, retire, work_off
+from sink.retirement.outcomes import Outcome
+from sink.retirement.plan import plan_retirement
+from sink.retirement.retire import retire, work_off
 from sink.store import Store
-from sink.verify import verify
 
 # .. no_pii: compares opaque user ids.
 

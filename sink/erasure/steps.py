@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, is_text, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
-from sink.identity import Identities
+from sink.erasure.identities import Identities
 from sink.names import quote
 from sink.pii_map import Rule, SubjectId
 

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sink.identity import ask_lms
+from sink.erasure.identities import ask_lms
 from sink.ledger.entries import Retirement
 from sink.ledger.files import import_ledger
 from sink.lms.database import LmsDatabase
-from sink.retire import Outcome, plan_retirement, work_off
+from sink.retirement.outcomes import Outcome
+from sink.retirement.plan import plan_retirement
+from sink.retirement.retire import work_off
 from sink.store import Store
 
 

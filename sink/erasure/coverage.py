@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.lineage import find_storage, trace_columns
-from sink.erase import plan_steps
+from sink.erasure.plan import plan_steps
 from sink.names import TableName
 from sink.pii_map import PiiMap
 

@@ -23,12 +23,12 @@ from typing import Any
 
 from sink.clickhouse.catalog import is_json
 from sink.clickhouse.client import INCLUDING_HIDDEN, WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
+from sink.erasure.identities import Identities, list_keys
+from sink.erasure.json_text import replace_values
+from sink.erasure.steps import Step, keyed_hash
 from sink.errors import ErasureError
-from sink.identity import Identities, list_keys
-from sink.jsontext import replace_values
 from sink.names import TableName, quote, quote_columns
 from sink.pii_map import Redaction, SubjectId
-from sink.steps import Step, keyed_hash
 
 # .. pii: Reads and writes rows of the users being retired.
 # .. pii_types: id, name, username, email_address, other

@@ -15,11 +15,11 @@ from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, is_json, is_text, read_tables
 from sink.clickhouse.client import ClickHouse
+from sink.erasure.rewrite import RewriteStep
+from sink.erasure.steps import DirectStep, Step
 from sink.errors import MapError
 from sink.names import TableName
 from sink.pii_map import PiiMap, Redaction, Rule, Target
-from sink.rewrite import RewriteStep
-from sink.steps import DirectStep, Step
 
 # .. no_pii: statements with placeholders; ids are bound.
 

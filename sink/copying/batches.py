@@ -1,0 +1,104 @@
+"""One batch of rows: sent to a temporary table, compared with what is stored, and written where it differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sink.copying.copies import Copy, express_digest, express_key
+from sink.lms.values import BadRow, Batch
+from sink.names import quote, quote_columns
+from sink.store import Store
+
+_BOOKKEEPING = ("dump_id", "time_last_dumped")
+_UUID_COLUMNS = ("external_user_id",)
+_INTEGER_COLUMNS = ("id", "user_id")
+
+
+@dataclass
+class Counts:
+    """What a sync did to one object; rows, but `removed_subjects`."""
+
+    object: str
+    read: int = 0
+    inserted: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    retired: int = 0
+    """Rows of tombstoned users, which were not copied."""
+    removed: int = 0
+    removed_subjects: int = 0
+    purged_columns: list[str] = field(default_factory=list)
+    """Columns that the map no longer keeps and that were emptied."""
+    bad: list[BadRow] = field(default_factory=list)
+
+    @property
+    def has_forgotten(self) -> bool:
+        """True where people or columns went for good, and not only an old value for a new one."""
+        return bool(self.removed or self.purged_columns)
+
+
+def create_batch_table(store: Store, copy: Copy, batch: Batch) -> None:
+    store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
+    definitions = ", ".join(f"{quote(column)} {_batch_type(column)}" for column in copy.columns)
+    store.client.execute(f"CREATE TEMPORARY TABLE {quote(copy.temporary)} ({definitions})")
+    store.client.insert(copy.temporary, copy.columns, copy.convert(batch.rows))
+
+
+def _batch_type(column: str) -> str:
+    return "UUID" if column in _UUID_COLUMNS else "Int64" if column in _INTEGER_COLUMNS else "String"
+
+
+def _stored(copy: Copy) -> str:
+    """What is stored of the users whom a batch answers for: of each row the latest version.
+
+    Where two versions are of the same time none can be told to be the latest: the row then counts as changed, and
+    the version that is written supersedes both.
+    """
+    return (
+        f"SELECT {express_key(copy)} AS key, "
+        f"if(uniqExact({copy.at}) = count(), argMax({express_digest(copy)}, {copy.at}), toFixedString('', 16)) AS digest "
+        f"FROM {copy.table.name.sql} WHERE user_id > {{low:Int64}} AND user_id <= {{high:Int64}} GROUP BY key"
+    )
+
+
+def count_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: Counts) -> None:
+    retired, inserted, changed, unchanged = store.client.rows(
+        f"""
+        WITH stored AS ({_stored(copy)}),
+             compared AS (
+                 SELECT user_id IN (SELECT user_id FROM $pii_ledger.tombstones) AS is_retired,
+                        {express_key(copy)} IN (SELECT key FROM stored) AS is_known,
+                        ({express_key(copy)}, {express_digest(copy)}) IN (SELECT key, digest FROM stored) AS is_same
+                 FROM {quote(copy.temporary)}
+             )
+        SELECT countIf(is_retired),
+               countIf(NOT is_retired AND NOT is_known),
+               countIf(NOT is_retired AND is_known AND NOT is_same),
+               countIf(NOT is_retired AND is_same)
+        FROM compared
+        """,
+        **scope,
+    )[0]
+    counts.retired += retired
+    counts.inserted += inserted
+    counts.changed += changed
+    counts.unchanged += unchanged
+
+
+def write_batch(store: Store, copy: Copy, scope: dict[str, Any]) -> None:
+    columns = quote_columns(copy.columns)
+    store.client.execute(
+        f"""
+        INSERT INTO {copy.table.name.sql} ({columns}, {quote_columns(_BOOKKEEPING)})
+        WITH stored AS ({_stored(copy)})
+        SELECT {columns}, {{dump_id:UUID}}, parseDateTime64BestEffort({{version:String}}, 6, 'UTC')
+        FROM {quote(copy.temporary)}
+        WHERE user_id NOT IN (SELECT user_id FROM $pii_ledger.tombstones)
+          AND ({express_key(copy)}, {express_digest(copy)}) NOT IN (SELECT key, digest FROM stored)
+        """,
+        repeatable=False,
+        dump_id=copy.dump_id,
+        version=copy.version.isoformat(),
+        **scope,
+    )

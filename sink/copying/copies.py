@@ -1,0 +1,159 @@
+"""What is copied: which columns of which object of the LMS go into which table."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sink.clickhouse.catalog import Table, is_text, read_tables
+from sink.errors import MigrationError, UsageError
+from sink.ledger.pseudonym_key import read_viewer_digest, set_pseudonym_key
+from sink.lms.objects import OBJECTS
+from sink.names import quote
+from sink.pii_map import Target
+from sink.store import Store
+
+# What makes a row the same row. Of several versions of it the latest counts.
+IDENTITY = {
+    "user_profile": ("user_id",),
+    "external_id": ("user_id", "external_id_type"),
+    "course_access": ("user_id", "org", "course_key", "role"),
+}
+#: What can be copied while PII is off.
+WITHOUT_PII = ("course_access",)
+KEYED = "event_sink.course_access_keyed"
+# What it has in the place of the user name.
+_VIEWER = "viewer"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One object on its way into one table."""
+
+    object: str
+    table: Table
+    columns: tuple[str, ...]
+    """What is copied, without bookkeeping."""
+    dropped: tuple[str, ...]
+    """What the map does not keep, and the table has."""
+    version: datetime
+    dump_id: uuid.UUID
+    digest: Callable[[str], str] | None = None
+    """Makes of a user name what is stored of it while PII is off."""
+
+    @property
+    def source_columns(self) -> tuple[str, ...]:
+        """What is read from the LMS for `columns`."""
+        return tuple("username" if column == _VIEWER else column for column in self.columns)
+
+    def convert(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """What is stored of rows of `source_columns`."""
+        if self.digest is None:
+            return rows
+        digest, at = self.digest, self.columns.index(_VIEWER)
+        return [(*row[:at], digest(row[at]), *row[at + 1 :]) for row in rows]
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns that make a row the same row."""
+        return IDENTITY[self.object]
+
+    @property
+    def at(self) -> str:
+        """The expression of the time when a row was written, which makes the latest version of it."""
+        return _express_time(self.table)
+
+    @property
+    def temporary(self) -> str:
+        """The temporary table that a batch is sent to."""
+        return f"batch_{self.object}"
+
+
+def plan_copies(store: Store, objects: Iterable[str], *, enabled: bool = True) -> list[Copy]:
+    """Which columns of which object go into which table.
+
+    Args:
+        store: where to copy to.
+        objects: names from `sink.lms.OBJECTS`.
+        enabled: store PII; else the key of the pseudonyms is read, and made where there is none.
+
+    Raises:
+        UsageError: the map does not say what to keep of an object, or keeps what cannot be.
+        MigrationError: a table is missing.
+    """
+    places = {name: f"event_sink.{name}" if enabled else KEYED for name in objects}
+    names = {name: store.client.table(place) for name, place in places.items()}
+    tables = read_tables(store.client, names.values())
+    version = _read_clock(store, list(tables.values()))
+    dump_id = uuid.uuid4()
+    copies = []
+    for name, table_name in names.items():
+        target = store.pii_map.targets.get(places[name])
+        if target is None:
+            raise UsageError(f"The map has no target {places[name]}, so nothing of it can be stored. Add the target.")
+        table = tables.get(table_name)
+        if table is None:
+            raise MigrationError(f"The table {table_name} does not exist. Run `aspects-pii init`.")
+        columns = _choose_columns(name, places[name], target, table)
+        dropped = [
+            c for c in target.pii_columns if c in table.columns and c not in columns and c not in table.key_columns
+        ]
+        digest = None if enabled else _make_digest(store)
+        copies.append(Copy(name, table, columns, tuple(sorted(dropped)), version, dump_id, digest))
+    return copies
+
+
+def _make_digest(store: Store) -> Callable[[str], str]:
+    # With the key that the next build would take, or its viewers would be others than these.
+    set_pseudonym_key(store.client, store.policy.pseudonym_secret)
+    return read_viewer_digest(store.client)
+
+
+def _choose_columns(name: str, place: str, target: Target, table: Table) -> tuple[str, ...]:
+    available = list(OBJECTS[name].columns)
+    needed = set(IDENTITY[name])
+    if place == KEYED:
+        available[available.index("username")] = _VIEWER
+        needed.add(_VIEWER)
+    keep = list(target.keep or available)
+    for column in keep:
+        if column not in available:
+            raise UsageError(f"targets.{place}.keep: the LMS has no {column}. Possible: {', '.join(available)}.")
+        if column not in table.columns:
+            raise MigrationError(
+                f"The table {table.name} has no column {column}. Run `aspects-pii init`, or correct `keep`."
+            )
+    # Rows that are alike in the columns of the sort key are one row to ClickHouse, and what is in it cannot be emptied.
+    needed |= {column for column in available if column in table.key_columns}
+    if missing := sorted(needed - set(keep)):
+        raise UsageError(f"targets.{place}.keep: {', '.join(missing)} cannot be left out.")
+    return tuple(keep)
+
+
+def _read_clock(store: Store, tables: Sequence[Table]) -> datetime:
+    """The time that the rows of this sync carry: now, but later than any row's that is there, whatever the clocks say."""
+    latest = [f"SELECT max({_express_time(table)}) AS at FROM {table.name.sql}" for table in tables]
+    value = store.client.value(
+        f"SELECT greatest(now64(6, 'UTC'), max(at) + toIntervalMicrosecond(1)) FROM ({' UNION ALL '.join(latest)})"
+    )
+    assert isinstance(value, datetime)
+    return value
+
+
+def _express_time(table: Table) -> str:
+    """Upstream's tables have times as text, and not all of them in one format."""
+    if is_text(table.columns["time_last_dumped"]):
+        return "parseDateTime64BestEffortOrZero(time_last_dumped, 6, 'UTC')"
+    return "toDateTime64(time_last_dumped, 6, 'UTC')"
+
+
+def express_key(copy: Copy) -> str:
+    return f"tuple({', '.join(f'toString({quote(column)})' for column in copy.identity)})"
+
+
+def express_digest(copy: Copy) -> str:
+    """The content of a row as one number; texts, since upstream's tables have other types than ours."""
+    return f"sipHash128({', '.join(f'ifNull(toString({quote(column)}), {chr(39) * 2})' for column in copy.columns)})"

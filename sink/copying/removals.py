@@ -1,0 +1,185 @@
+"""Rows that have to go: of users who left the LMS, of users who are tombstoned, and versions that were superseded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sink.clickhouse.catalog import read_tables
+from sink.clickhouse.client import split_for_binding
+from sink.clickhouse.parts import delete_rows, drop_hidden_rows
+from sink.copying.copies import KEYED, Copy, express_key
+from sink.errors import RefusedError
+from sink.ledger.leases import hold
+from sink.lms.database import Snapshot
+from sink.lms.values import Batch
+from sink.names import TableName, quote
+from sink.store import Store
+
+# Losing one's role is not leaving: such rows come and go, and only an LMS without any user is suspicious.
+_COME_AND_GO = ("course_access",)
+_USERS_AT_ONCE = 10_000
+_ALWAYS = 2**63 - 1
+# Seconds to wait for an erasure to end before who was written in mid-erasure is looked at again.
+_WAIT_FOR_ERASURE = 600.0
+
+Versions = tuple[int, str, int]
+"""Versions of one row: the user, the row's identity as text, and the time (in microseconds) before which they were written."""
+
+
+def forget_digests(store: Store) -> list[TableName]:
+    """Empty the roles by digest: with PII on nobody updates them, and names count. Returns the table if it had rows."""
+    name = store.client.table(KEYED)
+    table = read_tables(store.client, [name]).get(name)
+    if table is None or not table.rows:
+        return []
+    delete_rows(store.client, name, "true")
+    drop_hidden_rows(store.client, name)
+    return [name]
+
+
+def find_leavers(store: Store, snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None) -> list[int]:
+    """Users with rows here and none in the LMS; tombstoned ones are not counted, they are gone for another reason."""
+    client = store.client
+    client.execute("DROP TEMPORARY TABLE IF EXISTS present")
+    client.execute("CREATE TEMPORARY TABLE present (user_id Int64)")
+    for ids in _list_present(snapshot, copy, user_ids):
+        client.insert("present", ("user_id",), [(user_id,) for user_id in ids])
+    scope = "" if user_ids is None else "AND user_id IN {user_ids:Array(Int64)}"
+    leavers = client.column(
+        f"SELECT DISTINCT toInt64(user_id) AS user_id FROM {copy.table.name.sql} "
+        "WHERE user_id NOT IN (SELECT user_id FROM present) "
+        f"AND user_id NOT IN (SELECT user_id FROM $pii_ledger.tombstones) {scope} ORDER BY user_id",
+        None,
+        **({} if user_ids is None else {"user_ids": list(user_ids)}),
+    )
+    client.execute("DROP TEMPORARY TABLE present")
+    return leavers
+
+
+def _list_present(snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None) -> Iterator[list[int]]:
+    if user_ids is None:
+        yield from snapshot.user_ids(copy.object)
+        return
+    for batch in snapshot.rows(copy.object, ("user_id",), _USERS_AT_ONCE, user_ids):
+        yield sorted(
+            {int(row[0]) for row in batch.rows} | {bad.user_id for bad in batch.bad if bad.user_id is not None}
+        )
+
+
+def check_removals(store: Store, snapshot: Snapshot, copy: Copy, leavers: Sequence[int]) -> None:
+    if copy.object in _COME_AND_GO and next(snapshot.user_ids("user_profile"), []):
+        return
+    held = store.client.value(f"SELECT uniqExact(user_id) FROM {copy.table.name.sql}")
+    limit = store.policy.sync_max_removed_share
+    if len(leavers) > held * limit:
+        raise RefusedError(
+            f"This sync would remove {len(leavers)} of {held} users from {copy.table.name}, more than the share of "
+            f"{limit:g} that ASPECTS_SYNC_MAX_REMOVED_SHARE allows; nothing was copied. Is ASPECTS_LMS_DATABASE_URL "
+            "the right database? If those users really left, run it again with --allow-removals."
+        )
+
+
+def find_gone_rows(store: Store, copy: Copy, batch: Batch) -> list[Versions]:
+    """Rows of users of this batch that the LMS no longer has; users with bad rows are left alone."""
+    unclear = sorted({bad.user_id for bad in batch.bad if bad.user_id is not None})
+    rows = store.client.rows(
+        f"""
+        SELECT DISTINCT toInt64(user_id), toString({express_key(copy)}) FROM {copy.table.name.sql}
+        WHERE user_id IN (SELECT user_id FROM {quote(copy.temporary)})
+          AND user_id NOT IN {{unclear:Array(Int64)}}
+          AND {express_key(copy)} NOT IN (SELECT {express_key(copy)} FROM {quote(copy.temporary)})
+        """,
+        unclear=unclear,
+    )
+    named = _find_named(store, copy) if rows else set()
+    return [(user_id, key, _ALWAYS) for user_id, key in rows if user_id not in named]
+
+
+def count_rows(store: Store, copy: Copy, ids: Sequence[int]) -> int:
+    return int(
+        store.client.value(
+            f"SELECT count() FROM {copy.table.name.sql} WHERE user_id IN {{ids:Array(Int64)}}", ids=list(ids)
+        )
+    )
+
+
+def find_tombstoned(store: Store, copy: Copy) -> list[int]:
+    """Tombstoned users of whom rows are there, and whose names no open retirement needs: that removes them itself."""
+    found = _select_tombstoned(store, copy)
+    if not found:
+        return []
+    # In this order: who is retired between the two is not found yet, and left to the retirement.
+    named = _find_named(store, copy)
+    written = named & set(_select_tombstoned(store, copy, "AND dump_id = {dump_id:UUID}", dump_id=copy.dump_id))
+    if written:
+        # What this copy wrote may have come after the erasure's last look. While we hold the lease nobody erases: who
+        # is open now will be looked for once more, and who is not has been overtaken by the copy.
+        with hold(store.client, "erasing", wait=_WAIT_FOR_ERASURE):
+            named = _find_named(store, copy)
+    return [user_id for user_id in found if user_id not in named]
+
+
+def _select_tombstoned(store: Store, copy: Copy, condition: str = "", **values: Any) -> list[int]:
+    return store.client.column(
+        f"SELECT DISTINCT toInt64(user_id) FROM {copy.table.name.sql} "
+        f"WHERE user_id IN (SELECT user_id FROM $pii_ledger.tombstones) {condition}",
+        None,
+        **values,
+    )
+
+
+def _find_named(store: Store, copy: Copy) -> set[int]:
+    """Users whose retirement is open and searches by what this table says that they are called."""
+    identifiers = store.pii_map.subject.identifiers
+    rules = store.pii_map.rules(redact_history=store.policy.redact_history)
+    sources = {source for _, _, rule in rules if not rule.is_by_id for source in rule.sources if source in identifiers}
+    if f"event_sink.{copy.object}" not in {identifiers[source].rpartition(".")[0] for source in sources}:
+        return set()
+    return {int(retirement.subject) for retirement in store.ledger.find_open()}
+
+
+def hides_names(store: Store, copy: Copy) -> bool:
+    """True where rows are hidden that an open retirement reads names from; then it takes them off the disk, not we."""
+    named = sorted(_find_named(store, copy))
+    return any(
+        store.client.value(
+            f"SELECT countIf(NOT _row_exists) FROM {copy.table.name.sql} WHERE user_id IN {{ids:Array(Int64)}}",
+            {"apply_deleted_mask": 0},
+            ids=batch,
+        )
+        for batch in split_for_binding(named)
+    )
+
+
+def delete_users(store: Store, copy: Copy, ids: Sequence[int]) -> None:
+    for batch in split_for_binding(ids):
+        delete_rows(store.client, copy.table.name, "user_id IN {ids:Array(Int64)}", ids=list(batch))
+
+
+def find_superseded(store: Store, copy: Copy, user_ids: Sequence[int] | None) -> list[Versions]:
+    """Every version of a row but the latest."""
+    scope = "" if user_ids is None else "WHERE user_id IN {user_ids:Array(Int64)}"
+    rows = store.client.rows(
+        f"""
+        SELECT toInt64(user_id) AS user_id, toString({express_key(copy)}) AS key, toUnixTimestamp64Micro(max({copy.at}))
+        FROM {copy.table.name.sql} {scope} GROUP BY user_id, key HAVING min({copy.at}) < max({copy.at})
+        """,
+        None,
+        **({} if user_ids is None else {"user_ids": list(user_ids)}),
+    )
+    named = _find_named(store, copy) if rows else set()
+    return [(user_id, key, newest) for user_id, key, newest in rows if user_id not in named]
+
+
+def delete_versions(store: Store, copy: Copy, versions: Sequence[Versions]) -> None:
+    for batch in split_for_binding(versions):
+        delete_rows(
+            store.client,
+            copy.table.name,
+            f"user_id IN {{ids:Array(Int64)}} AND toUnixTimestamp64Micro({copy.at}) < "
+            f"transform(toString({express_key(copy)}), {{keys:Array(String)}}, {{before:Array(Int64)}}, toInt64(0))",
+            ids=sorted({user_id for user_id, _, _ in batch}),
+            keys=[key for _, key, _ in batch],
+            before=[before for _, _, before in batch],
+        )

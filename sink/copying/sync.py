@@ -1,0 +1,190 @@
+"""Copying from the LMS into the PII tables: only what changed, never a tombstoned user.
+
+The LMS has no time of last change, so a batch is compared with what is stored, in ClickHouse. A batch lives in
+a temporary table of the session, which is in memory only: a process that is killed leaves nothing behind outside
+the tables of the map. Each statement can be repeated, and a sync that was killed is simply run again.
+
+While PII is off only course roles are copied, into a table of their own, with a keyed digest in the place of the user
+name: datasets show courses to their staff then, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from sink.clickhouse.client import WAIT_FOR_MUTATIONS, split_for_binding
+from sink.clickhouse.parts import drop_hidden_rows, scrub
+from sink.copying.batches import Counts, count_batch, create_batch_table, write_batch
+from sink.copying.copies import WITHOUT_PII, Copy, plan_copies
+from sink.copying.removals import (
+    check_removals,
+    count_rows,
+    delete_users,
+    delete_versions,
+    find_gone_rows,
+    find_leavers,
+    find_superseded,
+    find_tombstoned,
+    forget_digests,
+    hides_names,
+)
+from sink.errors import PiiDisabledError
+from sink.ledger.leases import hold
+from sink.lms.database import LmsDatabase, Snapshot
+from sink.lms.objects import OBJECTS
+from sink.names import quote
+from sink.store import Store
+
+# .. pii: Copies profiles, anonymous ids and course roles from the LMS into the PII tables.
+# .. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
+# .. pii_retirement: consumer_api
+
+# Full copies go one at a time. The lease of one that was killed stands for so many seconds.
+_LEASE = "sync"
+_LEASE_LASTS = 15.0
+_ONE_AT_A_TIME = "Full copies go one at a time: wait until that one has ended, or end it and wait 15 seconds."
+
+Progress = Callable[[str, int, int], None]
+"""Called with the object, the rows read so far and the rows in all."""
+
+
+def sync(
+    store: Store,
+    lms: LmsDatabase,
+    *,
+    enabled: bool,
+    objects: Sequence[str] = (),
+    user_ids: Sequence[int] | None = None,
+    dry_run: bool = False,
+    allow_removals: bool = False,
+    wait: float = 0,
+    progress: Progress = lambda *_: None,
+) -> list[Counts]:
+    """Make the PII tables say what the LMS says.
+
+    A copy of all users holds the lease `sync` meanwhile, so that there is one at a time, whichever door it came in by.
+
+    Args:
+        store: where to copy to.
+        lms: where to copy from.
+        enabled: ASPECTS_ENABLE_PII; without it `objects` can only be `WITHOUT_PII`.
+        objects: names from `sink.lms.OBJECTS`; all of them if empty.
+        user_ids: only these users; all if None.
+        dry_run: count what would be done, and do nothing.
+        allow_removals: remove users however many they are.
+        wait: how many seconds to wait for another full copy to end.
+        progress: told how far it has got.
+
+    Raises:
+        PiiDisabledError: storing PII is off, and it is not only course roles that were asked for.
+        BusyError: another process is making a full copy; nothing was copied.
+        LmsSchemaError: the LMS database lacks something that is read; nothing was copied.
+        RefusedError: more subjects would go than the safeguard allows; nothing was copied.
+        MigrationError: the tables are not there; `init` has not run.
+        BusyError: an erasure took so long that whom it overtook could not be looked at; copying again does that.
+        LedgerError: everything was copied, but that could not be recorded.
+    """
+    if not enabled and tuple(objects) != WITHOUT_PII:
+        raise PiiDisabledError
+    with _hold_lease(store, wait) if user_ids is None and not dry_run else nullcontext():
+        copies = plan_copies(store, objects or tuple(OBJECTS), enabled=enabled)
+        lms.check_schema({copy.object: copy.source_columns for copy in copies})
+        with lms.snapshot() as snapshot:
+            leavers = {copy.object: find_leavers(store, snapshot, copy, user_ids) for copy in copies}
+            if not allow_removals:
+                for copy in copies:
+                    check_removals(store, snapshot, copy, leavers[copy.object])
+            counts = [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run, progress) for c in copies]
+        if not dry_run:
+            # What must not be kept must not stay in a replaced part either.
+            rewritten = [
+                c.table.name
+                for c, count in zip(copies, counts, strict=True)
+                if count.has_forgotten and not hides_names(store, c)
+            ]
+            if enabled and "course_access" in [copy.object for copy in copies]:
+                rewritten += forget_digests(store)
+            scrub(store.client, rewritten, store.policy.scrub_within)
+            if user_ids is None:
+                store.ledger.record_event("synced", {"pii": enabled, "objects": _summarise(counts)})
+    return counts
+
+
+def _summarise(counts: Sequence[Counts]) -> dict[str, dict[str, int]]:
+    """What the ledger keeps of a full copy."""
+    names = ("read", "inserted", "changed", "removed", "retired")
+    return {c.object: {**{name: getattr(c, name) for name in names}, "bad": len(c.bad)} for c in counts}
+
+
+def _hold_lease(store: Store, wait: float) -> AbstractContextManager[None]:
+    return hold(store.client, _LEASE, wait=wait, seconds=_LEASE_LASTS, advice=_ONE_AT_A_TIME)
+
+
+def _sync_object(
+    store: Store,
+    snapshot: Snapshot,
+    copy: Copy,
+    leavers: Sequence[int],
+    user_ids: Sequence[int] | None,
+    dry_run: bool,
+    progress: Progress,
+) -> Counts:
+    counts = Counts(copy.object)
+    counts.purged_columns = _purge_columns(store, copy, dry_run)
+    total = snapshot.count_rows(copy.object, user_ids)
+    progress(copy.object, 0, total)
+    batches = snapshot.rows(copy.object, copy.source_columns, store.policy.sync_batch_size, user_ids)
+    low = -1
+    for batch in batches:
+        # A batch answers for everybody after the last user of the one before.
+        scope: dict[str, Any] = {"low": low, "high": batch.last_user_id}
+        create_batch_table(store, copy, batch)
+        count_batch(store, copy, scope, counts)
+        gone = [] if copy.object == "user_profile" else find_gone_rows(store, copy, batch)
+        counts.removed += len(gone)
+        if not dry_run:
+            write_batch(store, copy, scope)
+            delete_versions(store, copy, gone)
+        counts.bad += batch.bad
+        counts.read += len(batch.rows) + len(batch.bad)
+        progress(copy.object, counts.read, total)
+        low = batch.last_user_id
+    store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
+    counts.removed_subjects = len(leavers)
+    counts.removed += sum(count_rows(store, copy, ids) for ids in split_for_binding(leavers))
+    if not dry_run:
+        delete_users(store, copy, leavers)
+        # A retirement that was recorded while a batch was under way must not lose against it.
+        tombstoned = find_tombstoned(store, copy)
+        counts.removed += sum(count_rows(store, copy, ids) for ids in split_for_binding(tombstoned))
+        delete_users(store, copy, tombstoned)
+        # An old name or address is not kept.
+        delete_versions(store, copy, find_superseded(store, copy, user_ids))
+        if not hides_names(store, copy):
+            drop_hidden_rows(store.client, copy.table.name)
+    return counts
+
+
+def _purge_columns(store: Store, copy: Copy, dry_run: bool) -> list[str]:
+    """Empty the columns that the map no longer keeps."""
+    default = {column: f"defaultValueOfTypeName({{type_{i}:String}})" for i, column in enumerate(copy.dropped)}
+    types: dict[str, Any] = {f"type_{i}": copy.table.columns[column] for i, column in enumerate(copy.dropped)}
+    filled = [
+        column
+        for i, column in enumerate(copy.dropped)
+        if store.client.value(
+            f"SELECT count() FROM {copy.table.name.sql} WHERE {quote(column)} IS DISTINCT FROM {default[column]}",
+            None,
+            **{f"type_{i}": types[f"type_{i}"]},
+        )
+    ]
+    if filled and not dry_run:
+        assignments = ", ".join(f"{quote(column)} = {default[column]}" for column in filled)
+        store.client.execute(
+            f"ALTER TABLE {copy.table.name.sql} {store.client.on_cluster} UPDATE {assignments} WHERE true",
+            WAIT_FOR_MUTATIONS,
+            **types,
+        )
+    return filled
