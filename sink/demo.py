@@ -12,8 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sink import demo_data
 from sink.clickhouse.client import ClickHouse
+from sink.demo_data.events import (
+    COURSE_ENROLLMENT_COLUMNS,
+    COURSE_OVERVIEW_COLUMNS,
+    course_enrollment_rows,
+    course_overview_rows,
+    event_rows,
+)
+from sink.demo_data.lms import DemoLms, create_lms
 from sink.display import print_lines, print_table
 from sink.errors import AspectsPiiError, UsageError
 from sink.installation import open_store
@@ -51,7 +58,7 @@ def run_demo(folder: Path, *, users: int, seed: int, keep: bool) -> int:
 
 def _tell(folder: Path, users: int, seed: int) -> None:
     _head("1", f"An LMS with {users:,} users, and the events of their learning")
-    lms = demo_data.create_lms(f"sqlite:///{folder}/lms.sqlite3", users=users, seed=seed)
+    lms = create_lms(f"sqlite:///{folder}/lms.sqlite3", users=users, seed=seed)
     _run("init")
     events = _load_aspects(lms)
     print_lines([f"{users:,} users, {len(lms.courses)} courses, {events:,} anonymised events (seed {seed})."])
@@ -101,15 +108,15 @@ def _tell(folder: Path, users: int, seed: int) -> None:
     )
 
 
-def _load_aspects(lms: demo_data.DemoLms) -> int:
+def _load_aspects(lms: DemoLms) -> int:
     """What Aspects would have put into ClickHouse; returns the number of events."""
     with open_store(load_settings()) as store:
         client = store.client
-        for enrolments in demo_data.course_enrollment_rows(lms):
-            client.insert(client.table("event_sink.course_enrollment"), demo_data.COURSE_ENROLLMENT_COLUMNS, enrolments)
-        overviews = demo_data.course_overview_rows(lms)
-        client.insert(client.table("event_sink.course_overviews"), demo_data.COURSE_OVERVIEW_COLUMNS, overviews)
-        for events in demo_data.event_rows(lms):
+        for enrolments in course_enrollment_rows(lms):
+            client.insert(client.table("event_sink.course_enrollment"), COURSE_ENROLLMENT_COLUMNS, enrolments)
+        overviews = course_overview_rows(lms)
+        client.insert(client.table("event_sink.course_overviews"), COURSE_OVERVIEW_COLUMNS, overviews)
+        for events in event_rows(lms):
             client.insert(client.table("xapi.xapi_events_all"), ("event_id", "emission_time", "event"), events)
         return _count_events(client)
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from sink.caches import Caches, SupersetCaches
+from sink.caches import Caches
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
+from sink.dashboards.superset_cache import SupersetCaches
 from sink.errors import SettingsError
 from sink.ledger.entries import Ledger
 from sink.pii_map import PiiMap, load_map
@@ -23,8 +24,8 @@ from sink.settings import Settings
 from sink.store import Policy, Store
 
 if TYPE_CHECKING:
+    from sink.dashboards.superset_api import SupersetAddress
     from sink.lms.database import LmsDatabase
-    from sink.superset import SupersetAddress
 
 
 def find_address(settings: Settings, **changes: Any) -> Address:
@@ -125,7 +126,7 @@ def find_superset(settings: Settings) -> SupersetAddress | None:
         raise SettingsError(
             "ASPECTS_SUPERSET_URL is set, and httpx is not installed. Install aspects-pii-sink[server]."
         )
-    from sink.superset import SupersetAddress
+    from sink.dashboards.superset_api import SupersetAddress
 
     return SupersetAddress(
         settings.superset_url, settings.superset_user, settings.superset_password, settings.superset_provider

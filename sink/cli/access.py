@@ -34,7 +34,8 @@ def access_sql(
     as_json: Json = False,
 ) -> int:
     """Print SQL for a server's administrator: roles, least grants, row policies, the definer. Connects nowhere."""
-    from sink.access import RoleNames, describe, plan_access, render
+    from sink.datasets.access import plan_access
+    from sink.datasets.grants import RoleNames, describe, render
     from sink.installation import read_map
 
     settings = load_settings()

@@ -100,7 +100,7 @@ def sync_command(
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def build(context: typer.Context) -> int:
     """Run the dbt project against the configured ClickHouse; arguments go to `dbt build`."""
-    from sink.warehouse import build as build_datasets
+    from sink.datasets.build import build as build_datasets
 
     settings = load_settings()
     build_datasets(

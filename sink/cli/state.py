@@ -26,8 +26,8 @@ def purge_command(
     as_json: Json = False,
 ) -> int:
     """Opt out: remove all PII and everything built on it. Tombstones and ledger stay."""
+    from sink.datasets.build import list_datasets
     from sink.errors import RefusedError
-    from sink.warehouse import list_datasets
 
     settings, store = open_configured_store()
     with store:

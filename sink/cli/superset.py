@@ -15,8 +15,8 @@ from sink.installation import find_address, find_superset
 from sink.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from sink.dashboards import Changes, Site
-    from sink.superset import Superset
+    from sink.dashboards.install import Changes, Site
+    from sink.dashboards.superset_api import Superset
 
 commands = typer.Typer(help="The dashboards in Superset.", no_args_is_help=True)
 
@@ -24,7 +24,7 @@ commands = typer.Typer(help="The dashboards in Superset.", no_args_is_help=True)
 @commands.command("install")
 def dashboards_install(as_json: Json = False) -> int:
     """Put dashboards, roles and rules into Superset, or put right those that are there."""
-    from sink.dashboards import install
+    from sink.dashboards.install import install
 
     settings = load_settings()
     with _open_superset(settings) as superset:
@@ -40,7 +40,7 @@ def dashboards_install(as_json: Json = False) -> int:
 @commands.command("remove")
 def dashboards_remove(as_json: Json = False) -> int:
     """Take everything of ours out of Superset: dashboards, charts, datasets, connection, roles, rules."""
-    from sink.dashboards import remove
+    from sink.dashboards.install import remove
 
     settings = load_settings()
     with _open_superset(settings) as superset:
@@ -52,7 +52,7 @@ def dashboards_export(
     file: Annotated[Path, typer.Option("--output", "-o", help="The ZIP file to write.")], as_json: Json = False
 ) -> int:
     """Write the dashboards as a ZIP for Superset's own import; roles and rules are not in it."""
-    from sink.dashboards import export
+    from sink.dashboards.install import export
 
     settings = load_settings()
     export(_describe_site(settings), file, enable_pii=settings.enable_pii)
@@ -69,13 +69,13 @@ def _open_superset(settings: Settings) -> Superset:
         raise SettingsError(
             "ASPECTS_SUPERSET_URL is not set. Example: ASPECTS_SUPERSET_URL=https://superset.example.org"
         )
-    from sink.superset import Superset
+    from sink.dashboards.superset_api import Superset
 
     return Superset(address)
 
 
 def _describe_site(settings: Settings) -> Site:
-    from sink.dashboards import describe_site
+    from sink.dashboards.install import describe_site
 
     return describe_site(
         find_address(settings),
@@ -106,7 +106,7 @@ def _print_changes(changes: Changes) -> None:
 
 def purge_dashboards(settings: Settings, as_json: bool) -> None:
     """Take the dashboards out of Superset. The PII is gone already: that does not wait for Superset."""
-    from sink.dashboards import remove
+    from sink.dashboards.install import remove
 
     try:
         with _open_superset(settings) as superset:

@@ -6,9 +6,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from sink import demo_data
 from sink.clickhouse.client import ClickHouse
-from sink.demo_data import LmsWriter
+from sink.demo_data.events import COURSE_ENROLLMENT_COLUMNS, COURSE_OVERVIEW_COLUMNS, course_overview_rows, event_rows
+from sink.demo_data.lms import DemoLms, create_lms
+from sink.demo_data.lms_tables import UNTIL
+from sink.demo_data.lms_writer import LmsWriter
+from sink.demo_data.people import make_external_id
 
 CANARY, OTHER, BAD = 1001, 1002, 1003
 TEXT_COLUMNS = (
@@ -39,7 +42,7 @@ def register(lms: LmsWriter, number: int, course: str) -> uuid.UUID:
     return external_id
 
 
-def fill_aspects(client: ClickHouse, lms: demo_data.DemoLms, ids: dict[int, uuid.UUID]) -> None:
+def fill_aspects(client: ClickHouse, lms: DemoLms, ids: dict[int, uuid.UUID]) -> None:
     """What Aspects has put there: courses, enrolments, and events; and columns that a search of the files can read."""
     for table in PII_TABLES:
         columns = client.rows(
@@ -51,14 +54,14 @@ def fill_aspects(client: ClickHouse, lms: demo_data.DemoLms, ids: dict[int, uuid
         for column, kind in columns:
             if column != "time_last_dumped":
                 client.execute(f"ALTER TABLE $event_sink.{table} MODIFY COLUMN {column} {kind} CODEC(NONE)")
-    overviews = demo_data.course_overview_rows(lms)
-    client.insert(client.table("event_sink.course_overviews"), demo_data.COURSE_OVERVIEW_COLUMNS, overviews)
-    course, now = lms.courses[0].key, demo_data.UNTIL
+    overviews = course_overview_rows(lms)
+    client.insert(client.table("event_sink.course_overviews"), COURSE_OVERVIEW_COLUMNS, overviews)
+    course, now = lms.courses[0].key, UNTIL
     rows = [
         (10_000 + u, course, str(now), True, "audit", mark(u, "username"), u, uuid.UUID(int=1), str(now)) for u in ids
     ]
-    client.insert(client.table("event_sink.course_enrollment"), demo_data.COURSE_ENROLLMENT_COLUMNS, rows)
-    for batch in demo_data.event_rows(lms):
+    client.insert(client.table("event_sink.course_enrollment"), COURSE_ENROLLMENT_COLUMNS, rows)
+    for batch in event_rows(lms):
         client.insert(client.table("xapi.xapi_events_all"), ("event_id", "emission_time", "event"), batch)
     # The canaries have done what the first learners did.
     for user, external_id in ids.items():
@@ -66,7 +69,7 @@ def fill_aspects(client: ClickHouse, lms: demo_data.DemoLms, ids: dict[int, uuid
             "INSERT INTO $xapi.xapi_events_all SELECT generateUUIDv4(), emission_time, "
             "replaceAll(event, {learner:String}, {canary:String}) FROM $xapi.xapi_events_all "
             "WHERE event LIKE concat('%', {learner:String}, '%')",
-            learner=str(demo_data.make_external_id(lms.seed, user - CANARY + 2)),
+            learner=str(make_external_id(lms.seed, user - CANARY + 2)),
             canary=str(external_id),
         )
 
@@ -77,7 +80,7 @@ def read_events(client: ClickHouse) -> list[tuple[Any, ...]]:
 
 def test_no_canary_is_anywhere(installation: Any, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/lms.sqlite3"
-    lms = demo_data.create_lms(url, 30, 3)
+    lms = create_lms(url, 30, 3)
     writer = LmsWriter(url)
     course = lms.courses[0].key
     ids = {user: register(writer, user, course) for user in (CANARY, OTHER)}

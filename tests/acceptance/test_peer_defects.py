@@ -14,7 +14,9 @@ import yaml
 
 from sink.clickhouse import migrations
 from sink.copying.sync import sync
-from sink.demo_data import LmsWriter, create_tables, open_writable
+from sink.datasets.build import build
+from sink.demo_data.lms_tables import create_tables, open_writable
+from sink.demo_data.lms_writer import LmsWriter
 from sink.erasure.steps import DirectStep
 from sink.erasure.verify import verify_subjects
 from sink.installation import open_store
@@ -24,7 +26,6 @@ from sink.resources import find_resource
 from sink.retirement.retire import retire
 from sink.settings import Settings
 from sink.store import Store
-from sink.warehouse import build
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

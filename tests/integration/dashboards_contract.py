@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, get_args
 
-from sink.dashboards import VIEWER_PERMISSIONS, Site, install, remove
-from sink.superset import Kind, StoredRule, Superset
+from sink.dashboards.install import VIEWER_PERMISSIONS, Site, install, remove
+from sink.dashboards.superset_api import Kind, StoredRule, Superset
 
 
 def take_inventory(superset: Superset, described: Site) -> dict[str, Any]:

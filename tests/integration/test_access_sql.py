@@ -20,16 +20,18 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from sink.access import SCOPES, AccessPlan, RoleNames, RowPolicy, plan_access, read_project, render
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse
 from sink.clickhouse.migrations import migrate
-from sink.demo_data import create_lms
+from sink.datasets.access import SCOPES, plan_access
+from sink.datasets.build import build
+from sink.datasets.grants import AccessPlan, RoleNames, RowPolicy, render
+from sink.datasets.project import read_project
+from sink.demo_data.lms import create_lms
 from sink.errors import ReadOnlyError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.pii_map import load_map
 from sink.resources import find_resource
-from sink.warehouse import build
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
 NAMES = RoleNames()

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from jinja2.sandbox import SandboxedEnvironment
 
-from sink.bundle import Bundle, load_bundle
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
+from sink.dashboards.bundle import Bundle, load_bundle
+from sink.datasets.build import build
 from sink.ledger.pseudonym_key import set_pseudonym_key
-from sink.warehouse import build
 
 # Names that are not the usual ones, so that none is taken for granted.
 DATABASES = {name: f"site_{name}" for name in ("event_sink", "xapi", "reporting", "pii_ledger")}

@@ -17,11 +17,11 @@ from pydantic import SecretStr
 
 from sink.clickhouse import migrations
 from sink.clickhouse.address import Address
-from sink.dashboards import Site, describe_site
+from sink.dashboards.install import Site, describe_site
+from sink.dashboards.superset_api import Superset, SupersetAddress, write_rison
 from sink.installation import open_store
 from sink.serving import running_in_thread
 from sink.settings import load_settings
-from sink.superset import Superset, SupersetAddress, write_rison
 from tests.integration.dashboards_contract import DashboardsContract
 from tests.integration.superset_fake import PASSWORD, USER, FakeSuperset
 

@@ -22,7 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from sink.clickhouse import migrations
 from sink.copying.sync import sync
-from sink.demo_data import LmsWriter, create_tables, open_writable
+from sink.demo_data.lms_tables import create_tables, open_writable
+from sink.demo_data.lms_writer import LmsWriter
 from sink.erasure.verify import verify_subjects
 from sink.installation import open_store
 from sink.lms.database import LmsDatabase

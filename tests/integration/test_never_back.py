@@ -17,7 +17,7 @@ import yaml
 from sink.clickhouse import migrations
 from sink.clickhouse.parts import wait_for_mutations
 from sink.copying.sync import sync
-from sink.demo_data import LmsWriter
+from sink.demo_data.lms_writer import LmsWriter
 from sink.erasure.verify import verify_subjects
 from sink.errors import BusyError, OverloadedError, RefusedError
 from sink.installation import find_policy, open_store
@@ -61,7 +61,7 @@ def with_policy(store: Store, **values: Any) -> Store:
 
 @pytest.fixture
 def lms(tmp_path: Path) -> Iterator[LmsWriter]:
-    from sink.demo_data import create_lms
+    from sink.demo_data.lms import create_lms
 
     url = f"sqlite:///{tmp_path}/lms.sqlite3"
     create_lms(url, users=60, courses=2)

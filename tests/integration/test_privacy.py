@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from sink.clickhouse.migrations import migrate
-from sink.demo_data import create_lms
+from sink.datasets.build import build
+from sink.demo_data.lms import create_lms
 from sink.installation import open_store
 from sink.retirement.retire import retire, withdraw
 from sink.retirement.status import read_status
 from sink.settings import Settings, load_settings
 from sink.store import Store
-from sink.warehouse import build
 
 OVERVIEW = (
     *("pii_enabled", "subjects_held", "open_retirements", "oldest_open_requested_at", "oldest_open_days"),

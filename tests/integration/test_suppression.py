@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
-from sink.warehouse import build
+from sink.datasets.build import build
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
 SMALLEST_CELL = 5

@@ -22,10 +22,12 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
-from sink import demo_data
 from sink.cli import copying
 from sink.copying.sync import Progress, sync
-from sink.demo_data import LmsWriter, create_lms, open_writable
+from sink.demo_data.lms import create_lms
+from sink.demo_data.lms_tables import METADATA, open_writable
+from sink.demo_data.lms_writer import LmsWriter
+from sink.demo_data.people import make_external_id
 from sink.endpoint.app import running
 from sink.errors import BusyError
 from sink.installation import open_store
@@ -234,7 +236,7 @@ def test_the_first_copy_brings_everything_and_the_second_writes_nothing(site: Si
     assert len(lms) == USERS
     assert {r["user_id"]: (r["username"], r["email"]) for r in site.rows("user_profile")} == lms
     assert {r["user_id"]: r["name"] for r in site.rows("user_profile")} == names
-    assert site.one(LEARNER, "external_id")["external_user_id"] == demo_data.make_external_id(1, LEARNER)
+    assert site.one(LEARNER, "external_id")["external_user_id"] == make_external_id(1, LEARNER)
 
     before, parts = site.state(), site.parts()
     second = site.sync()
@@ -361,7 +363,7 @@ class TestSafeguard:
 
     def test_an_empty_lms_removes_nobody_unless_told(self, site: Site) -> None:
         site.sync()
-        site.execute(*(f"DELETE FROM {table.name}" for table in reversed(demo_data.METADATA.sorted_tables)))
+        site.execute(*(f"DELETE FROM {table.name}" for table in reversed(METADATA.sorted_tables)))
         self.expect_refusal(site)
         self.expect_refusal(site, "--object", "course_access")
         self.expect_refusal(site, "--object", "external_id")
@@ -518,7 +520,7 @@ def test_an_anonymous_id_that_is_none_leaves_the_stored_one(site: Site) -> None:
     ran = site.run("sync")
     assert ran.status == 1
     assert f"external_id: user {LEARNER}, row {LEARNER}, external_user_id: not a UUID." in ran.err
-    assert site.one(LEARNER, "external_id")["external_user_id"] == demo_data.make_external_id(1, LEARNER)
+    assert site.one(LEARNER, "external_id")["external_user_id"] == make_external_id(1, LEARNER)
 
 
 @on_both
@@ -543,7 +545,7 @@ class TestUpstreamTables:
         for at in times:
             rows = [(u + 1000, u, f"as of {at}", f"u{u}", f"u{u}@example.org", at) for u in range(1, self.users + 1)]
             site.store.client.insert(site.store.client.table("event_sink.user_profile"), columns, rows)
-        ids = [(demo_data.make_external_id(1, u), "xapi", f"u{u}", u, times[0]) for u in range(1, self.users + 1)]
+        ids = [(make_external_id(1, u), "xapi", f"u{u}", u, times[0]) for u in range(1, self.users + 1)]
         site.store.client.insert(
             site.store.client.table("event_sink.external_id"),
             ("external_user_id", "external_id_type", "username", "user_id", "time_last_dumped"),

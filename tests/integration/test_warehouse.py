@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from sink import warehouse
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
+from sink.datasets.build import DATASET_MARK, BuildError, build, list_datasets
 from sink.errors import UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
-from sink.warehouse import BuildError, build, list_datasets
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
 COURSE = "course-v1:Org+A+2026"
@@ -206,7 +205,7 @@ def test_a_retirement_shows_in_every_dataset_before_anything_is_erased(built: Cl
 def test_the_datasets_are_views_and_known_as_ours(built: ClickHouse) -> None:
     assert marts(built) == SHARED | OURS
     engines = built.column(
-        "SELECT engine FROM system.tables WHERE startsWith(comment, {mark:String})", mark=warehouse.DATASET_MARK
+        "SELECT engine FROM system.tables WHERE startsWith(comment, {mark:String})", mark=DATASET_MARK
     )
     assert len(engines) > 20
     assert set(engines) == {"View"}

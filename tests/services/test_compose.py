@@ -16,7 +16,7 @@ import httpx
 import pytest
 import redis
 
-from sink.demo_data import create_lms
+from sink.demo_data.lms import create_lms
 from sink.errors import ReadOnlyError
 from sink.installation import open_store
 from sink.settings import load_settings

@@ -24,7 +24,7 @@ import yaml
 
 from sink.clickhouse.migrations import migrate
 from sink.copying.sync import sync
-from sink.demo_data import DemoLms, create_lms
+from sink.demo_data.lms import DemoLms, create_lms
 from sink.endpoint.app import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.events import Counts, run_consumer

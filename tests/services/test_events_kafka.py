@@ -28,7 +28,7 @@ from confluent_kafka import KafkaError, TopicPartition
 import sink
 from sink import event_kafka
 from sink.clickhouse.migrations import migrate
-from sink.demo_data import DemoLms, create_lms
+from sink.demo_data.lms import DemoLms, create_lms
 from sink.endpoint.app import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.event_kafka import KafkaStreams, make_options

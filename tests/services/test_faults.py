@@ -29,7 +29,8 @@ import yaml
 from sink import tasks
 from sink.clickhouse import migrations
 from sink.copying.sync import sync
-from sink.demo_data import LmsWriter, create_tables, open_writable
+from sink.demo_data.lms_tables import create_tables, open_writable
+from sink.demo_data.lms_writer import LmsWriter
 from sink.erasure.verify import verify_subjects
 from sink.installation import open_store
 from sink.ledger.entries import Retirement

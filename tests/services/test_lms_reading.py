@@ -18,8 +18,19 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine, insert, text, update
 
-from sink import demo_data
-from sink.demo_data import EXTERNAL_IDS, PROFILES, USERS, LmsWriter, create_lms, open_writable
+from sink.demo_data.lms import DemoLms, _profile_rows, _user_rows, create_lms, describe_lms
+from sink.demo_data.lms_tables import (
+    EXTERNAL_IDS,
+    PROFILES,
+    ROLES,
+    UNTIL,
+    USERS,
+    create_tables,
+    insert_all,
+    open_writable,
+)
+from sink.demo_data.lms_writer import LmsWriter
+from sink.demo_data.people import make_email, make_external_id, make_username
 from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
@@ -53,12 +64,12 @@ class Place:
     def is_sqlite(self) -> bool:
         return self.kind == "sqlite"
 
-    def fill(self, users: int = 60, courses: int = 3) -> demo_data.DemoLms:
+    def fill(self, users: int = 60, courses: int = 3) -> DemoLms:
         return create_lms(self.url, users, courses, native_uuid=self.native_uuid)
 
     def create_tables(self) -> None:
         with self.engine() as engine, engine.begin() as connection:
-            demo_data.create_tables(connection)
+            create_tables(connection)
 
     def engine(self) -> Any:
         return _disposing(open_writable(self.url, native_uuid=self.native_uuid))
@@ -141,7 +152,7 @@ class TestObjects:
             "Ana Müller-Ōe 🎓",
             year_of_birth=1990,
             country="ES",
-            profile_image_uploaded_at=demo_data.UNTIL.replace(tzinfo=None, microsecond=120),
+            profile_image_uploaded_at=UNTIL.replace(tzinfo=None, microsecond=120),
         )
         (row,) = read(place, "user_profile")
         assert isinstance(row.pop("id"), int)
@@ -213,19 +224,17 @@ def test_anonymous_ids_are_uuids(place: Place) -> None:
     lms = place.fill()
     rows = read(place, "external_id")
     assert len(rows) == 63
-    expected = {(u, "xapi"): demo_data.make_external_id(lms.seed, u) for u in range(1, 61)}
-    expected |= {(u, "lti"): demo_data.make_external_id(lms.seed, u, "lti") for u in (20, 40, 60)}
+    expected = {(u, "xapi"): make_external_id(lms.seed, u) for u in range(1, 61)}
+    expected |= {(u, "lti"): make_external_id(lms.seed, u, "lti") for u in (20, 40, 60)}
     assert {(row["user_id"], row["external_id_type"]): row["external_user_id"] for row in rows} == expected
-    assert {row["user_id"]: row["username"] for row in rows} == {
-        u: demo_data.make_username(lms.seed, u) for u in range(1, 61)
-    }
+    assert {row["user_id"]: row["username"] for row in rows} == {u: make_username(lms.seed, u) for u in range(1, 61)}
 
 
 @each_database
 class TestBatches:
     def test_users_are_whole_and_ascending_whatever_the_size(self, place: Place) -> None:
         lms = place.fill()
-        place.execute(*(insert(demo_data.ROLES).values(**role) for role in many_roles(lms.courses[0].key, user_id=30)))
+        place.execute(*(insert(ROLES).values(**role) for role in many_roles(lms.courses[0].key, user_id=30)))
         for name, total in (("external_id", 63), ("course_access", 31), ("user_profile", 60)):
             assert len(read(place, name)) == total
             for size in (1, 2, 7, 62, 63, 64):
@@ -326,11 +335,11 @@ def test_memory_does_not_grow_with_the_number_of_users(place: Place) -> None:
     peaks = []
     place.create_tables()
     for number, users in enumerate((500, 4_500)):
-        lms = demo_data.describe_lms(5_000, 3)
+        lms = describe_lms(5_000, 3)
         first = 1 + number * 500
         with place.engine() as engine, engine.begin() as connection:
-            demo_data._insert_all(connection, USERS, slice_rows(demo_data._user_rows(lms), first, users))
-            demo_data._insert_all(connection, PROFILES, slice_rows(demo_data._profile_rows(lms), first, users))
+            insert_all(connection, USERS, slice_rows(_user_rows(lms), first, users))
+            insert_all(connection, PROFILES, slice_rows(_profile_rows(lms), first, users))
         with LmsDatabase(place.url).snapshot() as snapshot:
             # Statements are compiled once and kept.
             next(snapshot.rows("user_profile", tuple(OBJECTS["user_profile"].columns), 250))
@@ -516,7 +525,7 @@ class TestRetirement:
         writer.cancel_retirement(7)
         assert ids(place) == ([], [])
         (row,) = read(place, "user_profile", user_ids=[7])
-        assert row["email"] == demo_data.make_email(lms.seed, 7)
+        assert row["email"] == make_email(lms.seed, 7)
 
     def test_states(self, place: Place, writer: LmsWriter) -> None:
         place.create_tables()
@@ -557,8 +566,8 @@ class TestRetirement:
         with LmsDatabase(place.url).snapshot() as snapshot:
             found = snapshot.identities([3, 4, 5, 6])
         assert list(found) == [3]
-        assert found[3].username == demo_data.make_username(lms.seed, 3)
-        assert found[3].email == demo_data.make_email(lms.seed, 3)
+        assert found[3].username == make_username(lms.seed, 3)
+        assert found[3].email == make_email(lms.seed, 3)
         assert found[3].username not in repr(found)
 
 

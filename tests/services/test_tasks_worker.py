@@ -24,7 +24,8 @@ from pydantic import SecretStr
 
 from sink import tasks
 from sink.clickhouse import migrations
-from sink.demo_data import LmsWriter, create_lms
+from sink.demo_data.lms import create_lms
+from sink.demo_data.lms_writer import LmsWriter
 from sink.endpoint import app
 from sink.errors import BusyError, RefusedError
 from sink.installation import open_store

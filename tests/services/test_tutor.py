@@ -34,7 +34,8 @@ import yaml
 from pydantic import SecretStr
 
 from sink.cli import app
-from sink.demo_data import LmsWriter, create_lms
+from sink.demo_data.lms import create_lms
+from sink.demo_data.lms_writer import LmsWriter
 from sink.endpoint.app import running
 from sink.settings import Settings, environment_name
 

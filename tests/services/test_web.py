@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sink.clickhouse.migrations import migrate
 from sink.copying.sync import sync
-from sink.demo_data import create_lms
+from sink.demo_data.lms import create_lms
 from sink.endpoint.app import running
 from sink.erasure.verify import record_report, verify_subjects
 from sink.errors import SettingsError, UsageError

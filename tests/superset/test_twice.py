@@ -8,10 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from sink.clickhouse.address import Address
-from sink.dashboards import Site as Described
-from sink.dashboards import describe_site
+from sink.dashboards.install import Site as Described
+from sink.dashboards.install import describe_site
+from sink.dashboards.superset_api import Superset, SupersetAddress
 from sink.settings import load_settings
-from sink.superset import Superset, SupersetAddress
 from tests.integration.dashboards_contract import DashboardsContract
 from tests.superset import stack
 from tests.superset.conftest import Site

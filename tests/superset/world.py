@@ -13,7 +13,15 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-from sink import demo_data
+from sink.demo_data.events import (
+    COURSE_ENROLLMENT_COLUMNS,
+    COURSE_OVERVIEW_COLUMNS,
+    course_enrollment_rows,
+    course_overview_rows,
+    event_rows,
+)
+from sink.demo_data.lms import DemoLms, create_lms
+from sink.demo_data.people import make_username
 from sink.installation import open_store
 from sink.settings import load_settings
 
@@ -26,7 +34,7 @@ USERS = 1_500 if "SCREENSHOTS" in os.environ else 400
 class World:
     """What was made, and the ids of those who look."""
 
-    lms: demo_data.DemoLms
+    lms: DemoLms
     lms_url: str
     courses: tuple[str, str, str]
     """A, B and C."""
@@ -39,14 +47,14 @@ class World:
 
     def username(self, user_id: int) -> str:
         """What the LMS, and so Superset, calls a user."""
-        return demo_data.make_username(self.lms.seed, user_id)
+        return make_username(self.lms.seed, user_id)
 
 
 def make_world(folder: Path) -> World:
     """Make an LMS in a file."""
     url = f"sqlite:///{folder}/lms.sqlite3"
     until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
-    lms = demo_data.create_lms(url, users=USERS, courses=6, seed=SEED, until=until)
+    lms = create_lms(url, users=USERS, courses=6, seed=SEED, until=until)
     a, b, c = (course.key for course in lms.courses[:3])
     second = lms.instructors[b]
     org = next(course.org for course in lms.courses if course.key == c)
@@ -68,9 +76,9 @@ def load_events(world: World, clickhouse_url: str) -> None:
     """What Aspects would have put into ClickHouse."""
     with open_store(load_settings(clickhouse_url=clickhouse_url)) as store:
         client = store.client
-        for enrolments in demo_data.course_enrollment_rows(world.lms):
-            client.insert(client.table("event_sink.course_enrollment"), demo_data.COURSE_ENROLLMENT_COLUMNS, enrolments)
-        overviews: Sequence[tuple[object, ...]] = demo_data.course_overview_rows(world.lms)
-        client.insert(client.table("event_sink.course_overviews"), demo_data.COURSE_OVERVIEW_COLUMNS, overviews)
-        for events in demo_data.event_rows(world.lms):
+        for enrolments in course_enrollment_rows(world.lms):
+            client.insert(client.table("event_sink.course_enrollment"), COURSE_ENROLLMENT_COLUMNS, enrolments)
+        overviews: Sequence[tuple[object, ...]] = course_overview_rows(world.lms)
+        client.insert(client.table("event_sink.course_overviews"), COURSE_OVERVIEW_COLUMNS, overviews)
+        for events in event_rows(world.lms):
             client.insert(client.table("xapi.xapi_events_all"), ("event_id", "emission_time", "event"), events)

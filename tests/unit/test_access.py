@@ -8,20 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sink.access import (
-    SCOPES,
-    SYSTEM_TABLES,
-    AccessPlan,
-    Dataset,
-    Grant,
-    Project,
-    RoleNames,
-    plan_access,
-    read_project,
-    read_schema,
-    render,
-)
 from sink.clickhouse.migrations import list_statements
+from sink.datasets.access import SCOPES, SYSTEM_TABLES, plan_access
+from sink.datasets.grants import AccessPlan, Grant, RoleNames, render
+from sink.datasets.project import Dataset, Project, read_project, read_schema
 from sink.errors import UsageError
 from sink.pii_map import Target, load_map
 from sink.resources import find_resource
@@ -33,7 +23,7 @@ PROJECT = read_project(find_resource("dbt_project"))
 PLAN = plan_access(PII_MAP, DATABASES)
 PII_TABLES = set(PII_MAP.targets)
 # They print grants, or are about the embedded engine, which grants nothing.
-WITHOUT_GRANTS = ("sink.access", "sink.demo", "sink.endpoint.app", "sink.endpoint.engine")
+WITHOUT_GRANTS = ("sink.datasets.access", "sink.demo", "sink.endpoint.app", "sink.endpoint.engine")
 
 
 def find_grants(plan: AccessPlan, role: str, privilege: str = "") -> set[str]:

@@ -21,7 +21,7 @@ RETIREMENTS = {"retained", "local_api", "consumer_api", "third_party"}
 # Modules that have values of PII in their hands. The others see names of tables, ids of subjects and counts.
 HANDLING_PII = (
     "sink.clickhouse.client",
-    "sink.demo_data",
+    "sink.demo_data.events",
     "sink.endpoint.engine",
     "sink.erasure.plan",
     "sink.event_avro",

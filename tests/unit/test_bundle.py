@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.sandbox import SandboxedEnvironment
 
-from sink.bundle import Bundle, list_languages, list_texts, load_bundle, pack
+from sink.dashboards.bundle import Bundle, load_bundle, pack
+from sink.dashboards.sources import list_languages, list_texts
 from sink.errors import SettingsError
 from sink.resources import find_resource
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from sink.datasets.build import DATASET_MARK
 from sink.resources import find_resource
-from sink.warehouse import DATASET_MARK
 
 PROJECT = find_resource("dbt_project")
 MODELS = sorted((PROJECT / "models").rglob("*.sql"))

@@ -12,8 +12,16 @@ from typing import Any
 
 import pytest
 
-from sink import demo_data
-from sink.demo_data import DemoLms, LmsWriter, create_lms, describe_lms, event_rows, list_enrollments
+from sink.demo_data.events import (
+    COURSE_ENROLLMENT_COLUMNS,
+    COURSE_OVERVIEW_COLUMNS,
+    course_enrollment_rows,
+    course_overview_rows,
+    event_rows,
+)
+from sink.demo_data.lms import DemoLms, create_lms, describe_lms, list_enrollments
+from sink.demo_data.lms_writer import LmsWriter
+from sink.demo_data.people import make_external_id, make_person, make_pools
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
 
@@ -121,7 +129,7 @@ def test_fates_show_in_the_events(made: tuple[DemoLms, str], statements: Stateme
         verbs[key][statement["verb"]["display"]["en"]] += 1
     fates: Counter[str] = Counter()
     for e in list_enrollments(lms):
-        key = (str(demo_data.make_external_id(lms.seed, e.user_id)), e.course.key)
+        key = (str(make_external_id(lms.seed, e.user_id)), e.course.key)
         fates[e.fate] += 1
         assert (verbs[key]["passed"] == 1) == (e.fate == "passed")
         assert (verbs[key]["failed"] == 1) == (e.fate == "failed")
@@ -148,14 +156,14 @@ def test_actors_by_address(made: tuple[DemoLms, str]) -> None:
 def test_rows_for_aspects(made: tuple[DemoLms, str]) -> None:
     lms, url = made
     names = {p["user_id"]: p["username"] for p in read(url, "user_profile")}
-    rows = [row for batch in demo_data.course_enrollment_rows(lms, 50) for row in batch]
+    rows = [row for batch in course_enrollment_rows(lms, 50) for row in batch]
     assert len(rows) == lms.counts["student_courseenrollment"]
-    columns = demo_data.COURSE_ENROLLMENT_COLUMNS
+    columns = COURSE_ENROLLMENT_COLUMNS
     assert all(len(row) == len(columns) for row in rows)
     assert all(row[columns.index("username")] == names[row[columns.index("user_id")]] for row in rows)
-    overviews = demo_data.course_overview_rows(lms)
+    overviews = course_overview_rows(lms)
     assert [row[1] for row in overviews] == [course.key for course in lms.courses]
-    assert all(len(row) == len(demo_data.COURSE_OVERVIEW_COLUMNS) for row in overviews)
+    assert all(len(row) == len(COURSE_OVERVIEW_COLUMNS) for row in overviews)
 
 
 def test_the_story_can_end_any_time() -> None:
@@ -174,8 +182,8 @@ def test_too_few_users_or_no_time_zone() -> None:
 
 
 def test_nobody_is_shown_by_a_repr(made: tuple[DemoLms, str]) -> None:
-    person = demo_data._make_person(1, 5)
-    shown = repr((made[0], person, demo_data._make_pools(1)))
+    person = make_person(1, 5)
+    shown = repr((made[0], person, make_pools(1)))
     assert person.username not in shown
     assert person.first_name not in shown
 

@@ -13,7 +13,7 @@ from celery import Celery
 from pydantic import SecretStr
 
 from sink import broker, errors, tasks
-from sink.demo_data import create_lms
+from sink.demo_data.lms import create_lms
 from sink.errors import LmsUnreachableError, SettingsError
 from sink.ledger import leases
 from sink.ledger.entries import Ledger

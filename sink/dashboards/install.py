@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from sink.bundle import Bundle, Role, load_bundle, pack
 from sink.clickhouse.address import Address
+from sink.dashboards.bundle import Bundle, Role, load_bundle, pack
+from sink.dashboards.superset_api import Kind, Permission, StoredRule, Superset
 from sink.errors import SettingsError, SupersetError, UsageError
-from sink.superset import Kind, Permission, StoredRule, Superset
 
 # What a role needs to look at a dashboard, filter it, and download a table. It does not get SQL Lab, own charts, samples
 # of datasets, or the keys under which Superset keeps what somebody filtered by.

@@ -1,0 +1,113 @@
+"""The dashboards as they are written in config/dashboards: reading and translating them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import yaml
+
+from sink.errors import SettingsError
+from sink.names import quote
+from sink.resources import find_resource
+
+SOURCES = "config/dashboards"
+SOURCE_LANGUAGE = "en"
+# Results are not kept: a retirement has to show at once.
+NO_CACHE = -1
+# What people read, wherever it stands in a source file; `texts` are all read.
+TEXT_KEYS = frozenset(
+    {
+        "dashboard_title",
+        "slice_name",
+        "verbose_name",
+        "description",
+        "subheader",
+        "x_axis_title",
+        "name",
+        "label",
+        "pii",
+        "no_pii",
+    }
+)
+
+Document = dict[str, Any]
+
+
+def list_languages() -> list[str]:
+    """The languages that there are, the source's first."""
+    return [SOURCE_LANGUAGE, *sorted(path.parent.name for path in find_resource(SOURCES).glob("locale/*/locale.yaml"))]
+
+
+def list_texts() -> set[str]:
+    """Every text that a translation has."""
+    return {
+        text
+        for kind in ("datasets", "charts", "dashboards")
+        for source in read_sources(kind).values()
+        for text in _find_texts(source)
+    }
+
+
+# ── Sources ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_source(name: str) -> Any:
+    return yaml.safe_load((find_resource(SOURCES) / name).read_text(encoding="utf-8"))
+
+
+def read_sources(kind: str) -> dict[str, Document]:
+    paths: list[Path] = sorted((find_resource(SOURCES) / kind).glob("*.yaml"))
+    return {path.stem: read_source(f"{kind}/{path.name}") for path in paths}
+
+
+def read_access(reporting: str) -> Document:
+    access: Document = read_source("access.yaml")
+    scopes = Template(access["scopes"]).substitute(reporting=quote(reporting))
+    access["conditions"] = {
+        name: Template(condition).substitute(scopes=scopes) for name, condition in access["conditions"].items()
+    }
+    return access
+
+
+def read_translations(language: str) -> Mapping[str, str]:
+    if language not in list_languages():
+        raise SettingsError(
+            f"ASPECTS_SUPERSET_LANGUAGE is not valid: there is no translation into it. "
+            f"Choose one of {', '.join(list_languages())}."
+        )
+    return {} if language == SOURCE_LANGUAGE else read_source(f"locale/{language}/locale.yaml")[language]
+
+
+def _find_texts(source: Any, readable: bool = False) -> Iterator[str]:
+    if isinstance(source, str) and readable:
+        yield source
+    elif isinstance(source, dict):
+        for key, value in source.items():
+            yield from _find_texts(value, readable or key in TEXT_KEYS or key == "texts")
+    elif isinstance(source, list):
+        for value in source:
+            yield from _find_texts(value, readable)
+
+
+def translate(source: Any, translations: Mapping[str, str], readable: bool = False) -> Any:
+    if isinstance(source, str):
+        return translations.get(source, source) if readable else source
+    if isinstance(source, dict):
+        return {
+            key: translate(value, translations, readable or key in TEXT_KEYS or key == "texts")
+            for key, value in source.items()
+        }
+    return [translate(value, translations, readable) for value in source] if isinstance(source, list) else source
+
+
+def make_uuid(kind: str, name: str) -> str:
+    """The uuid of an asset, the same in each language and installation: what is installed again replaces itself."""
+    return str(uuid5(NAMESPACE_URL, f"urn:aspects-pii:superset:{kind}:{name}"))
+
+
+def strip_private_keys(source: Document) -> Document:
+    return {key: value for key, value in source.items() if not key.startswith("_")}
