@@ -23,6 +23,7 @@ test-superset: $(STAMP) $(SUPERSET_STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint dbt_project/models dbt_project/tests
 
 types: $(STAMP)

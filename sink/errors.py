@@ -24,12 +24,12 @@ The hierarchy::
     ├── SupersetError               Superset refused, or is not as it has to be
     │   ├── SupersetUnreachableError    retriable
     │   └── SupersetAuthenticationError
-    ├── BuildError                  dbt could not build or test a dataset (sink.warehouse)
+    ├── BuildError                  dbt could not build or test a dataset (sink.datasets.build)
     ├── LedgerError                 what was done could not be recorded, so it counts as not done
     └── ErasureError                residue was found, or could not be looked for
 
 No message holds a value from a row: drivers quote offending values in their messages, so those
-texts are cut at the boundary (see `sink.client`) and only codes and names of things pass.
+texts are cut at the boundary (see `sink.clickhouse.driver_errors`) and only codes and names of things pass.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Where the files that travel with the package are: the map, the SQL, the dbt project."""
+"""What travels with the package: its version, and where the map, the SQL and the dbt project are."""
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
+VERSION = version("aspects-pii-sink")
 _PACKAGE = Path(__file__).resolve().parent
 
 

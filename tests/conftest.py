@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sink.cli import run
 from sink.clickhouse import migrations
+from sink.doors.cli.main import run
 from sink.installation import open_store
 from sink.settings import Settings, load_settings
 from sink.store import Store

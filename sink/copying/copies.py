@@ -77,7 +77,7 @@ def plan_copies(store: Store, objects: Iterable[str], *, enabled: bool = True) -
 
     Args:
         store: where to copy to.
-        objects: names from `sink.lms.OBJECTS`.
+        objects: names from `sink.lms.objects.OBJECTS`.
         enabled: store PII; else the key of the pseudonyms is read, and made where there is none.
 
     Raises:

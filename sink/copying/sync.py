@@ -70,7 +70,7 @@ def sync(
         store: where to copy to.
         lms: where to copy from.
         enabled: ASPECTS_ENABLE_PII; without it `objects` can only be `WITHOUT_PII`.
-        objects: names from `sink.lms.OBJECTS`; all of them if empty.
+        objects: names from `sink.lms.objects.OBJECTS`; all of them if empty.
         user_ids: only these users; all if None.
         dry_run: count what would be done, and do nothing.
         allow_removals: remove users however many they are.

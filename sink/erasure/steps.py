@@ -2,7 +2,7 @@
 
 There are two ways to carry out a rule. `DirectStep`, here, has ClickHouse delete or update rows that it finds by the
 subject's id. What cannot be said in such a statement without PII in its text, or cannot be updated, is
-`sink.rewrite.RewriteStep`'s.
+`sink.erasure.rewrite.RewriteStep`'s.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def verify(
 ) -> Report:
     """Look for anything of `subjects` in targets, dictionaries and views.
 
-    With `scrubbed_at` (a time of `sink.erase.read_clock`) also in what only files hold: rows that are hidden but
+    With `scrubbed_at` (a time of `sink.clickhouse.parts.read_clock`) also in what only files hold: rows that are hidden but
     not gone, parts that were replaced until then, parts that were set aside.
     """
     findings: list[Finding] = [Finding("PII map", "unchecked", reason=problem) for problem in plan.problems]

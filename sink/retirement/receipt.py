@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from sink import __version__
 from sink.caches import CacheLine
+from sink.resources import VERSION
 
 # What no statement of ours reaches. A data protection officer has to see to these.
 _CACHES = "Superset's caches and saved results"
@@ -60,7 +60,7 @@ class Receipt:
     caches: list[CacheLine] = field(default_factory=list)
     """What keeps results outside of ClickHouse and was told to forget them."""
     not_covered: Sequence[str] = NOT_COVERED
-    software: str = f"aspects-pii-sink {__version__}"
+    software: str = f"aspects-pii-sink {VERSION}"
     version: int = 1
 
     def to_dict(self, key: SecretStr | None = None) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sink import __version__
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.migrations import find_pending
 from sink.ledger.entries import Retirement
 from sink.names import TableName, quote
+from sink.resources import VERSION
 from sink.store import Store
 
 
@@ -53,7 +53,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     return Status(
         enabled=enabled,
         clickhouse=store.client.address.url,
-        versions={"aspects-pii-sink": __version__, "clickhouse": store.client.server_version},
+        versions={"aspects-pii-sink": VERSION, "clickhouse": store.client.server_version},
         pending_migrations=pending,
         rows=rows,
         subjects=subjects,

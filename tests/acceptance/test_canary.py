@@ -10,8 +10,8 @@ from sink.clickhouse.client import ClickHouse
 from sink.demo_data.events import COURSE_ENROLLMENT_COLUMNS, COURSE_OVERVIEW_COLUMNS, course_overview_rows, event_rows
 from sink.demo_data.lms import DemoLms, create_lms
 from sink.demo_data.lms_tables import UNTIL
-from sink.demo_data.lms_writer import LmsWriter
 from sink.demo_data.people import make_external_id
+from tests.support.lms_writer import LmsWriter
 
 CANARY, OTHER, BAD = 1001, 1002, 1003
 TEXT_COLUMNS = (

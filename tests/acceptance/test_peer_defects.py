@@ -16,7 +16,6 @@ from sink.clickhouse import migrations
 from sink.copying.sync import sync
 from sink.datasets.build import build
 from sink.demo_data.lms_tables import create_tables, open_writable
-from sink.demo_data.lms_writer import LmsWriter
 from sink.erasure.steps import DirectStep
 from sink.erasure.verify import verify_subjects
 from sink.installation import open_store
@@ -26,6 +25,7 @@ from sink.resources import find_resource
 from sink.retirement.retire import retire
 from sink.settings import Settings
 from sink.store import Store
+from tests.support.lms_writer import LmsWriter
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from sink.cli import app
+from sink.doors.cli.main import app
 from sink.settings import Settings, environment_name
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

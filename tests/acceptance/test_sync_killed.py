@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sink.demo_data.lms import DemoLms, create_lms
-from sink.demo_data.lms_writer import LmsWriter
+from tests.support.lms_writer import LmsWriter
 
 CANARY = "Quetzal5d1f0a"
 TABLES = ("user_profile", "external_id", "course_access")

@@ -1,4 +1,4 @@
-"""A small server that answers as Superset's REST API does, as far as `sink.superset` asks it.
+"""A small server that answers as Superset's REST API does, as far as `sink.dashboards.superset_api` asks it.
 
 What it does and refuses was seen with Superset 6.1: `tests/superset` holds the same tests against a real one.
 """

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import typer
 
-from sink import __version__
-from sink.cli import app
+from sink.doors.cli.main import app
 from sink.installation import connect
+from sink.resources import VERSION
 from sink.settings import load_settings
 
 Command = Callable[..., Any]
@@ -57,7 +57,7 @@ def count_profiles() -> int:
 
 def test_version(aspects_pii: Command) -> None:
     shown = aspects_pii("--version")
-    assert (shown.status, shown.out) == (0, f"aspects-pii {__version__}\n")
+    assert (shown.status, shown.out) == (0, f"aspects-pii {VERSION}\n")
 
 
 def test_help_names_every_command(aspects_pii: Command) -> None:
@@ -99,7 +99,7 @@ def test_no_command_shows_the_help(aspects_pii: Command, arguments: tuple[str, .
 
 
 def test_main_exits_with_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sink.cli import main
+    from sink.doors.cli.main import main
 
     monkeypatch.setattr(sys, "argv", ["aspects-pii", "nothing"])
     with pytest.raises(SystemExit) as stopped:

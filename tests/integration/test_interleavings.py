@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sink.clickhouse import migrations
 from sink.copying.sync import sync
 from sink.demo_data.lms_tables import create_tables, open_writable
-from sink.demo_data.lms_writer import LmsWriter
+from sink.doors.worker.app import create_app
 from sink.erasure.verify import verify_subjects
 from sink.installation import open_store
 from sink.lms.database import LmsDatabase
@@ -33,7 +33,7 @@ from sink.retirement.replay import replay
 from sink.retirement.retire import retire, sweep
 from sink.settings import load_settings
 from sink.store import Store
-from sink.tasks import create_app
+from tests.support.lms_writer import LmsWriter
 
 USERS = range(1, 7)
 ACTORS = {
@@ -300,7 +300,9 @@ def test_the_order_of_messages_does_not_matter(site: Site, tmp_path: Path) -> No
         for message in ("retire", "retire again", "copy", "copy of last week"):
             named = [user for user, order in users.items() if order[step] == message]
             assert len(named) == 6
-            inline["sink.tasks.retire_users" if "retire" in message else "sink.tasks.sync_users"](named)
+            inline[
+                "sink.doors.worker.tasks.retire_users" if "retire" in message else "sink.doors.worker.tasks.sync_users"
+            ](named)
         # The LMS saves the profile long after.
         for user in users:
             site.writer.change_profile(user, goals=f"saved after step {step}")

@@ -17,7 +17,6 @@ import yaml
 from sink.clickhouse import migrations
 from sink.clickhouse.parts import wait_for_mutations
 from sink.copying.sync import sync
-from sink.demo_data.lms_writer import LmsWriter
 from sink.erasure.verify import verify_subjects
 from sink.errors import BusyError, OverloadedError, RefusedError
 from sink.installation import find_policy, open_store
@@ -31,6 +30,7 @@ from sink.retirement.replay import backfill_retired, replay
 from sink.retirement.retire import retire, sweep, withdraw
 from sink.settings import Settings, load_settings
 from sink.store import Store
+from tests.support.lms_writer import LmsWriter
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -22,12 +22,11 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
-from sink.cli import copying
 from sink.copying.sync import Progress, sync
 from sink.demo_data.lms import create_lms
 from sink.demo_data.lms_tables import METADATA, open_writable
-from sink.demo_data.lms_writer import LmsWriter
 from sink.demo_data.people import make_external_id
+from sink.doors.cli import copying
 from sink.endpoint.app import running
 from sink.errors import BusyError
 from sink.installation import open_store
@@ -37,6 +36,7 @@ from sink.resources import find_resource
 from sink.retirement.retire import retire
 from sink.settings import load_settings
 from sink.store import Store
+from tests.support.lms_writer import LmsWriter
 
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
 PASSWORD = "secret of the endpoint"

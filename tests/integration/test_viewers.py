@@ -19,7 +19,6 @@ from sink.copying.copies import WITHOUT_PII
 from sink.copying.sync import sync
 from sink.datasets.build import build, list_datasets
 from sink.demo_data.lms_tables import create_tables, open_writable
-from sink.demo_data.lms_writer import LmsWriter
 from sink.endpoint.app import running
 from sink.erasure.purge import plan_purge, purge
 from sink.installation import open_store
@@ -28,6 +27,7 @@ from sink.lms.objects import COURSE_ROLES
 from sink.resources import find_resource
 from sink.settings import load_settings
 from sink.store import Store
+from tests.support.lms_writer import LmsWriter
 
 COURSE, OTHER, ELSEWHERE = "course-v1:Org+A+1", "course-v1:Org+B+1", "course-v1:Else+A+1"
 Scopes = list[tuple[str, str, str]]

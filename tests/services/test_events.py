@@ -25,9 +25,9 @@ import yaml
 from sink.clickhouse.migrations import migrate
 from sink.copying.sync import sync
 from sink.demo_data.lms import DemoLms, create_lms
+from sink.doors.events.consumer import Counts, run_consumer
 from sink.endpoint.app import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
-from sink.events import Counts, run_consumer
 from sink.installation import open_store
 from sink.resources import find_resource
 from sink.retirement.retire import work_off
@@ -259,7 +259,7 @@ def test_many_events_about_one_user_are_one_copy(place: Place, monkeypatch: pyte
         copied.append(options["user_ids"])
         return sync(*arguments, **options)
 
-    monkeypatch.setattr("sink.events.sync", count)
+    monkeypatch.setattr("sink.doors.events.consumer.sync", count)
     place.produce(*[("login", 5)] * 60)
     assert place.consume().synced == 60
     assert copied == [[5]]
@@ -421,7 +421,7 @@ def test_deleted_users_are_retired_with_those_they_managed(place: Place, monkeyp
         batches.append(len(retirements))
         return work_off(store, retirements)
 
-    monkeypatch.setattr("sink.events.work_off", count)
+    monkeypatch.setattr("sink.doors.events.consumer.work_off", count)
     place.send_job(delete_user("1", "2", 3))
     place.send_job(delete_user(4))
     place.send_job(delete_user(4))
@@ -462,7 +462,7 @@ def test_invalid_json_events_are_skipped_counted_and_dead_letters(place: Place) 
 
 def test_ownership_is_handed_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("sink.events.reassign", lambda store, *a, **k: calls.append((a, k)))
+    monkeypatch.setattr("sink.doors.events.consumer.reassign", lambda store, *a, **k: calls.append((a, k)))
     place.send_job(transfer("11", 12))
     place.send_job(delete_user(11))
     counts = place.consume()

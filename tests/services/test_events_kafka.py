@@ -26,14 +26,14 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
 import sink
-from sink import event_kafka
 from sink.clickhouse.migrations import migrate
 from sink.demo_data.lms import DemoLms, create_lms
+from sink.doors.events import kafka_streams
+from sink.doors.events.consumer import Counts, run_consumer
+from sink.doors.events.kafka_streams import KafkaStreams, make_options
+from sink.doors.events.work import StreamsUnreachable
 from sink.endpoint.app import running
 from sink.errors import AspectsPiiError, SettingsError, UsageError
-from sink.event_kafka import KafkaStreams, make_options
-from sink.event_work import StreamsUnreachable
-from sink.events import Counts, run_consumer
 from sink.installation import open_store
 from sink.settings import Settings, load_settings
 from sink.store import Store
@@ -56,9 +56,9 @@ serve(Path(sys.argv[1]), port=int(sys.argv[2]))
 # The broker for tests lets whoever joins a group that somebody has left wait for a whole session.
 SESSION = 4_000
 RUN = f"""
-from sink import event_kafka
+from sink.doors.events import kafka_streams
 from sink.ledger import leases
-from sink.events import run_consumer
+from sink.doors.events.consumer import run_consumer
 from sink.settings import load_settings
 event_kafka._SESSION = {SESSION}
 # Who is killed while erasing holds the others up for so many seconds.
@@ -90,7 +90,7 @@ def run_broker() -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 @pytest.fixture(autouse=True)
 def short_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_kafka, "_SESSION", SESSION)
+    monkeypatch.setattr(kafka_streams, "_SESSION", SESSION)
 
 
 @pytest.fixture(scope="module")
@@ -553,7 +553,7 @@ def test_the_command_names_the_extra_that_is_missing(
     aspects_pii: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
-    monkeypatch.delitem(sys.modules, "sink.event_kafka", raising=False)
+    monkeypatch.delitem(sys.modules, "sink.doors.events.kafka_streams", raising=False)
     monkeypatch.delattr(sink, "event_kafka", raising=False)
     ran = aspects_pii("consume", "--once", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
     assert ran.status == 2

@@ -26,11 +26,10 @@ import pytest
 import redis
 import yaml
 
-from sink import tasks
 from sink.clickhouse import migrations
 from sink.copying.sync import sync
 from sink.demo_data.lms_tables import create_tables, open_writable
-from sink.demo_data.lms_writer import LmsWriter
+from sink.doors.worker.app import create_app
 from sink.erasure.verify import verify_subjects
 from sink.installation import open_store
 from sink.ledger.entries import Retirement
@@ -38,6 +37,7 @@ from sink.lms.database import LmsDatabase
 from sink.resources import find_resource
 from sink.settings import Settings, load_settings
 from sink.store import Store
+from tests.support.lms_writer import LmsWriter
 
 
 def load_faults() -> Any:
@@ -114,7 +114,7 @@ class Site:
 
     def send(self, task: str, *arguments: Any) -> None:
         """A message, as the plugin sends it."""
-        tasks.create_app(self.settings).tasks[f"sink.tasks.{task}"].apply_async(arguments)
+        create_app(self.settings).tasks[f"aspects_pii.{task}"].apply_async(arguments)
 
     def states(self) -> dict[int, str]:
         found: list[Retirement] = [*self.store.ledger.find_open(), *self.store.ledger.find_erased()]
@@ -383,7 +383,7 @@ def test_two_workers_on_the_same_subject(site: Site) -> None:
             site.wait_for_erased(range(3, user + 1))
         faults.wait_until(lambda: faults.count_waiting(site.redis) == 0, site.read_logs)
     for name in ("first", "second"):
-        assert "sink.tasks.retire_user" in (site.folder / f"{name}.log").read_text(), "both have worked"
+        assert "sink.doors.worker.tasks.retire_user" in (site.folder / f"{name}.log").read_text(), "both have worked"
     site.check({3, 4})
 
 

@@ -29,12 +29,12 @@ from sink.demo_data.lms_tables import (
     insert_all,
     open_writable,
 )
-from sink.demo_data.lms_writer import LmsWriter
 from sink.demo_data.people import make_email, make_external_id, make_username
 from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
 from sink.lms.values import LONGEST_TEXT, BadRow
+from tests.support.lms_writer import LmsWriter
 
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
 POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432"

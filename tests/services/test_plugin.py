@@ -28,7 +28,16 @@ pytestmark = pytest.mark.redis
 
 BROKER = "redis://127.0.0.1:6379/12"
 PROJECT = Path(__file__).with_name("lms_project")
-HEAVY = ("chdb", "clickhouse_connect", "dbt", "pydantic", "sqlalchemy", "typer", "sink.cli", "sink.tasks")
+HEAVY = (
+    "chdb",
+    "clickhouse_connect",
+    "dbt",
+    "pydantic",
+    "sqlalchemy",
+    "typer",
+    "sink.doors.cli.main",
+    "sink.doors.worker.tasks",
+)
 COURSE = "course-v1:Org+Course+Run"
 
 
@@ -62,7 +71,7 @@ class Messages:
             arguments, options, _ = json.loads(base64.b64decode(message["body"]))
             assert options == {}
             [argument] = arguments
-            taken.append((message["headers"]["task"].removeprefix("sink.tasks."), argument))
+            taken.append((message["headers"]["task"].removeprefix("aspects_pii."), argument))
         return taken
 
     def dump(self) -> str:
@@ -305,7 +314,7 @@ def test_a_project_without_open_edx_loads_it() -> None:
 import django
 from django.conf import settings
 settings.configure(
-    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "sink.plugin.apps.AspectsPiiConfig"],
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "sink.doors.plugin.apps.AspectsPiiConfig"],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     ASPECTS_ENABLE_PII=False,
 )

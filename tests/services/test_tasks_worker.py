@@ -22,16 +22,18 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from sink import tasks
 from sink.clickhouse import migrations
 from sink.demo_data.lms import create_lms
-from sink.demo_data.lms_writer import LmsWriter
+from sink.doors.worker.app import create_app
+from sink.doors.worker.tasks import Tasks
+from sink.doors.worker.waiting import COPYING, SWEEP_WANTED, WAITING, request_sweep
 from sink.endpoint import app
 from sink.errors import BusyError, RefusedError
 from sink.installation import open_store
 from sink.ledger import leases
 from sink.settings import Settings, load_settings
 from sink.store import Store
+from tests.support.lms_writer import LmsWriter
 
 pytestmark = pytest.mark.redis
 
@@ -112,7 +114,7 @@ def count_profiles(store: Store) -> int:
 
 
 def send(settings: Settings, name: str, *arguments: Any) -> None:
-    tasks.create_app(settings).tasks[f"sink.tasks.{name}"].apply_async(arguments)
+    create_app(settings).tasks[f"aspects_pii.{name}"].apply_async(arguments)
 
 
 def wait(condition: Callable[[], Any], worker: Any, seconds: float = 40) -> None:
@@ -138,9 +140,9 @@ def count_actions(store: Store, action: str) -> Counter[str]:
 
 def test_many_single_retirements_are_one_batch(settings: Settings, store: Store, broker: Any, tmp_path: Path) -> None:
     add_profiles(store, range(1, 61))
-    app = tasks.create_app(settings)
+    app = create_app(settings)
     for user_id in range(1, 26):
-        app.tasks["sink.tasks.retire_user"].delay(user_id)
+        app.tasks["sink.doors.worker.tasks.retire_user"].delay(user_id)
     bodies = [base64.b64decode(json.loads(message)["body"]) for message in broker.lrange("aspects_pii", 0, -1)]
     assert len(bodies) == 25
     assert sorted(json.loads(body)[0][0] for body in bodies) == list(range(1, 26))
@@ -242,7 +244,10 @@ def test_a_clickhouse_that_comes_late_is_waited_for(settings: Settings, broker: 
     late = settings.model_copy(update={"clickhouse_url": f"http://127.0.0.1:{port}"})
     with remote.run_worker(tmp_path, **describe(late, ASPECTS_SWEEP_EVERY="2")) as worker:
         send(late, "retire_user", 7)
-        wait(lambda: "sink.tasks.retire_user" in worker.read_log() and "Retry in" in worker.read_log(), worker)
+        wait(
+            lambda: "sink.doors.worker.tasks.retire_user" in worker.read_log() and "Retry in" in worker.read_log(),
+            worker,
+        )
         with run_clickhouse(tmp_path / "late", port), open_store(late) as store:
             migrations.migrate(store.client)
             wait(lambda: is_done(store, 1), worker)
@@ -324,18 +329,18 @@ def test_the_schedule_ends_with_a_worker_that_is_killed(settings: Settings, brok
 
 
 def test_only_one_sweeps_and_it_looks_again(settings: Settings, store: Store, broker: Any) -> None:
-    work = tasks._Tasks(tasks.create_app(settings), settings, inline=False)
+    work = Tasks(create_app(settings), settings, inline=False)
     store.ledger.request([1])
     with leases.hold(store.client, "sweep"):
         assert work.sweep() == {"erased": 0, "failed": 0}
-        assert work._take_request(tasks._SWEEP_WANTED)
+        assert work._take_request(SWEEP_WANTED)
     assert work.sweep() == {"erased": 1, "failed": 0}
 
 
 def test_requests_for_a_sweep_are_one_message(settings: Settings, broker: Any) -> None:
-    app = tasks.create_app(settings)
+    app = create_app(settings)
     for _ in range(5):
-        tasks.request_sweep(app)
+        request_sweep(app)
     assert broker.llen("aspects_pii") == 1
 
 
@@ -354,15 +359,15 @@ def test_users_who_wait_are_copied_together(
             work.sync_user(6)
         return []
 
-    monkeypatch.setattr(tasks, "sync", sync)
+    monkeypatch.setattr("sink.doors.worker.tasks.sync", sync)
     (tmp_path / "lms.db").touch()
     with_lms = settings.model_copy(update={"lms_database_url": SecretStr(f"sqlite:///{tmp_path}/lms.db")})
-    work = tasks._Tasks(tasks.create_app(with_lms), with_lms, inline=False)
+    work = Tasks(create_app(with_lms), with_lms, inline=False)
     for user_id in (1, 2, 1, 3):
         assert work.sync_user(user_id) == {}
     assert broker.llen("aspects_pii") == 1
     # What a killed worker had kept aside.
-    broker.sadd(tasks._COPYING, 4)
+    broker.sadd(COPYING, 4)
     work.sync_users([])
     assert batches == [[4], [1, 2, 3, 5, 6]]
     work.sync_users([])
@@ -375,7 +380,7 @@ def test_users_who_wait_are_copied_together(
         work.sync_users([15])
     work.sync_users([])
     assert batches[-1] == [15]
-    assert not broker.exists(tasks._WAITING, tasks._COPYING)
+    assert not broker.exists(WAITING, COPYING)
 
 
 def read_name(store: Store, user_id: int) -> list[str]:
@@ -396,7 +401,7 @@ def test_a_change_that_no_message_told_of_is_copied_on_schedule(
             wait(lambda: read_name(store, 7) == ["Name of later"], worker, seconds=120)
             assert worker.stop() == 0
         # Full copies go one at a time, whatever starts them; the schedule leaves it to whoever is at it.
-        assert not broker.exists(tasks._WAITING, tasks._COPYING)
+        assert not broker.exists(WAITING, COPYING)
     finally:
         writer.close()
 

@@ -33,11 +33,11 @@ import typer
 import yaml
 from pydantic import SecretStr
 
-from sink.cli import app
 from sink.demo_data.lms import create_lms
-from sink.demo_data.lms_writer import LmsWriter
+from sink.doors.cli.main import app
 from sink.endpoint.app import running
 from sink.settings import Settings, environment_name
+from tests.support.lms_writer import LmsWriter
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sink.clickhouse.migrations import migrate
 from sink.copying.sync import sync
 from sink.demo_data.lms import create_lms
+from sink.doors.web.app import create_app, serve_web, serving
 from sink.endpoint.app import running
 from sink.erasure.verify import record_report, verify_subjects
 from sink.errors import SettingsError, UsageError
@@ -36,7 +37,6 @@ from sink.lms.database import LmsDatabase
 from sink.retirement.retire import sweep
 from sink.settings import Settings, load_settings
 from sink.store import Store
-from sink.web import create_app, serve_web, serving
 
 TOKEN = "a token of the tests"
 SECRET = "a secret that signs with thirty-two bytes"
@@ -212,8 +212,8 @@ def test_what_cannot_be_recorded_is_tried_again_by_the_driver(
 def test_a_clickhouse_that_hangs_does_not_hold_the_driver_up(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sink.web.RECORD_TIMEOUT", 1)
-    monkeypatch.setattr("sink.web.PROBE_TIMEOUT", 1)
+    monkeypatch.setattr("sink.doors.web.app.RECORD_TIMEOUT", 1)
+    monkeypatch.setattr("sink.doors.web.app.PROBE_TIMEOUT", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # It takes connections and never answers.
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -57,7 +57,7 @@ def load(folder: Path, service: str, own: dict[str, Any]) -> Any:
     """Import the settings as Django does, on top of those of an LMS."""
     base = make_module("base", ENV_TOKENS=MagicMock(), **LMS)
     base.__dict__.update(own)
-    from sink.plugin.settings import common, production
+    from sink.doors.plugin.settings import common, production
 
     for part in (common, production):
         vars(base)["ENV_TOKENS"] = {}
@@ -95,7 +95,7 @@ def main(folder: str, service: str, action: str, *more: str) -> None:
         return
     user_id = int(more[0])
     if action == "retire":
-        from sink.plugin.sender import send_retirement
+        from sink.doors.plugin.sender import send_retirement
 
         send_retirement(user_id)
         return

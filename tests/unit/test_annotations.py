@@ -24,10 +24,10 @@ HANDLING_PII = (
     "sink.demo_data.events",
     "sink.endpoint.engine",
     "sink.erasure.plan",
-    "sink.event_avro",
-    "sink.event_json",
-    "sink.event_kafka",
-    "sink.event_stream",
+    "sink.doors.events.avro_events",
+    "sink.doors.events.json_events",
+    "sink.doors.events.kafka_streams",
+    "sink.doors.events.redis_streams",
     "sink.erasure.identities",
     "sink.lms.database",
     "sink.lms.values",
@@ -35,7 +35,7 @@ HANDLING_PII = (
     "sink.erasure.rewrite",
     "sink.erasure.scan",
     "sink.copying.sync",
-    "sink.web",
+    "sink.doors.web.app",
 )
 
 

@@ -18,10 +18,10 @@ import typer
 import yaml
 from dotenv import dotenv_values
 
-from sink import __version__
-from sink.cli import app
+from sink.doors.cli.main import app
+from sink.doors.heartbeat import NAMES
 from sink.errors import SettingsError
-from sink.heartbeat import NAMES
+from sink.resources import VERSION
 from sink.settings import PREFIX, Settings, environment_name, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +176,7 @@ def test_volumes_and_mounted_files_are_there() -> None:
 def test_the_image_is_the_one_of_this_version() -> None:
     for service in OURS:
         definition = SERVICES[service]
-        assert definition["image"] == f"aspects-pii:{__version__}"
+        assert definition["image"] == f"aspects-pii:{VERSION}"
         assert (CONFIG / definition["build"]["context"]).resolve() == ROOT
         assert (ROOT / definition["build"]["dockerfile"]).resolve() == CONFIG / "Dockerfile"
         receipts = f"receipts:{read_image_environment()['ASPECTS_RECEIPTS_DIR']}"
@@ -319,4 +319,4 @@ def test_the_wheel_can_be_built_from_what_the_builder_gets(tmp_path: Path) -> No
     subprocess.run([*command, "--wheel-dir", str(tmp_path / "wheels"), "."], cwd=tmp_path / "src", check=True)
     (wheel,) = (tmp_path / "wheels").iterdir()
     inside = set(zipfile.ZipFile(wheel).namelist())
-    assert {"sink/cli/__init__.py", "sink/_data/config/pii.yaml", "sink/_data/config/docker-compose.yml"} <= inside
+    assert {"sink/doors/cli/main.py", "sink/_data/config/pii.yaml", "sink/_data/config/docker-compose.yml"} <= inside

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from sink.event_avro import EVENTS, decode_open_edx_event, read_headers
-from sink.event_work import InvalidMessage, Message, Work
+from sink.doors.events.avro_events import EVENTS, decode_open_edx_event, read_headers
+from sink.doors.events.work import InvalidMessage, Message, Work
 from sink.resources import find_resource
 
 REGISTRATION = "org.openedx.learning.student.registration.completed.v1"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from sink.doors.events.json_events import MAX_BODY, load_event_map, make_json_decoder, read_event
+from sink.doors.events.work import InvalidMessage, Message, Work
 from sink.errors import MapError
-from sink.event_json import MAX_BODY, load_event_map, make_json_decoder, read_event
-from sink.event_work import InvalidMessage, Message, Work
 from sink.pii_map import Subject
 from sink.resources import find_resource
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sink import heartbeat
+from sink.doors import heartbeat
+from sink.doors.events.consumer import Consumer
+from sink.doors.events.work import Message, StreamsUnreachable
+from sink.doors.heartbeat import Heartbeat, HeartbeatError, check
+from sink.doors.worker.celery_fixes import WindowWatch
 from sink.errors import SettingsError, UsageError
-from sink.event_work import Message, StreamsUnreachable
-from sink.events import Consumer
-from sink.heartbeat import Heartbeat, HeartbeatError, check
-from sink.tasks import WindowWatch
 
 
 @pytest.fixture

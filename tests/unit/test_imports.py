@@ -26,3 +26,11 @@ def test_settings_are_made_by_whoever_loads_them(path: Path) -> None:
         if isinstance(node, ast.Call)
     }
     assert "Settings" not in calls, "call load_settings instead"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.name == "__init__.py"], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_init_is_empty(path: Path) -> None:
+    """Who imports one module of a package, as an LMS imports the broker's, gets that one and nothing else."""
+    assert path.read_text() == ""

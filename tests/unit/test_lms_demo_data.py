@@ -20,10 +20,10 @@ from sink.demo_data.events import (
     event_rows,
 )
 from sink.demo_data.lms import DemoLms, create_lms, describe_lms, list_enrollments
-from sink.demo_data.lms_writer import LmsWriter
 from sink.demo_data.people import make_external_id, make_person, make_pools
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
+from tests.support.lms_writer import LmsWriter
 
 USERS = 600
 

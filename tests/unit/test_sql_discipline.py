@@ -22,7 +22,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "sink"
 
-# Methods of `sink.client.ClickHouse` and of the driver, and SQLAlchemy's ways to take plain SQL.
+# Methods of `sink.clickhouse.client.ClickHouse` and of the driver, and SQLAlchemy's ways to take plain SQL.
 STATEMENTS = {"execute", "rows", "value", "column", "command", "query", "text", "exec_driver_sql"}
 CLIENTS = ("client", "_client")
 QUOTES = {"quote": "quotes a name", "_escape_path": "escapes a path that we made"}

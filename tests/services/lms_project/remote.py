@@ -18,10 +18,10 @@ PROJECT = Path(__file__).parent
 ROOT = PROJECT.parents[2]
 _ENTRY_POINTS = """
 [lms.djangoapp]
-aspects_pii = sink.plugin.apps:AspectsPiiConfig
+aspects_pii = sink.doors.plugin.apps:AspectsPiiConfig
 
 [cms.djangoapp]
-aspects_pii = sink.plugin.apps:AspectsPiiConfig
+aspects_pii = sink.doors.plugin.apps:AspectsPiiConfig
 """
 
 
@@ -145,10 +145,10 @@ def _list_metadata(folder: Path) -> list[str]:
 _WORK = """
 import sys
 from sink.ledger import leases
-from sink import tasks
+from sink.doors.worker.app import run_worker
 from sink.settings import load_settings
 lease._SECONDS, lease._RENEW_EVERY = 2, 0.5
-sys.exit(tasks.run_worker(load_settings()))
+sys.exit(run_worker(load_settings()))
 """
 
 

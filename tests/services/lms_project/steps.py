@@ -299,6 +299,6 @@ def change_setting(name, value):
 
 def forget_failures():
     """As if the broker had never failed."""
-    from sink.plugin import sender
+    from sink.doors.plugin import sender
 
     sender._paused_until = 0.0

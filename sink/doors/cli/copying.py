@@ -1,0 +1,114 @@
+"""Commands that bring data in: migrations, the copy from the LMS, the datasets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from sink.clickhouse import migrations
+from sink.doors.cli.common import DryRun, Json, open_configured_store, print_json
+from sink.doors.cli.display import Progress, print_lines, print_table, say
+from sink.errors import PiiDisabledError, UsageError
+from sink.installation import find_address, open_lms, open_store
+from sink.settings import load_settings
+
+commands = typer.Typer()
+
+
+# A full copy that was killed blocks the next one for 15 seconds.
+_WAIT_FOR_A_COPY = 20.0
+
+
+@commands.command()
+def init(as_json: Json = False) -> int:
+    """Apply the migrations: databases, PII tables, ledger."""
+    from sink.ledger.pseudonym_key import set_pseudonym_key
+
+    settings, store = open_configured_store()
+    with store:
+        applied = migrations.migrate(store.client)
+        set_pseudonym_key(store.client, settings.pseudonym_secret)
+    if as_json:
+        print_json({"applied": applied})
+    else:
+        print_lines([f"Applied {name}." for name in applied] or ["Nothing to apply."])
+    return 0
+
+
+@commands.command("sync")
+def sync_command(
+    objects: Annotated[
+        list[str], typer.Option("--object", help="user_profile, external_id, course_access or all; may be repeated.")
+    ] = ["all"],  # noqa: B006
+    user_id: Annotated[
+        list[int] | None, typer.Option("--user-id", min=1, help="Only this user; may be repeated.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows copied at a time.")] = None,
+    allow_removals: Annotated[
+        bool, typer.Option("--allow-removals", help="Remove users who left the LMS, however many they are.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Copy profiles, anonymous ids and course roles from the LMS: only what changed.
+
+    While PII is off, `--object course_access` copies who may see which course, with a digest for the user name.
+    """
+    from sink.copying.copies import WITHOUT_PII
+    from sink.copying.sync import sync
+    from sink.lms.objects import OBJECTS
+
+    settings = load_settings(**({} if batch_size is None else {"sync_batch_size": batch_size}))
+    chosen = tuple(OBJECTS) if "all" in objects else tuple(dict.fromkeys(objects))
+    for name in chosen:
+        if name not in OBJECTS:
+            raise UsageError(f"--object {name}: possible are {', '.join(OBJECTS)} and all.")
+    if not settings.enable_pii and chosen != WITHOUT_PII:
+        raise PiiDisabledError
+    lms = open_lms(settings)
+    with open_store(settings) as store, Progress() as progress:
+        counts = sync(
+            store,
+            lms,
+            enabled=settings.enable_pii,
+            objects=chosen,
+            user_ids=user_id,
+            dry_run=dry_run,
+            allow_removals=allow_removals,
+            wait=_WAIT_FOR_A_COPY,
+            progress=progress.update,
+        )
+    if as_json:
+        print_json({"dry_run": dry_run, "objects": [asdict(count) for count in counts]})
+    else:
+        head = ("object", "read", "new", "changed", "unchanged", "removed", "retired", "bad")
+        print_table(
+            head,
+            [(c.object, c.read, c.inserted, c.changed, c.unchanged, c.removed, c.retired, len(c.bad)) for c in counts],
+        )
+        for count in counts:
+            if count.purged_columns:
+                print_lines([f"{count.object}: no longer kept, and emptied: {', '.join(count.purged_columns)}."])
+    bad = [(count.object, row) for count in counts for row in count.bad]
+    for name, row in bad:
+        say(f"{name}: user {row.user_id}, row {row.key}, {row.column}: {row.reason}. It was not copied.")
+    return 1 if bad else 0
+
+
+@commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def build(context: typer.Context) -> int:
+    """Run the dbt project against the configured ClickHouse; arguments go to `dbt build`."""
+    from sink.datasets.build import build as build_datasets
+
+    settings = load_settings()
+    build_datasets(
+        find_address(settings),
+        context.args,
+        enable_pii=settings.enable_pii,
+        pseudonym_secret=settings.pseudonym_secret,
+        definer=settings.clickhouse_definer,
+        report=say,
+    )
+    return 0

@@ -1,0 +1,84 @@
+"""Commands about the whole: opting out, and where things stand."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from sink.doors.cli.common import Actor, DryRun, Json, Yes, open_configured_store, print_json
+from sink.doors.cli.dashboards import purge_dashboards
+from sink.doors.cli.display import print_lines, print_table, say
+from sink.erasure.purge import plan_purge, purge, require_off
+from sink.retirement.status import read_status
+
+commands = typer.Typer()
+
+
+@commands.command("purge")
+def purge_command(
+    force: Annotated[bool, typer.Option("--force", help="Although PII is on.")] = False,
+    actor: Actor = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Opt out: remove all PII and everything built on it. Tombstones and ledger stay."""
+    from sink.datasets.build import list_datasets
+    from sink.errors import RefusedError
+
+    settings, store = open_configured_store()
+    with store:
+        plan = plan_purge(store, list_datasets(store.client))
+        if as_json:
+            print_json({"dry_run": dry_run, "plan": [asdict(line) for line in plan.lines]})
+        else:
+            print_table(
+                ("object", "action", "columns", "rows"),
+                [(line.name, line.action, ", ".join(line.columns), line.rows) for line in plan.lines],
+            )
+        if dry_run:
+            return 0
+        require_off(settings.enable_pii, force)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise RefusedError("Nobody is there to be asked. Use --yes.")
+            typer.confirm("Remove all of this for good?", abort=True, err=True)
+        purge(store, plan, enabled=settings.enable_pii, force=force, actor=actor)
+    if not as_json:
+        print_lines(["Purged and verified: no PII is left. Tombstones and ledger stay."])
+    if settings.superset_url is not None:
+        purge_dashboards(settings, as_json)
+    return 0
+
+
+@commands.command("status")
+def status_command(as_json: Json = False) -> int:
+    """The flag, what is held, open retirements and the age of the oldest, versions."""
+    settings, store = open_configured_store()
+    with store:
+        status = read_status(store, enabled=settings.enable_pii)
+    if as_json:
+        print_json({**asdict(status), "healthy": status.is_healthy})
+    else:
+        age = "-" if status.oldest_open_seconds is None else f"{status.oldest_open_seconds:.0f} s"
+        print_table(
+            ("", ""),
+            [
+                ("PII", "on" if status.enabled else "off"),
+                ("ClickHouse", f"{status.clickhouse} ({status.versions['clickhouse']})"),
+                ("aspects-pii", status.versions["aspects-pii-sink"]),
+                ("subjects held", status.subjects),
+                *((name, "absent" if rows is None else rows) for name, rows in status.rows.items()),
+                *((f"retirements {state}", count) for state, count in status.retirements.items()),
+                ("open", status.open),
+                ("oldest open", age),
+            ],
+        )
+        for failed in status.failed:
+            print_lines([f"{failed['subject']}: {failed['reason']}"])
+    for warning in status.warnings:
+        say(f"Warning: {warning}")
+    return 0 if status.is_healthy else 1

@@ -1,0 +1,120 @@
+"""What messages lead to: copies, requests, retirements and hand-overs, in one store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sink.copying.copies import WITHOUT_PII
+from sink.copying.sync import sync
+from sink.doors.events.work import Message, Work
+from sink.erasure.reassign import reassign
+from sink.errors import UsageError
+from sink.installation import find_lms, open_store
+from sink.pii_map import SubjectId
+from sink.retirement.retire import sweep, work_off
+from sink.settings import Settings
+from sink.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A message and what it asks for."""
+
+    message: Message
+    work: Work
+
+
+class Office:
+    """Where the work is done: the store and the LMS, opened when they are first needed."""
+
+    def __init__(self, settings: Settings, *, copies: bool) -> None:
+        """Check the settings; `copies` says that messages can ask for copies.
+
+        Raises:
+            UsageError: PII is on and there is no LMS to copy from.
+            SettingsError: the LMS's address is not valid.
+        """
+        if settings.enable_pii and copies and settings.lms_database_url is None:
+            raise UsageError(
+                "ASPECTS_ENABLE_PII is on, so events lead to copies, but ASPECTS_LMS_DATABASE_URL is not set. "
+                "Example: mysql+pymysql://reader:secret@mysql:3306/openedx"
+            )
+        self.enabled = settings.enable_pii
+        self._settings = settings
+        self._lms = find_lms(settings)
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store.
+
+        Raises:
+            DatabaseError: there is no connection.
+        """
+        if self._store is None:
+            self._store = open_store(self._settings)
+        return self._store
+
+    def close(self) -> None:
+        """Give up the connection."""
+        if self._store is not None:
+            self._store.client.close()
+
+    def copies(self, work: Work) -> bool:
+        """Whether a message leads to a copy; while PII is off only of course roles, and where there is an LMS to ask."""
+        return self.enabled or (self._lms is not None and not {*WITHOUT_PII}.isdisjoint(work.objects or WITHOUT_PII))
+
+    def sync(self, jobs: Iterable[Job]) -> None:
+        """Copy the users whom jobs name, each once."""
+        assert self._lms is not None
+        by_user: dict[int, set[str]] = {}
+        whole: set[int] = set()
+        for job in jobs:
+            for subject in job.work.subjects:
+                by_user.setdefault(int(subject), set()).update(job.work.objects)
+                if not job.work.objects:
+                    whole.add(int(subject))
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for user_id, objects in by_user.items():
+            chosen = () if user_id in whole else tuple(sorted(objects))
+            groups.setdefault(chosen if self.enabled else WITHOUT_PII, []).append(user_id)
+        for chosen, user_ids in groups.items():
+            counts = sync(self.store, self._lms, enabled=self.enabled, objects=chosen, user_ids=sorted(user_ids))
+            for count in counts:
+                for bad in count.bad:
+                    _log.warning("%s: user %s, %s: %s; not copied", count.object, bad.user_id, bad.column, bad.reason)
+
+    def request(self, jobs: Iterable[Job]) -> list[SubjectId]:
+        """Record that the subjects of jobs are to be retired, and return them."""
+        by_actor: dict[str | None, list[SubjectId]] = {}
+        for job in jobs:
+            by_actor.setdefault(job.work.actor, []).extend(job.work.subjects)
+        for actor, subjects in by_actor.items():
+            self.store.ledger.request(subjects, actor)
+        return list(dict.fromkeys(subject for subjects in by_actor.values() for subject in subjects))
+
+    def work_off(self, subjects: Sequence[SubjectId]) -> bool:
+        """Retire who was requested; False where a retirement stays open."""
+        outcomes = list(work_off(self.store, self.store.ledger.find(subjects)))
+        for outcome in outcomes:
+            if not outcome.is_done:
+                _log.error("Subject %s: not retired yet: %s", outcome.subject, outcome.reason)
+        return all(outcome.is_done for outcome in outcomes)
+
+    def sweep(self) -> bool:
+        """Work off whatever is open; False where a retirement stays open."""
+        return all(outcome.is_done for outcome in sweep(self.store))
+
+    def reassign(self, jobs: Iterable[Job]) -> None:
+        """Hand over what leaving users owned, in the order of the messages."""
+        heirs = sorted({job.work.heir for job in jobs if isinstance(job.work.heir, int)})
+        if heirs and self.enabled and self._lms is not None:
+            # Rows carry the heir's name, and the event that announces the heir may come later.
+            sync(self.store, self._lms, enabled=True, objects=("user_profile",), user_ids=heirs)
+        for job in jobs:
+            assert job.work.heir is not None
+            reassign(self.store, job.work.subjects[0], job.work.heir, assets=job.work.assets, actor=job.work.actor)

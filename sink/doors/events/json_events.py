@@ -1,0 +1,212 @@
+"""JSON events, explained by a mapping: which ones count, whom they are about, and what is done.
+
+The mapping that ships is config/events.yaml; docs/event-bus.md says what can stand in one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from sink.doors.events.work import Action, InvalidMessage, Message, Work
+from sink.pii_map import Subject, SubjectId
+from sink.yaml_files import load_model
+
+# .. pii: Events may carry names beside ids; only ids are taken from them.
+# .. pii_types: name, username
+# .. pii_retirement: consumer_api
+
+MAX_BODY = 1 << 20
+"""Bytes of JSON that are read."""
+
+_MAX_ID = 256
+# What may stand in the ledger as the one who asked: a number or a UUID, for anything else may be a name.
+_OPAQUE = re.compile(r"[0-9]{1,18}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def _check_path(path: str) -> str:
+    if not all(path.split(".")):
+        raise ValueError("a path into an event is written key.key.key")
+    return path
+
+
+EventPath = Annotated[str, AfterValidator(_check_path)]
+Expected = str | int | bool
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class EventRule(_Model):
+    """One kind of event."""
+
+    when: dict[EventPath, Expected] = Field(
+        min_length=1, description="What makes an event one of this kind; others are passed over."
+    )
+    require: dict[EventPath, Expected] = Field(
+        default_factory=dict, description="What a valid event of this kind says; others are dead letters."
+    )
+    filled: list[EventPath] = Field(default_factory=list, description="What a valid event of this kind does not omit.")
+    action: Action = Field(description="retire, sync or reassign.")
+    subject: EventPath = Field(description="Where the id of the one whom it is about is.")
+    also: list[EventPath] = Field(default_factory=list, description="Where lists of ids are to which the same is done.")
+    heir: EventPath | None = Field(None, description="For reassign: where the id of the one who takes over is.")
+    asset: EventPath | None = Field(
+        None, description="For reassign: where the id of the only asset is, or a list of them; everything if left out."
+    )
+    actor: EventPath | None = Field(None, description="Where the id of the one who asks is.")
+
+    @model_validator(mode="after")
+    def _heir_only_to_reassign(self) -> EventRule:
+        if (self.action == "reassign") != (self.heir is not None):
+            raise ValueError("`reassign` needs `heir`, and nothing else has one")
+        if self.asset is not None and self.action != "reassign":
+            raise ValueError("only `reassign` has `asset`")
+        if self.action == "reassign" and self.also:
+            raise ValueError("`reassign` is about one subject; leave `also` out")
+        return self
+
+
+class EventMap(_Model):
+    """The whole mapping."""
+
+    version: Literal[1]
+    events: dict[str, EventRule] = Field(min_length=1)
+
+
+def load_event_map(path: Path) -> EventMap:
+    """Read and validate a mapping.
+
+    Raises:
+        MapError: names the file, the path of the line and what is wrong with it.
+    """
+    return load_model(path, EventMap, setting="ASPECTS_EVENT_MAP")
+
+
+def make_json_decoder(event_map: EventMap, subject: Subject, field: str) -> Callable[[Message], Work | None]:
+    """A decoder of messages that carry JSON in `field`."""
+
+    def decode(message: Message) -> Work | None:
+        return read_event(event_map, subject, _parse(message.fields.get(field.encode()), field))
+
+    return decode
+
+
+def read_event(event_map: EventMap, subject: Subject, event: Any) -> Work | None:
+    """What an event asks for, by the first rule that is about it; None where none is.
+
+    Raises:
+        InvalidMessage: a rule is about it, and it does not say what it has to.
+    """
+    for kind, rule in event_map.events.items():
+        if all(_is_equal(find_value(event, path), wanted) for path, wanted in rule.when.items()):
+            return _apply(kind, rule, subject, event)
+    return None
+
+
+def _apply(kind: str, rule: EventRule, subject: Subject, event: Any) -> Work:
+    for path, wanted in rule.require.items():
+        if not _is_equal(find_value(event, path), wanted):
+            raise InvalidMessage(f"{path} is not {wanted}", kind)
+    for path in rule.filled:
+        if _is_blank(find_value(event, path)):
+            raise InvalidMessage(f"{path} is empty", kind)
+    subjects = [_require_id(subject, event, rule.subject, kind)]
+    complaints = []
+    for path in rule.also:
+        found, bad = _read_ids(subject, find_value(event, path))
+        subjects += found
+        if bad:
+            # The others are retired all the same: what is certain must not wait for what is not.
+            complaints.append(f"{path}: {bad} of {bad + len(found)} are not ids; the others were taken")
+    heir = _require_id(subject, event, rule.heir, kind) if rule.heir else None
+    if heir in subjects:
+        raise InvalidMessage("the one who leaves and the one who takes over are the same", kind)
+    return Work(
+        rule.action,
+        tuple(dict.fromkeys(subjects)),
+        heir=heir,
+        assets=_read_assets(find_value(event, rule.asset), rule.asset, kind) if rule.asset else None,
+        actor=_read_actor(find_value(event, rule.actor)) if rule.actor else None,
+        kind=kind,
+        complaint="; ".join(complaints),
+    )
+
+
+def find_value(event: Any, path: str) -> Any:
+    """The value at a dotted path, None where there is none."""
+    for key in path.split("."):
+        if not isinstance(event, dict):
+            return None
+        event = event.get(key)
+    return event
+
+
+def _parse(body: bytes | None, field: str) -> dict[str, Any]:
+    if body is None:
+        raise InvalidMessage(f"the field `{field}` is missing")
+    if len(body) > MAX_BODY:
+        raise InvalidMessage(f"it is longer than {MAX_BODY} bytes")
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):
+        event = None
+    if not isinstance(event, dict):
+        raise InvalidMessage("it is not a JSON object")
+    return event
+
+
+def _is_equal(value: Any, wanted: Expected) -> bool:
+    if isinstance(value, str) and isinstance(wanted, str):
+        # `User` and `user` are the same to those who send these events.
+        return value.strip().casefold() == wanted.casefold()
+    return type(value) is type(wanted) and bool(value == wanted)
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or value == [] or value == {} or (isinstance(value, str) and not value.strip())
+
+
+def _require_id(subject: Subject, event: Any, path: str, kind: str) -> SubjectId:
+    found = _parse_id(subject, find_value(event, path))
+    if found is None:
+        raise InvalidMessage(f"{path} is not an id", kind)
+    return found
+
+
+def _read_ids(subject: Subject, value: Any) -> tuple[list[SubjectId], int]:
+    """Ids out of a list, and how many of its elements are none."""
+    if _is_blank(value):
+        return [], 0
+    found = [_parse_id(subject, element) for element in (value if isinstance(value, list) else [value])]
+    ids = [one for one in found if one is not None]
+    return ids, len(found) - len(ids)
+
+
+def _read_assets(value: Any, path: str, kind: str) -> tuple[str, ...]:
+    """What is to be handed over; an event that should name it and does not must not hand over everything."""
+    found = [str(one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str | int)]
+    if not found or any(not one.strip() or len(one) > _MAX_ID for one in found) or isinstance(value, bool):
+        raise InvalidMessage(f"{path} names no asset", kind)
+    return tuple(found)
+
+
+def _parse_id(subject: Subject, value: Any) -> SubjectId | None:
+    if isinstance(value, bool) or not isinstance(value, int | str) or len(str(value)) > _MAX_ID:
+        return None
+    try:
+        found = subject.parse(str(value))
+    except ValueError:
+        return None
+    return found if isinstance(found, int) or found.isprintable() else None
+
+
+def _read_actor(value: Any) -> str | None:
+    text = "" if isinstance(value, bool) or not isinstance(value, int | str) else str(value)
+    return text if _OPAQUE.fullmatch(text) else None

@@ -1,0 +1,404 @@
+"""Kafka as a queue of messages: what `sink.doors.events.redis_streams` promises for Redis, on what Kafka has for it.
+
+Kafka remembers one number a partition: everything before it is done. Messages that are read and not done are kept in
+memory, and the number goes no further than the first of them: whatever becomes of this process, or of its part in the
+group, they are delivered again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from sink.doors.events.avro_events import EVENTS, decode_open_edx_event
+from sink.doors.events.work import InvalidMessage, Message, StreamsUnreachable, Work
+from sink.errors import SettingsError
+from sink.settings import Settings
+
+# .. pii: Values of messages pass through unread; the dead letters written here hold none of them.
+# .. pii_types: username, email_address, name
+# .. pii_retirement: consumer_api
+
+VALUE = "value"
+"""The field of a message that holds what was sent."""
+
+_log = logging.getLogger(__name__)
+
+# What a consumer without a sign of life is given before its partitions go to another, in milliseconds.
+_SESSION = 10_000
+# The same for one that lives and does not read, because it is erasing.
+_LONGEST_WORK = 1_800_000
+# Seconds to wait for an answer, and for a part in the group.
+_PATIENCE = 10.0
+_JOINING = 60.0
+_SHORTEST_WAIT = 0.1
+# CloudEvents headers, as edx-event-bus-kafka writes them, by what the other transport calls them.
+_HEADERS = {"ce_type": b"type", "ce_id": b"id", "ce_time": b"time"}
+# Confluent's frame around a value: a zero, and the number of the schema in a registry.
+_FRAME = 5
+_UNKNOWN_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)  # noqa: SLF001 - so called by the client
+_REFUSED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
+_NOT_LET_IN = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)  # noqa: SLF001
+# The group has moved on: what was not noted comes again, to whoever has the partition now.
+_MOVED_ON = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._STATE,  # noqa: SLF001
+    KafkaError._NO_OFFSET,  # noqa: SLF001
+)
+
+
+@dataclass
+class _Partition:
+    """How far one partition is."""
+
+    next: int
+    """The offset after the last one that was read."""
+    noted: int
+    """The offset that Kafka was told."""
+    unfinished: dict[int, Message] = field(default_factory=dict)
+    is_at_end: bool = False
+
+    @property
+    def done(self) -> int:
+        """The offset before which everything is done."""
+        return min(self.unfinished, default=self.next)
+
+
+def make_options(settings: Settings) -> dict[str, Any]:
+    """How to connect, in the client's words; they hold the password.
+
+    Raises:
+        SettingsError: some of the settings do not go together.
+    """
+    options: dict[str, Any] = {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "security.protocol": settings.kafka_security_protocol,
+        # The client's own lines go where ours go.
+        "logger": logging.getLogger(f"{__name__}.client"),
+    }
+    uses_sasl = settings.kafka_security_protocol.startswith("SASL")
+    if uses_sasl != (settings.kafka_username is not None) or uses_sasl != (settings.kafka_password is not None):
+        raise SettingsError(
+            "ASPECTS_KAFKA_USERNAME and ASPECTS_KAFKA_PASSWORD go with SASL, and SASL needs both. "
+            "Example: ASPECTS_KAFKA_SECURITY_PROTOCOL=SASL_SSL"
+        )
+    if uses_sasl and settings.kafka_password is not None:
+        options |= {
+            "sasl.mechanism": settings.kafka_sasl_mechanism,
+            "sasl.username": settings.kafka_username,
+            "sasl.password": settings.kafka_password.get_secret_value(),
+        }
+    if settings.kafka_ca_file is not None:
+        if not settings.kafka_ca_file.is_file():
+            raise SettingsError("ASPECTS_KAFKA_CA_FILE is not valid: there is no such file.")
+        options["ssl.ca.location"] = str(settings.kafka_ca_file)
+    return options
+
+
+class KafkaStreams:
+    """Some topics of one Kafka, read by one consumer of a group."""
+
+    def __init__(
+        self, options: Mapping[str, Any], topics: Sequence[str], *, group: str, consumer: str, dead_letters: str
+    ) -> None:
+        """Take what `make_options` says; nothing is connected yet."""
+        self.streams = tuple(topics)
+        self.group, self.consumer, self.dead_letters = group, consumer, dead_letters
+        self._options = {**options, "client.id": consumer, "error_cb": self._note_problem}
+        self._reader: confluent_kafka.Consumer | None = None
+        self._writer: confluent_kafka.Producer | None = None
+        self._partitions: dict[tuple[str, int], _Partition] = {}
+        self._absent: set[str] = set()
+        self._assigned = False
+        self._joining_since = 0.0
+        self._problem: KafkaError | None = None
+
+    def close(self) -> None:
+        """Note what is done, and leave the group, so that others need not wait for us."""
+        if self._reader is not None:
+            with contextlib.suppress(KafkaException, StreamsUnreachable, SettingsError):
+                self._commit()
+            with contextlib.suppress(KafkaException, RuntimeError):
+                self._reader.close()
+        self._reader = self._writer = None
+        self._partitions.clear()
+
+    def prepare(self) -> None:
+        """Join the group, which begins with the oldest message there is; the dead letters have to have a place.
+
+        Raises:
+            StreamsUnreachable: Kafka gives no answer.
+            SettingsError: Kafka refuses the user, or the settings.
+        """
+        if self._writer is None:
+            with self._translated():
+                self._writer = confluent_kafka.Producer(
+                    {**self._options, "enable.idempotence": True, "message.timeout.ms": int(_PATIENCE * 1_000)}
+                )
+        if self._reader is not None:
+            # The client connects again by itself.
+            return
+        self._find_dead_letters(self._writer)
+        with self._translated():
+            self._reader = confluent_kafka.Consumer(
+                {
+                    **self._options,
+                    "group.id": self.group,
+                    "auto.offset.reset": "earliest",
+                    "enable.auto.commit": False,
+                    "enable.partition.eof": True,
+                    "session.timeout.ms": _SESSION,
+                    "max.poll.interval.ms": _LONGEST_WORK,
+                    "partition.assignment.strategy": "cooperative-sticky",
+                    # Topics may come into being later.
+                    "topic.metadata.refresh.interval.ms": 30_000,
+                }
+            )
+            self._reader.subscribe(
+                list(self.streams), on_assign=self._take_on, on_revoke=self._give_up, on_lost=self._lose
+            )
+        self._assigned, self._joining_since = False, time.monotonic()
+
+    def _find_dead_letters(self, writer: confluent_kafka.Producer) -> None:
+        """A message that cannot be buried would hold up all others, so this is asked before any is read."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with self._translated():
+                topic = writer.list_topics(self.dead_letters, timeout=_PATIENCE).topics[self.dead_letters]
+            if topic.error is None and topic.partitions:
+                return
+            if topic.error is not None and topic.error.code() in _REFUSED:
+                raise SettingsError(f"Kafka does not let this user see the topic {self.dead_letters}.")
+            if time.monotonic() > deadline:
+                raise SettingsError(
+                    f"The topic {self.dead_letters} for dead letters is not there, and Kafka does not make it. "
+                    "Create it, or name another in ASPECTS_EVENT_DEAD_LETTERS."
+                )
+            time.sleep(_SHORTEST_WAIT)
+
+    def read_new(self, count: int, wait: float) -> list[Message]:
+        """Up to `count` messages that nobody of the group has done, after waiting `wait` seconds for them.
+
+        Raises:
+            StreamsUnreachable: Kafka gives no answer; what was read by then is unfinished.
+            SettingsError: Kafka refuses the user.
+        """
+        reader = self._require_reader()
+        self._commit()
+        found: list[Message] = []
+        with self._translated():
+            for event in reader.consume(count, max(wait, _SHORTEST_WAIT)):
+                error = event.error()
+                if error is None:
+                    found.append(self._receive(event))
+                else:
+                    self._read_error(error, str(event.topic()), event.partition())
+        if self._problem is not None and not found:
+            problem, self._problem = self._problem, None
+            raise _translate(problem)
+        return found
+
+    def _receive(self, event: confluent_kafka.Message) -> Message:
+        topic, number, offset = str(event.topic()), int(event.partition() or 0), int(event.offset() or 0)
+        fields: dict[bytes, bytes] = {VALUE.encode(): event.value() or b""}
+        headers = event.headers() or []
+        for name, value in headers.items() if isinstance(headers, dict) else headers:
+            if name in _HEADERS and isinstance(value, bytes):
+                fields[_HEADERS[name]] = value
+        message = Message(topic, f"{number}:{offset}", fields)
+        partition = self._partitions.setdefault((topic, number), _Partition(offset, offset))
+        partition.unfinished[offset] = message
+        partition.next = offset + 1
+        partition.is_at_end = False
+        self._absent.discard(topic)
+        return message
+
+    def _read_error(self, error: KafkaError, topic: str, number: int | None) -> None:
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            # A partition without a message has not been met yet.
+            partition = self._partitions.setdefault((topic, number or 0), _Partition(-1, -1))
+            partition.is_at_end = True
+        elif code in _UNKNOWN_TOPIC:
+            if topic not in self._absent:
+                _log.warning("The topic %s is not there yet", topic)
+            self._absent.add(topic)
+        else:
+            self._note_problem(error)
+
+    def _note_problem(self, error: KafkaError) -> None:
+        """What the client tells of itself; most of it passes without us."""
+        if error.fatal() or error.code() in (*_NOT_LET_IN, *_REFUSED, KafkaError._ALL_BROKERS_DOWN):  # noqa: SLF001
+            self._problem = error
+        else:
+            # In more words, and with the broker's name, the client logs it itself.
+            _log.debug("Kafka: %s", error.name())
+
+    def has_caught_up(self) -> bool:
+        """True where everything that is there now has been read.
+
+        Raises:
+            StreamsUnreachable: Kafka has given us no part in the group.
+        """
+        if set(self.streams) <= self._absent:
+            return True
+        if not self._assigned:
+            if time.monotonic() - self._joining_since > _JOINING:
+                raise StreamsUnreachable("Kafka has given this consumer no part in its group")
+            return False
+        assert self._reader is not None
+        with self._translated():
+            mine = self._reader.assignment()
+        known = [self._partitions.get((one.topic, one.partition)) for one in mine]
+        return all(partition is not None and partition.is_at_end for partition in known)
+
+    def read_unfinished(self, count: int) -> Iterator[list[Message]]:
+        """What this consumer has read and not finished, oldest first, in lists of `count`."""
+        messages = [message for partition in self._partitions.values() for message in partition.unfinished.values()]
+        for start in range(0, len(messages), count):
+            yield messages[start : start + count]
+
+    def claim(self, idle: float, count: int) -> Iterator[list[Message]]:
+        """Nothing: Kafka itself gives the partitions of a consumer that is gone to the others."""
+        yield from ()
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Say that `messages` are done.
+
+        Raises:
+            StreamsUnreachable: Kafka gives no answer; they may come again.
+        """
+        for message in messages:
+            number, _, offset = message.id.partition(":")
+            partition = self._partitions.get((message.stream, int(number)))
+            # Another consumer's by now, who reads it again.
+            if partition is not None:
+                partition.unfinished.pop(int(offset), None)
+        self._commit()
+
+    def _commit(self) -> None:
+        """Tell Kafka how far we are, where it does not know."""
+        behind = {key: one.done for key, one in self._partitions.items() if one.done > one.noted}
+        if not behind or self._reader is None:
+            return
+        offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in behind.items()]
+        with self._translated():
+            try:
+                answers = self._reader.commit(offsets=offsets, asynchronous=False) or []
+            except KafkaException as error:
+                if error.args[0].code() not in _MOVED_ON:
+                    raise
+                _log.info("How far we are is noted later: %s", error.args[0].name())
+                return
+        for answer in answers:
+            partition = self._partitions.get((answer.topic, answer.partition))
+            if partition is not None and answer.error is None:
+                partition.noted = behind[answer.topic, answer.partition]
+
+    def bury(self, message: Message, reason: str, details: Mapping[str, str]) -> None:
+        """Write a dead letter, then count the message as done. No content, no hash of any.
+
+        Who is killed between the two writes the letter again.
+
+        Raises:
+            StreamsUnreachable: Kafka does not take it; the message will come again.
+        """
+        assert self._writer is not None
+        letter = {
+            "stream": message.stream,
+            "entry": message.id,
+            "reason": reason[:1_000],
+            "bytes": str(sum(len(value) for value in message.fields.values())),
+            "consumer": self.consumer,
+            **details,
+        }
+        answers: list[KafkaError | None] = []
+        with self._translated():
+            self._writer.produce(
+                self.dead_letters, json.dumps(letter).encode(), on_delivery=lambda error, _: answers.append(error)
+            )
+            self._writer.flush(2 * _PATIENCE)
+        if answers != [None]:
+            why = answers[0].name() if answers and answers[0] is not None else "no answer"
+            raise StreamsUnreachable(f"Kafka did not take a dead letter ({why})")
+        self.acknowledge([message])
+
+    def _require_reader(self) -> confluent_kafka.Consumer:
+        if self._reader is None:
+            raise StreamsUnreachable("Kafka is not connected")
+        return self._reader
+
+    def _take_on(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        self._assigned = True
+        self._absent -= {one.topic for one in partitions}
+
+    def _give_up(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        with contextlib.suppress(StreamsUnreachable, SettingsError):
+            self._commit()
+        self._lose(_, partitions)
+
+    def _lose(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        """They are another's; what is unfinished is read again by whoever has them."""
+        for one in partitions:
+            self._partitions.pop((one.topic, one.partition), None)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """What the client raises, without its text, which may hold addresses and settings."""
+        problem: Exception | None = None
+        try:
+            yield
+        except KafkaException as error:
+            # Why a connection failed is told to the callback; what was asked for merely timed out.
+            if self._writer is not None:
+                self._writer.poll(0)
+            cause, self._problem = self._problem or error.args[0], None
+            problem = _translate(cause)
+        except (BufferError, RuntimeError) as error:
+            problem = StreamsUnreachable(f"Kafka's client cannot go on ({type(error).__name__})")
+        if problem is not None:
+            raise problem
+
+
+def _translate(error: KafkaError) -> Exception:
+    if error.code() in _NOT_LET_IN:
+        return SettingsError("ASPECTS_KAFKA_USERNAME: Kafka refuses the user name or the password.")
+    if error.code() in _REFUSED:
+        return SettingsError(f"ASPECTS_KAFKA_USERNAME: Kafka does not let this user read the topics ({error.name()}).")
+    if error.code() == KafkaError._INVALID_ARG:  # noqa: SLF001
+        return SettingsError("The ASPECTS_KAFKA_… settings are not valid: Kafka's client does not take them.")
+    return StreamsUnreachable(f"Kafka cannot be reached ({error.name()})")
+
+
+def decode_framed_event(message: Message) -> Work | None:
+    """Read one message as edx-event-bus-kafka 6.1.0 writes them: headers, and Avro in Confluent's frame.
+
+    Returns:
+        Whom to copy again; None for kinds of event that are not read.
+
+    Raises:
+        InvalidMessage: it is not such a message, or was written with another schema.
+    """
+    fields = dict(message.fields)
+    value = fields.pop(VALUE.encode(), b"")
+    kind = fields.get(b"type", b"").decode("ascii", "replace")
+    if not kind:
+        raise InvalidMessage("the header `ce_type` is missing")
+    if kind in EVENTS and (value[:1] != b"\0" or len(value) <= _FRAME):
+        raise InvalidMessage("it is not framed: a zero and the number of a schema come before the Avro", kind)
+    fields[b"event_data"] = value[_FRAME:]
+    return decode_open_edx_event(Message(message.stream, message.id, fields))

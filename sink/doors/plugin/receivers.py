@@ -1,0 +1,106 @@
+"""What the LMS announces, turned into messages once its transaction is committed.
+
+Nothing here raises into the LMS. A message that is lost costs time, not correctness: `reconcile` finds retirements in
+the LMS database, and `sync` finds changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, transaction
+from django.db.models.signals import post_delete, post_save
+
+from sink.doors.plugin.sender import send_retirement, send_sync
+
+# .. no_pii: of a user only the id is read.
+
+logger = logging.getLogger(__name__)
+
+# Models by name: where an app is not installed, as some are not in Studio, nothing is connected.
+_OF_A_USER = ("student.UserProfile", "external_user_ids.ExternalId", "student.CourseAccessRole")
+#: Columns of `auth_user` that are copied or decide what is. A login saves another one.
+_COPIED = frozenset(("username", "email", "is_active", "is_staff", "is_superuser"))
+
+
+def connect_receivers() -> None:
+    """Listen to retirements, and to changes of what is copied."""
+    for name in ("USER_RETIRE_LMS_MISC", "USER_RETIRE_LMS_CRITICAL"):
+        signal = _find_signal(name)
+        if signal is not None:
+            signal.connect(on_retirement, dispatch_uid=f"aspects_pii.{name}")
+    for model in _OF_A_USER:
+        post_save.connect(on_change, sender=model, dispatch_uid=f"aspects_pii.saved.{model}")
+    post_delete.connect(on_change, sender="student.CourseAccessRole", dispatch_uid="aspects_pii.deleted")
+    post_save.connect(on_user_change, sender=settings.AUTH_USER_MODEL, dispatch_uid="aspects_pii.saved.user")
+
+
+def _find_signal(name: str) -> Any:
+    try:
+        from openedx.core.djangoapps.user_api.accounts import signals
+    except ImportError:
+        # Not in an LMS: some other Django project, or a Studio without these apps.
+        return None
+    return getattr(signals, name, None)
+
+
+def on_retirement(user: Any = None, **_: Any) -> None:
+    """The LMS retires a user. Told whether PII is on or off, for something may be left from when it was on."""
+    user_id = getattr(user, "pk", None)
+    with _harmless("retirement", user_id):
+        transaction.on_commit(lambda: send_retirement(user_id))
+
+
+def on_change(instance: Any = None, using: str | None = None, **_: Any) -> None:
+    """Something of a user was saved or deleted."""
+    if not settings.ASPECTS_ENABLE_PII:
+        return
+    user_id = getattr(instance, "user_id", None)
+    with _harmless("change", user_id):
+        _sync_after_commit(user_id, using or DEFAULT_DB_ALIAS)
+
+
+def on_user_change(
+    instance: Any = None, using: str | None = None, update_fields: frozenset[str] | None = None, **_: Any
+) -> None:
+    """An account was saved."""
+    if not settings.ASPECTS_ENABLE_PII or (update_fields is not None and not _COPIED & update_fields):
+        return
+    user_id = getattr(instance, "pk", None)
+    with _harmless("change", user_id):
+        _sync_after_commit(user_id, using or DEFAULT_DB_ALIAS)
+
+
+@contextmanager
+def _harmless(what: str, user_id: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Not the text: whatever failed may quote the row.
+        logger.error("the %s of user %s was not sent to the PII sink (%s)", what, user_id, type(error).__name__)
+
+
+class _Batch:
+    """The users that one transaction has changed, each once."""
+
+    def __init__(self) -> None:
+        self.user_ids: dict[Any, None] = {}
+
+    def __call__(self) -> None:
+        with _harmless("change", next(iter(self.user_ids), None)):
+            send_sync(list(self.user_ids))
+
+
+def _sync_after_commit(user_id: Any, using: str) -> None:
+    # Django forgets what was to run after a savepoint that is rolled back, and the batch with it: so it is looked for
+    # there, not remembered here.
+    waiting: list[tuple[Any, ...]] = transaction.get_connection(using).run_on_commit
+    found: Callable[[], None] | None = next((entry[1] for entry in waiting if isinstance(entry[1], _Batch)), None)
+    batch = found if isinstance(found, _Batch) else _Batch()
+    batch.user_ids[user_id] = None
+    if found is None:
+        transaction.on_commit(batch, using=using)

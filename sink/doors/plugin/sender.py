@@ -1,0 +1,108 @@
+"""Sending to the worker: by name, ids only, at once or not at all.
+
+A request in the LMS waits for this, so nothing is tried twice, and a broker that does not answer is left alone for a while.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+
+from sink.doors.worker import broker
+from sink.doors.worker.broker import BrokerApp
+
+# .. no_pii: messages and logs carry opaque user ids.
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a request in the LMS waits for the broker at most.
+PATIENCE = 1.0
+#: Seconds without an attempt to send changes after one that failed. Retirements are always attempted.
+PAUSE = 30.0
+_IDS_IN_A_MESSAGE = 1_000
+
+_paused_until = 0.0
+
+
+def send_retirement(user_id: Any) -> None:
+    """Have this user retired."""
+    _send(broker.RETIRE_USER, [[user_id]], "retirement", "`aspects-pii reconcile` finds it")
+
+
+def send_sync(user_ids: Sequence[Any]) -> None:
+    """Have these users copied anew."""
+    if time.monotonic() < _paused_until:
+        _log_loss("change", user_ids, "the broker failed a moment ago", "`aspects-pii sync` finds it")
+        return
+    if len(user_ids) == 1:
+        _send(broker.SYNC_USER, [list(user_ids)], "change", "`aspects-pii sync` finds it")
+        return
+    batches = [
+        list(user_ids[start : start + _IDS_IN_A_MESSAGE]) for start in range(0, len(user_ids), _IDS_IN_A_MESSAGE)
+    ]
+    _send(broker.SYNC_USERS, [[batch] for batch in batches], "change", "`aspects-pii sync` finds it")
+
+
+def _send(task: str, messages: Sequence[list[Any]], what: str, remedy: str) -> None:
+    """Send one message for each list of arguments; log by id what cannot be sent."""
+    global _paused_until
+    url = getattr(settings, "ASPECTS_PII_BROKER_URL", None)
+    sent = 0
+    try:
+        if not url:
+            raise LookupError("ASPECTS_PII_BROKER_URL is not set")
+        app = _open_app(url)
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=0, timeout=PATIENCE)
+            with app.amqp.Producer(connection, auto_declare=False) as producer:
+                for arguments in messages:
+                    _publish(app, producer, task, arguments)
+                    sent += 1
+        _paused_until = 0.0
+    except LookupError as error:
+        _log_loss(what, _list_ids(messages), str(error), remedy)
+    except Exception as error:
+        _paused_until = time.monotonic() + PAUSE
+        # Not the text: it may hold the address with its password.
+        _log_loss(what, _list_ids(messages[sent:]), f"the broker failed: {type(error).__name__}", remedy)
+
+
+@functools.lru_cache(maxsize=4)
+def _open_app(url: str) -> BrokerApp:
+    timeouts = {"socket_connect_timeout": PATIENCE, "socket_timeout": PATIENCE, "max_retries": 0}
+    app = BrokerApp(url, timeouts if broker.is_redis(url) else {})
+    app.conf.broker_connection_timeout = PATIENCE
+    return app
+
+
+def _publish(app: BrokerApp, producer: Any, task: str, arguments: list[Any]) -> None:
+    # Not `send_task`: that tells every receiver of Celery's signals in the LMS, some of which import the task by its
+    # name, and with it what a worker needs and an LMS does not.
+    task_id = uuid.uuid4().hex
+    message = app.amqp.create_task_message(task_id, task, arguments, {}, ignore_result=True)
+    producer.publish(
+        message.body,
+        headers=message.headers,
+        exchange="",
+        routing_key=broker.QUEUE,
+        serializer="json",
+        delivery_mode="persistent",
+        declare=[app.amqp.queues[broker.QUEUE]],
+        retry=False,
+        **message.properties,
+    )
+
+
+def _list_ids(messages: Sequence[list[Any]]) -> list[Any]:
+    return [user_id for [value] in messages for user_id in (value if isinstance(value, list) else [value])]
+
+
+def _log_loss(what: str, user_ids: Sequence[Any], reason: str, remedy: str) -> None:
+    shown = ", ".join(map(str, user_ids[:50])) + (" …" if len(user_ids) > 50 else "")
+    logger.warning("%s of %d users not sent to the PII sink (%s); %s: %s", what, len(user_ids), reason, remedy, shown)

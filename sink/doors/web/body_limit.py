@@ -1,0 +1,55 @@
+"""Requests whose body is too long are refused before it is read; every refusal has the same form."""
+
+from __future__ import annotations
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Problem(BaseModel):
+    """Why a request was not carried out."""
+
+    error: str = Field(description="A word for programs.", examples=["invalid"])
+    message: str = Field(description="A sentence for people.", examples=["The request is not valid."])
+    fields: dict[str, str] = Field(default_factory=dict, description="What is wrong, by field; never the value.")
+
+
+class BodyLimit:
+    """Answers 413 to bodies that are too long, before they are read, or as soon as it shows."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self._limit:
+            await self._refuse(scope, receive, send)
+            return
+        received, body = 0, bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body += message.get("body", b"")
+            received = len(body)
+            if received > self._limit:
+                await self._refuse(scope, receive, send)
+                return
+            if not message.get("more_body"):
+                break
+        whole = iter([{"type": "http.request", "body": bytes(body), "more_body": False}])
+
+        async def replay() -> Message:
+            return next(whole, None) or await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = Problem(error="too_large", message=f"A request has {self._limit} bytes at most.")
+        response = JSONResponse(problem.model_dump(), 413, {"Connection": "close"})
+        await response(scope, receive, send)

@@ -1,0 +1,52 @@
+"""What /metrics reads from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from sink.store import Store
+
+
+def make_gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def read_metrics(store: Store) -> Iterator[Metric]:
+    states = GaugeMetricFamily("aspects_pii_retirements", "Retirements by their state.", labels=["state"])
+    for state, count in store.ledger.count_states().items():
+        states.add_metric([state], count)
+    yield states
+    open_retirements = store.ledger.find_open()
+    now = store.client.value("SELECT now64(6, 'UTC')")
+    oldest = (now - open_retirements[0].requested_at).total_seconds() if open_retirements else 0.0
+    yield make_gauge("aspects_pii_retirements_open", "Retirements that are not proved.", len(open_retirements))
+    yield make_gauge("aspects_pii_retirements_oldest_open_seconds", "Age of the oldest of them.", max(0.0, oldest))
+    actions = CounterMetricFamily(
+        "aspects_pii_ledger_entries",
+        "Entries of the ledger by action; `reopened` is residue that was found after an erasure.",
+        labels=["action"],
+    )
+    for action, count in store.client.rows(
+        "SELECT toString(action), uniqExact(subject, at, request) FROM $pii_ledger.entries GROUP BY 1 ORDER BY 1"
+    ):
+        actions.add_metric([action], count)
+    yield actions
+    yield from _read_looks(store)
+
+
+def _read_looks(store: Store) -> Iterator[Metric]:
+    """What the last search for residue of everybody has found, and how old it and the last full copy are."""
+    rows = store.client.rows(
+        "SELECT toString(action), dateDiff('millisecond', max(at), now64(6, 'UTC')) / 1000, "
+        "argMax(JSONExtractUInt(detail, 'findings'), at) FROM $pii_ledger.entries "
+        "WHERE subject = '' AND (action = 'synced' OR (action = 'verified' AND JSONExtractBool(detail, 'everybody'))) "
+        "GROUP BY action"
+    )
+    for action, age, findings in rows:
+        if action == "synced":
+            yield make_gauge("aspects_pii_full_copy_age_seconds", "Age of the last full copy.", max(0.0, age))
+        else:
+            yield make_gauge("aspects_pii_residue_findings", "What the last `verify` of all has found.", findings)
+            yield make_gauge("aspects_pii_residue_age_seconds", "Age of that `verify`.", max(0.0, age))

@@ -1,1 +1,0 @@
-"""Settings that the plugin gives the LMS."""
