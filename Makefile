@@ -42,10 +42,10 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 # Where Tutor cannot be installed its tests are skipped, saying so; with REQUIRE_SERVICES=1 they fail.
-$(TUTOR_STAMP): pyproject.toml tests/services/tutor-constraints.txt
+$(TUTOR_STAMP): pyproject.toml tests/services/doors/tutor/constraints.txt
 	$(PYTHON) -m venv $(TUTOR_VENV)
 	$(TUTOR_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint tests/services/tutor-constraints.txt --editable '.[tutor]' \
+		--constraint tests/services/doors/tutor/constraints.txt --editable '.[tutor]' \
 		&& touch $@ || echo "Tutor could not be installed." >&2
 
 # A real Apache Superset, which cannot live beside our own dependencies.

@@ -30,6 +30,9 @@ MAY_SHOW_PEOPLE = ("demo", "export", "find")
 # Databases hold people by design; what is left of the retired in them is the tests' own business.
 DATABASES = ("clickhouse", "served", "restored", "x")
 
+# What tests share asserts too, and says as much where it fails.
+pytest.register_assert_rewrite("tests.support")
+
 SERVICES = {"redis": 6379, "mariadb": 3306, "postgres": 5432}
 
 

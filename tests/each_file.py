@@ -40,7 +40,9 @@ class Ran:
 
 def find_files() -> list[str]:
     """The test files, slow folders first."""
-    return [str(file.relative_to(TESTS.parent)) for name in FOLDERS for file in sorted(TESTS.glob(f"{name}/test_*.py"))]
+    return [
+        str(file.relative_to(TESTS.parent)) for name in FOLDERS for file in sorted(TESTS.glob(f"{name}/**/test_*.py"))
+    ]
 
 
 def run_file(file: str) -> Ran:

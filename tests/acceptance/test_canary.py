@@ -11,6 +11,7 @@ from sink.demo_data.events import COURSE_ENROLLMENT_COLUMNS, COURSE_OVERVIEW_COL
 from sink.demo_data.lms import DemoLms, create_lms
 from sink.demo_data.lms_tables import UNTIL
 from sink.demo_data.people import make_external_id
+from tests.support.installation import Installation
 from tests.support.lms_writer import LmsWriter
 
 CANARY, OTHER, BAD = 1001, 1002, 1003
@@ -78,7 +79,7 @@ def read_events(client: ClickHouse) -> list[tuple[Any, ...]]:
     return client.rows("SELECT * FROM $xapi.xapi_events_all ORDER BY event_id")
 
 
-def test_no_canary_is_anywhere(installation: Any, tmp_path: Path) -> None:
+def test_no_canary_is_anywhere(installation: Installation, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/lms.sqlite3"
     lms = create_lms(url, 30, 3)
     writer = LmsWriter(url)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+
+from tests.support.installation import Installation
 
 USERS = 300
 
 
-def test_tells_every_step_and_removes_its_folder(installation: Any) -> None:
+def test_tells_every_step_and_removes_its_folder(installation: Installation) -> None:
     # Settings of the operator's own are not the demo's business.
     out = installation.run("demo", "--users", USERS, CLICKHOUSE_URL="http://clickhouse.invalid:8123")
     steps = re.findall(r"^(\d+)\. .+\n-+$", out, re.MULTILINE)
@@ -43,7 +44,7 @@ def test_tells_every_step_and_removes_its_folder(installation: Any) -> None:
     assert list((installation.left_behind / "temporary").iterdir()) == []
 
 
-def test_does_not_touch_a_folder_of_somebody_elses(installation: Any) -> None:
+def test_does_not_touch_a_folder_of_somebody_elses(installation: Installation) -> None:
     """That `--keep` keeps: tests/acceptance/test_wheel.py."""
     thesis = installation.left_behind / "work" / "thesis"
     thesis.mkdir()

@@ -6,7 +6,6 @@ has retired is verified gone, and of everybody else the store says what the LMS 
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import os
@@ -34,16 +33,21 @@ from sink.installation import open_store
 from sink.resources import find_resource
 from sink.settings import Settings, load_settings
 from sink.store import Store
+from tests.support.faults import TOXICS, Mode, Proxy, proxied
+from tests.support.lms import Lms, name_mariadb, run_lms
+from tests.support.paths import COMMAND, ROOT, SUPPORT
+from tests.support.processes import Process, make_consumer, make_endpoint, make_redis, make_worker, running, wait_until
+from tests.support.redis_server import count_waiting, read_redis
 
 pytestmark = [
     pytest.mark.mariadb,
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
 ]
-SERVICES = Path(__file__).parents[1] / "services"
-COMMAND = Path(sys.executable).with_name("aspects-pii")
 SEED = int(os.environ.get("FAULT_SEED", "1"))
 SECONDS = float(os.environ.get("FAULT_SECONDS", "40"))
 TICK = 0.25
+# What a database can do to its clients that speak no HTTP.
+OF_DATABASES: tuple[Mode, ...] = ("refuse", "hang", "cut")
 # Nobody else is called so; `aspects-pii`'s own texts, and those of its libraries, have neither word.
 SECRETS = ("canary-ocelot", "xylophone-4711", "zaphod")
 PREFIX = "test"
@@ -57,21 +61,6 @@ ACTORS = {
 }
 
 
-def load_module(name: str, path: Path) -> Any:
-    """A module of the tests, which are no package, by its path."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-faults = load_module("aspects_pii_faults", SERVICES / "faults.py")
-remote = load_module("lms_remote", SERVICES / "lms_project" / "remote.py")
-
-
 @dataclass
 class Bus:
     """The LMS's own producer of events, in a process of its own."""
@@ -82,7 +71,7 @@ class Bus:
     sent: int = 0
 
     def start(self) -> None:
-        script = SERVICES / "events_producer.py"
+        script = SUPPORT / "redis_producer.py"
         with (self.folder / "producer.out").open("a") as said:
             # What it says is the LMS's, not ours.
             self.child = subprocess.Popen(
@@ -113,7 +102,7 @@ class Bus:
 class People:
     """What goes on in the LMS: who comes, changes, asks to be forgotten, and is."""
 
-    lms: Any
+    lms: Lms
     bus: Bus
     random: Random
     steps: dict[int, list[str]] = field(default_factory=dict)
@@ -243,18 +232,18 @@ class Site:
     settings: Settings
     store: Store
     environment: Mapping[str, str]
-    endpoint: Any
-    redis: Any
-    worker: Any
-    consumer: Any
-    to_clickhouse: Any
-    to_lms: Any
+    endpoint: Process
+    redis: Process
+    worker: Process
+    consumer: Process
+    to_clickhouse: Proxy
+    to_lms: Proxy
     people: People
     lms_url: str
     client: Any
 
     def list_process_faults(self) -> list[Fault]:
-        def restart(process: Any) -> Fault:
+        def restart(process: Process) -> Fault:
             return Fault(f"kill {process.name}", process.kill, lambda: process.start(wait=False))
 
         def flush() -> None:
@@ -274,11 +263,11 @@ class Site:
         ]
 
     def list_connection_faults(self) -> list[Fault]:
-        def spoil(name: str, proxy: Any, toxic: str) -> Fault:
+        def spoil(name: str, proxy: Proxy, toxic: Mode) -> Fault:
             return Fault(f"{toxic} {name}", lambda: proxy.set(toxic), lambda: proxy.set("pass"))
 
-        toxics = [spoil("clickhouse", self.to_clickhouse, toxic) for toxic in faults.TOXICS]
-        return [*toxics, *(spoil("lms database", self.to_lms, toxic) for toxic in ("refuse", "hang", "cut"))]
+        toxics = [spoil("clickhouse", self.to_clickhouse, toxic) for toxic in TOXICS]
+        return [*toxics, *(spoil("lms database", self.to_lms, toxic) for toxic in OF_DATABASES)]
 
     def live_through(self, random: Random) -> Counter[str]:
         """Let people do things while faults come and go; which faults there were."""
@@ -367,7 +356,7 @@ class Site:
         texts["ledger"] = json.dumps(list(self.store.ledger.export())).encode()
         # The LMS's own events name people; everything else in there is ours.
         streams = [f"{PREFIX}-{topic}" for topic in self.settings.event_bus_topics]
-        texts["redis"] = faults.read_redis(self.client, without=streams)
+        texts["redis"] = read_redis(self.client, without=streams)
         assert len(texts) >= 5
         return [
             f"{name}: {secret}" for name, text in texts.items() for secret in SECRETS if secret.encode() in text.lower()
@@ -379,7 +368,7 @@ class Site:
             [str(COMMAND), *arguments],
             env={
                 **os.environ,
-                "PYTHONPATH": str(faults.ROOT),
+                "PYTHONPATH": str(ROOT),
                 **self.environment,
                 "ASPECTS_CLICKHOUSE_URL": self.settings.clickhouse_url,
             },
@@ -438,10 +427,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
     (tmp_path / "pii.yaml").write_text(yaml.safe_dump(document))
     with ExitStack() as stack:
         database = stack.enter_context(make_database())
-        endpoint = stack.enter_context(faults.running(faults.make_endpoint(tmp_path, tmp_path / "clickhouse")))
-        broker = stack.enter_context(faults.running(faults.make_redis(tmp_path)))
-        to_clickhouse = stack.enter_context(faults.proxied(endpoint.port))
-        to_lms = stack.enter_context(faults.proxied(3306))
+        endpoint = stack.enter_context(running(make_endpoint(tmp_path, tmp_path / "clickhouse")))
+        broker = stack.enter_context(running(make_redis(tmp_path)))
+        to_clickhouse = stack.enter_context(proxied(endpoint.port))
+        to_lms = stack.enter_context(proxied(3306))
         url = f"redis://127.0.0.1:{broker.port}/0"
         environment = {
             "ASPECTS_ENABLE_PII": "true",
@@ -473,7 +462,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             event_bus_topic_prefix=PREFIX,
         )
         tokens = {"ASPECTS_ENABLE_PII": True, "ASPECTS_PII_BROKER_URL": url}
-        lms = stack.enter_context(remote.run_lms(tmp_path, remote.name_mariadb(database), tokens=tokens))
+        lms = stack.enter_context(run_lms(tmp_path, name_mariadb(database), tokens=tokens))
         store = stack.enter_context(open_store(settings))
         migrations.migrate(store.client)
         client = stack.enter_context(redis.Redis.from_url(url))
@@ -485,8 +474,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
             for n in (people.register() for _ in range(20))
         ]
         store.client.insert(store.client.table("xapi.xapi_events_all"), ["event_id", "emission_time", "event"], rows)
-        worker = stack.enter_context(faults.running(faults.make_worker(tmp_path, **environment)))
-        consumer = stack.enter_context(faults.running(faults.make_consumer(tmp_path, **environment)))
+        worker = stack.enter_context(running(make_worker(tmp_path, **environment)))
+        consumer = stack.enter_context(running(make_consumer(tmp_path, **environment)))
         yield Site(
             *(tmp_path, settings, store, environment, endpoint, broker, worker, consumer, to_clickhouse, to_lms),
             *(people, f"mysql://127.0.0.1/{database}", client),
@@ -497,16 +486,16 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def test_nobody_is_lost_and_nobody_is_back(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     people = site.people
     # Everybody is copied before anything breaks, so that there is something to erase.
-    faults.wait_until(lambda: len(site.read_store()["user_profile"]) == 20, site.explain)
+    wait_until(lambda: len(site.read_store()["user_profile"]) == 20, site.explain)
     seen = site.live_through(Random(SEED))
     people.finish()
     assert len(people.retired) >= 5
     assert sum(seen.values()) >= SECONDS / 5
-    faults.wait_until(site.has_converged, site.explain)
+    wait_until(site.has_converged, site.explain)
     # Once more, as the driver does when it is run again.
     people.call("retire_misc", people.retired[0])
     people.call("change_profile", people.retired[-1], goals="Canary-Ocelot is back")
-    faults.wait_until(lambda: faults.count_waiting(site.client) == 0 and site.has_converged(), site.explain)
+    wait_until(lambda: count_waiting(site.client) == 0 and site.has_converged(), site.explain)
     for process in (site.worker, site.consumer):
         process.kill()
 

@@ -182,7 +182,7 @@ def test_a13_what_is_not_kept_never_arrives(store: Store, database: LmsDatabase,
     assert all(name and not bio and not goals for name, bio, goals in rows)
 
 
-# Course roles may be copied, with digests in place of names: tests/integration/test_viewers.py.
+# Course roles may be copied, with digests in place of names: tests/integration/datasets/test_viewers.py.
 @pytest.mark.parametrize("object_name", ["user_profile", "external_id", "all"])
 def test_a14_no_way_of_copying_ignores_the_flag(aspects_pii: Callable[..., Any], object_name: str) -> None:
     aspects_pii("init")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +10,9 @@ import typer
 
 from sink.doors.cli.main import app
 from sink.settings import Settings, environment_name
+from tests.support.paths import ROOT
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def list_commands(command: Any, name: str = "aspects-pii") -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sink.demo_data.lms import DemoLms, create_lms
+from tests.support.installation import Installation
 from tests.support.lms_writer import LmsWriter
 
 CANARY = "Quetzal5d1f0a"
@@ -16,7 +17,7 @@ TABLES = ("user_profile", "external_id", "course_access")
 USERS = 200
 
 
-def read_state(installation: Any) -> dict[str, list[tuple[Any, ...]]]:
+def read_state(installation: Installation) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of the PII tables, those included that are hidden, without the bookkeeping."""
     with installation.clickhouse() as client:
         return {
@@ -40,7 +41,7 @@ def change_lms(url: str, lms: DemoLms) -> None:
     writer.close()
 
 
-def kill_after(installation: Any, insertions: int) -> None:
+def kill_after(installation: Installation, insertions: int) -> None:
     """Start a sync in small batches and kill it as soon as it has made so many insertions."""
     with installation.clickhouse() as client:
         # Whoever was killed before holds the lease for some seconds more; the last one is waited for.

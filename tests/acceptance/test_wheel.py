@@ -8,11 +8,12 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.installation import Installation
+from tests.support.paths import ROOT
+
 DATA = "sink/_data/"
 
 
@@ -57,7 +58,7 @@ def empty_environment(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.timeout(600)
 def test_runs_the_demo_from_an_empty_virtual_environment(
-    wheel: Path, installation: Any, empty_environment: Path
+    wheel: Path, installation: Installation, empty_environment: Path
 ) -> None:
     folder = empty_environment
     pip = (folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")

@@ -12,9 +12,9 @@ from sink.dashboards.install import Site as Described
 from sink.dashboards.install import describe_site
 from sink.dashboards.superset_api import Superset, SupersetAddress
 from sink.settings import load_settings
-from tests.integration.dashboards_contract import DashboardsContract
 from tests.superset import stack
 from tests.superset.conftest import Site
+from tests.support.dashboards_contract import DashboardsContract
 
 
 @pytest.fixture

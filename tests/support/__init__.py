@@ -1,0 +1,1 @@
+"""What tests share: made-up surroundings, real processes, faults, and stand-ins for programs that are not here."""

@@ -1,0 +1,25 @@
+"""An engine behind HTTP and an LMS, for the tests of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sink.demo_data.lms import create_lms
+from sink.endpoint.app import running
+from tests.support.events import Lms
+
+
+@pytest.fixture(scope="module")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the engine; each test has databases of its own."""
+    with running(tmp_path_factory.mktemp("clickhouse")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def lms(tmp_path_factory: pytest.TempPathFactory) -> Lms:
+    """An LMS that nobody changes; a test that does takes a copy."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('lms')}/lms.db"
+    return Lms(url, create_lms(url, users=200, courses=3))

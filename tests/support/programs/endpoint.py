@@ -1,0 +1,12 @@
+"""ClickHouse's protocol over the engine: `… endpoint FOLDER PORT`. Told to stop, it waits two seconds for who is still there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sink import serving
+from sink.endpoint.app import serve
+
+serving.SHUTDOWN_GRACE = 2
+serve(Path(sys.argv[1]), port=int(sys.argv[2]))
