@@ -31,6 +31,7 @@ from sink.copying.removals import (
     hides_names,
 )
 from sink.errors import PiiDisabledError
+from sink.ledger.entries import Action
 from sink.ledger.leases import hold
 from sink.lms.database import LmsDatabase, Snapshot
 from sink.lms.objects import OBJECTS
@@ -108,7 +109,7 @@ def sync(
                 rewritten += forget_digests(store)
             scrub(store.client, rewritten, store.policy.scrub_within)
             if user_ids is None:
-                store.ledger.record_event("synced", {"pii": enabled, "objects": _summarise(counts)})
+                store.ledger.record_event(Action.SYNCED, {"pii": enabled, "objects": _summarise(counts)})
     return counts
 
 

@@ -14,6 +14,7 @@ from sink.erasure.identities import Identities, read_identities
 from sink.erasure.plan import read_plan, require_sound
 from sink.erasure.steps import DirectStep, Step
 from sink.errors import ErasureError, RefusedError
+from sink.ledger.entries import Action
 from sink.names import TableName, quote
 from sink.pii_map import SubjectId
 from sink.store import Store
@@ -113,7 +114,9 @@ def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, 
     scrub(store.client, left, store.policy.scrub_within)
     _require_empty(store, left)
     store.ledger.record_event(
-        "purged", {"rows": {str(name): rows for name, rows in plan.rows.items()}, "dropped": len(plan.datasets)}, actor
+        Action.PURGED,
+        {"rows": {str(name): rows for name, rows in plan.rows.items()}, "dropped": len(plan.datasets)},
+        actor,
     )
 
 

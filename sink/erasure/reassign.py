@@ -22,6 +22,7 @@ from sink.erasure.identities import Identities
 from sink.erasure.plan import read_plan, require_sound
 from sink.erasure.rewrite import RewriteStep
 from sink.errors import RefusedError
+from sink.ledger.entries import Action, State
 from sink.ledger.leases import hold
 from sink.names import quote
 from sink.pii_map import PiiMap, Redaction, SubjectId
@@ -126,7 +127,7 @@ def reassign(
     """
     if str(leaving) == str(heir):
         raise RefusedError("The heir is the one who leaves; name somebody else.")
-    if any(retirement.state != "withdrawn" for retirement in store.ledger.find([heir])):
+    if any(retirement.state is not State.WITHDRAWN for retirement in store.ledger.find([heir])):
         raise RefusedError(f"{heir} is retired and cannot own anything.")
     values = _describe_heir(store.client, store.pii_map, heir)
     if values is None:
@@ -147,7 +148,7 @@ def reassign(
             # How many assets, and not which: what names them is not ours, and may name a person.
             named = {} if assets is None else {"assets": len(set(assets))}
             detail = {"from": str(leaving), "to": str(heir), "rows": rows, **named}
-            store.ledger.record_event("reassigned", detail, actor)
+            store.ledger.record_event(Action.REASSIGNED, detail, actor)
     return Reassigned(str(leaving), str(heir), rows, absent, sorted(unknown))
 
 

@@ -19,7 +19,7 @@ from sink.erasure.scan import can_scan
 from sink.erasure.scan import scan as search_texts
 from sink.erasure.steps import Step
 from sink.errors import DatabaseError
-from sink.ledger.entries import Ledger
+from sink.ledger.entries import Action, Ledger, State
 from sink.lms.database import LmsDatabase
 from sink.names import TableName, quote
 from sink.pii_map import PiiMap, SubjectId
@@ -137,7 +137,7 @@ def verify_subjects(
     plan = read_plan(
         store.client, store.pii_map, redact_history=store.policy.redact_history, secret=store.policy.pseudonym_secret
     )
-    erased = [retirement for retirement in store.ledger.find(subjects) if retirement.state == "erased"]
+    erased = [retirement for retirement in store.ledger.find(subjects) if retirement.state is State.ERASED]
     if len(erased) == len(subjects) and erased:
         scrubbed_at = max(retirement.scrubbed_at for retirement in erased)
     else:
@@ -167,7 +167,7 @@ def record_report(ledger: Ledger, report: Report, *, everybody: bool) -> None:
         LedgerError: it could not be written.
     """
     ledger.record_event(
-        "verified",
+        Action.VERIFIED,
         {
             "everybody": everybody,
             "subjects": report.subjects,

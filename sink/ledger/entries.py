@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from sink.clickhouse.client import ClickHouse, split_for_binding
@@ -20,34 +21,48 @@ from sink.pii_map import SubjectId
 
 # .. no_pii: holds opaque user ids and counts.
 
-# From request to receipt; `erased` and `withdrawn` end a retirement, until something reopens it.
-STATES = ("requested", "hidden", "erased", "failed", "reopened", "withdrawn")
-OPEN_STATES = ("requested", "hidden", "failed", "reopened")
+
+class Action(StrEnum):
+    """What an entry says was asked or done. Entries of other versions may say something else."""
+
+    REQUESTED = "requested"
+    FOUND = "found"
+    HIDDEN = "hidden"
+    ERASED = "erased"
+    FAILED = "failed"
+    REOPENED = "reopened"
+    WITHDRAWN = "withdrawn"
+    SYNCED = "synced"
+    VERIFIED = "verified"
+    PURGED = "purged"
+    REASSIGNED = "reassigned"
+    REPLAYED = "replayed"
+
+
+class State(StrEnum):
+    """Where a retirement stands: the last action that moved it. `erased` and `withdrawn` end it until it is reopened."""
+
+    REQUESTED = Action.REQUESTED
+    HIDDEN = Action.HIDDEN
+    ERASED = Action.ERASED
+    FAILED = Action.FAILED
+    REOPENED = Action.REOPENED
+    WITHDRAWN = Action.WITHDRAWN
+
+    @property
+    def is_open(self) -> bool:
+        """True until the erasure is proved or taken back."""
+        return self not in (State.ERASED, State.WITHDRAWN)
+
+
 # Any constant: what requests are named after.
 _REQUESTS = uuid.UUID("8c0d9b52-52b0-4d6f-9a53-6a0b8f7b0f5e")
 _ENTRIES = "$pii_ledger.entries"
 _COLUMNS = ("subject", "at", "action", "request", "actor", "detail")
 
-# Of several requests the first counts, unless the retirement was withdrawn in between: two doors that are told at the
-# same moment both record it, and one of the entries may come after the other's erasure.
-_STATE_QUERY = """
-SELECT subject,
-       maxIf(at, action = 'withdrawn') AS withdrawn_at,
-       maxIf(at, action != 'requested') AS step_at,
-       argMaxIf(action, at, action != 'requested') AS step,
-       arrayMin(arrayFilter(asked -> asked > withdrawn_at, groupArrayIf(at, action = 'requested'))) AS first_asked,
-       step = '' OR (step = 'withdrawn' AND toUnixTimestamp64Micro(first_asked) > 0) AS is_new,
-       if(is_new, 'requested', toString(step)) AS state,
-       argMaxIf(request, at, action = 'requested') AS last_request,
-       if(toUnixTimestamp64Micro(first_asked) > 0, first_asked, maxIf(at, action = 'requested')) AS requested_at,
-       -- In a tuple, for argMax passes over NULLs.
-       argMaxIf(tuple(actor), at, action = 'requested').1 AS requested_by,
-       if(is_new, argMaxIf(detail, at, action = 'requested'), argMaxIf(detail, at, action != 'requested')) AS last_detail,
-       if(is_new, requested_at, step_at) AS since
-FROM $pii_ledger.entries
-WHERE action IN {states:Array(String)} AND subject != ''
-"""
-_COLUMNS_OF_STATE = "subject, state, last_request, requested_at, requested_by, last_detail, since"
+# The view computes what follows from the entries, for us and for dbt alike; see sql/migrations.
+_CURRENT = "$pii_ledger.retirements WHERE is_current"
+_COLUMNS_OF_RETIREMENT = "subject, state, request, requested_at, requested_by, since, detail"
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ class Retirement:
     """Where one subject's retirement stands."""
 
     subject: str
-    state: str
+    state: State
     request: uuid.UUID
     requested_at: datetime
     actor: str | None
@@ -70,7 +85,7 @@ class Retirement:
     @property
     def is_open(self) -> bool:
         """True until the erasure is proved."""
-        return self.state in OPEN_STATES
+        return self.state.is_open
 
 
 @dataclass(frozen=True)
@@ -93,7 +108,7 @@ class Ledger:
 
     def record(
         self,
-        action: str,
+        action: Action,
         entries: Iterable[tuple[SubjectId, uuid.UUID, Mapping[str, Any]]],
         actor: str | None = None,
     ) -> datetime:
@@ -116,7 +131,7 @@ class Ledger:
             raise LedgerError(f"The ledger could not be written: {error}") from None
         return at  # type: ignore[no-any-return]
 
-    def record_event(self, action: str, detail: Mapping[str, Any], actor: str | None = None) -> datetime:
+    def record_event(self, action: Action, detail: Mapping[str, Any], actor: str | None = None) -> datetime:
         """Append an entry that is about no one subject, such as a purge."""
         return self.record(action, [("", uuid.uuid4(), detail)], actor)
 
@@ -132,10 +147,10 @@ class Ledger:
         new = {
             subject: self._name_request(str(subject), known.get(str(subject)))
             for subject in dict.fromkeys(subjects)
-            if str(subject) not in known or known[str(subject)].state == "withdrawn"
+            if str(subject) not in known or known[str(subject)].state is State.WITHDRAWN
         }
         if new:
-            self.record("requested", [(subject, request, {}) for subject, request in new.items()], actor)
+            self.record(Action.REQUESTED, [(subject, request, {}) for subject, request in new.items()], actor)
         found = self.find(subjects)
         # Acknowledged is only what can be read again, whatever was answered to the insert.
         if lost := {str(subject) for subject in new} - {retirement.subject for retirement in found}:
@@ -143,6 +158,16 @@ class Ledger:
                 f"The ledger took {len(lost)} requests and does not show them, so nothing was recorded. Is the disk full?"
             )
         return found
+
+    def reopen(self, retirements: Iterable[Retirement], reason: str) -> None:
+        """Record that the closed ones of `retirements` are open again, and why.
+
+        Raises:
+            LedgerError: they may still count as closed.
+        """
+        closed = [(r.subject, r.request, {"reason": reason}) for r in retirements if not r.is_open]
+        if closed:
+            self.record(Action.REOPENED, closed)
 
     def _name_request(self, subject: str, withdrawn: Retirement | None) -> uuid.UUID:
         """The id of a request: the same one from every door that records it at the same moment."""
@@ -154,18 +179,19 @@ class Ledger:
         wanted = [str(subject) for subject in subjects]
         found: list[Retirement] = []
         for batch in split_for_binding(wanted):
-            found += self._read(" AND subject IN {subjects:Array(String)}", subjects=batch)
-        return found
+            found += self._read("subject IN {subjects:Array(String)}", subjects=batch)
+        return sorted(found, key=lambda retirement: (retirement.requested_at, retirement.subject))
 
     def find_open(self) -> list[Retirement]:
         """Every retirement that is not proved yet, oldest first."""
-        return self._read(having="HAVING state IN {open:Array(String)}", open=list(OPEN_STATES))
+        # Who is open first, and then what is known of them: the details of everybody ever erased are much to read.
+        return self.find(self._client.column(f"SELECT subject FROM {_CURRENT} AND is_open"))
 
     def find_erased(self, *, before: datetime | None = None) -> list[Retirement]:
         """Every retirement whose erasure was proved, oldest first; only those proved before a time."""
         if before is None:
-            return self._read(having="HAVING state = 'erased'")
-        return self._read(having="HAVING state = 'erased' AND since <= {before:DateTime64(6, 'UTC')}", before=before)
+            return self._read("state = 'erased'")
+        return self._read("state = 'erased' AND since <= {before:DateTime64(6, 'UTC')}", before=before)
 
     def find_counts(self, retirements: Sequence[Retirement]) -> dict[str, dict[str, int]]:
         """The rows that were found before anything was erased, as subject -> {table: rows}.
@@ -194,10 +220,7 @@ class Ledger:
 
     def count_states(self) -> dict[str, int]:
         """How many retirements are in each state."""
-        rows = self._client.rows(
-            f"SELECT state, count() FROM ({_STATE_QUERY} GROUP BY subject) GROUP BY state ORDER BY state",
-            states=list(STATES),
-        )
+        rows = self._client.rows(f"SELECT state, count() FROM {_CURRENT} GROUP BY state ORDER BY state")
         return {str(state): int(count) for state, count in rows}
 
     def show(
@@ -274,14 +297,11 @@ class Ledger:
             raise LedgerError(f"The ledger could not be written: {error}") from None
         return len(rows)
 
-    def _read(self, where: str = "", having: str = "", **values: Any) -> list[Retirement]:
+    def _read(self, condition: str, **values: Any) -> list[Retirement]:
         rows = self._client.rows(
-            f"SELECT {_COLUMNS_OF_STATE} FROM ({_STATE_QUERY} {where} GROUP BY subject {having}) "
-            "ORDER BY requested_at, subject",
-            states=list(STATES),
-            **values,
+            f"SELECT {_COLUMNS_OF_RETIREMENT} FROM {_CURRENT} AND {condition} ORDER BY requested_at, subject", **values
         )
         return [
-            Retirement(subject, str(state), request, requested_at, actor, since, json.loads(detail))
-            for subject, state, request, requested_at, actor, detail, since in rows
+            Retirement(subject, State(state), request, requested_at, actor, since, json.loads(detail))
+            for subject, state, request, requested_at, actor, since, detail in rows
         ]

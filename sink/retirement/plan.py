@@ -14,7 +14,7 @@ from sink.pii_map import SubjectId
 from sink.store import Store
 
 # Below this a table is so small that one learner may well be most of it.
-_SMALL_TABLE = 1_000
+_SMALL_TABLE_ROWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,18 @@ def plan_retirement(
     return Planned(plan, counts, identities)
 
 
-def check_share(store: Store, counts: Sequence[StepCounts]) -> None:
+def require_small_share(store: Store, planned: Planned, *, force: bool) -> None:
+    """Refuse a plan that touches so much of a table that a mistake is likely, unless somebody insists.
+
+    Raises:
+        RefusedError: it touches more of a table than ASPECTS_RETIRE_MAX_SHARE.
+    """
+    if force:
+        return
     limit = store.policy.retire_max_share
-    for count in counts:
+    for count in planned.counts:
         rows, touched = count.step.table.rows, sum(count.rows.values())
-        if rows >= _SMALL_TABLE and touched > rows * limit:
+        if rows >= _SMALL_TABLE_ROWS and touched > rows * limit:
             raise RefusedError(
                 f"This would touch {touched} of {rows} rows of {count.step.table.name}, more than the share of {limit:g} "
                 "that ASPECTS_RETIRE_MAX_SHARE allows. Look at the map and the ids, then insist with --force."

@@ -9,7 +9,7 @@ from datetime import timedelta
 from sink.erasure.verify import verify
 from sink.ledger.entries import Retirement
 from sink.lms.database import LmsDatabase
-from sink.retirement.outcomes import Outcome
+from sink.retirement.batch import Outcome
 from sink.retirement.plan import plan_retirement
 from sink.retirement.retire import retire, work_off
 from sink.store import Store
@@ -56,10 +56,8 @@ def second_pass(store: Store, *, force: bool = False) -> list[Outcome]:
     now = store.client.value("SELECT now64(6, 'UTC')")
     erased = store.ledger.find_erased(before=now - timedelta(seconds=store.policy.second_pass_after))
     returned = _find_returned(store, erased)
-    if returned:
-        reopening = [(r.subject, r.request, {"reason": "found by the second pass"}) for r in returned]
-        store.ledger.record("reopened", reopening)
-    return list(work_off(store, store.ledger.find([r.subject for r in returned]), force=force))
+    store.ledger.reopen(returned, "found by the second pass")
+    return work_off(store, store.ledger.find([r.subject for r in returned]), force=force)
 
 
 def _find_returned(store: Store, erased: Sequence[Retirement]) -> list[Retirement]:

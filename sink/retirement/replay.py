@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sink.erasure.identities import ask_lms
-from sink.ledger.entries import Retirement
+from sink.ledger.entries import Action
 from sink.ledger.files import import_ledger
 from sink.lms.database import LmsDatabase
-from sink.retirement.outcomes import Outcome
+from sink.retirement.batch import Outcome
 from sink.retirement.plan import plan_retirement
 from sink.retirement.retire import work_off
 from sink.store import Store
@@ -47,7 +47,7 @@ def replay(store: Store, *, file: Path | None = None, dry_run: bool = False, for
     result = _reapply(store, "brought back by a restore", restored, None, dry_run, force)
     if not dry_run and (restored or result.subjects):
         detail = {"entries_restored": restored, "subjects": len(result.subjects), "rows": result.rows}
-        store.ledger.record_event("replayed", detail)
+        store.ledger.record_event(Action.REPLAYED, detail)
     return result
 
 
@@ -82,16 +82,9 @@ def _reapply(store: Store, reason: str, restored: int, lms: LmsDatabase | None, 
                 rows[name] = rows.get(name, 0) + sum(count.rows.values())
         found += returned
         if returned and not dry_run:
-            retirements = store.ledger.find(returned)
-            _reopen(store, retirements, reason)
+            store.ledger.reopen(store.ledger.find(returned), reason)
             outcomes += work_off(store, store.ledger.find(returned), known=known, force=force)
     return Replayed(len(tombstones), restored, rows, found, outcomes)
-
-
-def _reopen(store: Store, retirements: Sequence[Retirement], reason: str) -> None:
-    closed = [(r.subject, r.request, {"reason": reason}) for r in retirements if not r.is_open]
-    if closed:
-        store.ledger.record("reopened", closed)
 
 
 def _split(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

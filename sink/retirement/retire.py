@@ -8,32 +8,27 @@ Both end in `work_off`, which reads like the life of a retirement.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
 
+from sink.caches import CacheLine
 from sink.clickhouse.parts import scrub, wait_for_mutations
 from sink.erasure.derived import read_dependents, reload
 from sink.erasure.identities import Identities
-from sink.erasure.verify import verify
+from sink.erasure.verify import Report, verify
 from sink.errors import AspectsPiiError, BusyError, DatabaseError, LedgerError, RefusedError, SupersetError
-from sink.ledger.entries import Retirement
+from sink.ledger.entries import Action, Retirement, State
 from sink.ledger.leases import hold
 from sink.pii_map import SubjectId
-from sink.retirement.outcomes import (
-    Outcome,
-    carry_over,
-    explain,
-    explain_elsewhere,
-    find_elsewhere,
-    parse_subjects,
-    record_counts,
-    record_erased,
-    record_failures,
-)
-from sink.retirement.plan import Planned, check_share, plan_retirement
+from sink.retirement.batch import Batch, Outcome, Result, carry_over
+from sink.retirement.outcomes import Proof, find_named_elsewhere, record_erased, record_found
+from sink.retirement.plan import Planned, plan_retirement, require_small_share
 from sink.store import Store
 
-# Seconds to wait for another process that is erasing, and for mutations of others.
-_WAIT_FOR_OTHERS = 30.0
+# How long to wait for another process that is erasing, and for mutations of others.
+_WAIT_FOR_OTHERS_SECONDS = 30.0
+# A reason names so many findings, and no more.
+_SHOWN_FINDINGS = 10
 
 
 def retire(
@@ -61,16 +56,14 @@ def retire(
     """
     wanted = list(dict.fromkeys(subjects))
     retirements = store.ledger.request(wanted, actor)
-    outcomes = {
-        outcome.subject: outcome for outcome in work_off(store, retirements, known=known, scan=scan, force=force)
-    }
+    outcomes = {o.subject: o for o in work_off(store, retirements, known=known, scan=scan, force=force)}
     withdrawn = "it was withdrawn meanwhile"
-    return [outcomes.get(str(subject), Outcome(str(subject), "failed", reason=withdrawn)) for subject in wanted]
+    return [outcomes.get(str(s), Outcome(str(s), Result.FAILED, reason=withdrawn)) for s in wanted]
 
 
 def sweep(store: Store, *, force: bool = False) -> list[Outcome]:
     """Work off every retirement that is not proved yet, oldest first."""
-    return list(work_off(store, store.ledger.find_open(), force=force))
+    return work_off(store, store.ledger.find_open(), force=force)
 
 
 def withdraw(store: Store, subjects: Sequence[SubjectId], *, actor: str | None = None) -> list[str]:
@@ -79,18 +72,18 @@ def withdraw(store: Store, subjects: Sequence[SubjectId], *, actor: str | None =
     Raises:
         RefusedError: one of them was never requested, or its erasure has begun; none is withdrawn.
     """
-    with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS):
+    with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
         retirements = {r.subject: r for r in store.ledger.find(subjects)}
         begun = store.ledger.find_counts(list(retirements.values()))
         for subject in map(str, subjects):
             retirement = retirements.get(subject)
-            if retirement is None or retirement.state == "withdrawn":
+            if retirement is None or retirement.state is State.WITHDRAWN:
                 raise RefusedError(f"{subject} is not being retired; nothing was withdrawn.")
-            if subject in begun or retirement.state not in ("requested", "failed"):
+            if subject in begun or retirement.state not in (State.REQUESTED, State.FAILED):
                 raise RefusedError(
                     f"The erasure of {subject} has begun and cannot be taken back; nothing was withdrawn."
                 )
-        store.ledger.record("withdrawn", [(r.subject, r.request, {}) for r in retirements.values()], actor)
+        store.ledger.record(Action.WITHDRAWN, [(r.subject, r.request, {}) for r in retirements.values()], actor)
     return [r.subject for r in retirements.values()]
 
 
@@ -101,121 +94,159 @@ def work_off(
     known: Identities | None = None,
     scan: bool = False,
     force: bool = False,
-) -> Iterator[Outcome]:
-    """Erase, verify and record; a failure leaves the retirement open, with the reason."""
+) -> list[Outcome]:
+    """Erase, verify and record; a failure leaves the retirement open, with the reason.
+
+    Returns:
+        An outcome for each of `retirements` that was not withdrawn meanwhile, oldest first.
+    """
     if not retirements:
-        return
+        return []
+    outcomes: dict[str, Outcome] = {}
     try:
-        with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS):
+        with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
             # While we waited, another process may have done it, or somebody may have withdrawn it.
-            current = [r for r in store.ledger.find([r.subject for r in retirements]) if r.state != "withdrawn"]
-            yield from _work_off_batches(store, current, known, scan, force)
+            current = store.ledger.find([retirement.subject for retirement in retirements])
+            current = [retirement for retirement in current if retirement.state is not State.WITHDRAWN]
+            size = store.policy.retire_batch_size
+            for start in range(0, len(current), size):
+                outcomes |= _work_off_batch(store, current[start : start + size], known, scan=scan, force=force)
     except (BusyError, DatabaseError) as error:
-        yield from (Outcome(r.subject, "failed", reason=str(error)) for r in retirements)
+        for retirement in retirements:
+            outcomes.setdefault(retirement.subject, Outcome(retirement.subject, Result.FAILED, reason=str(error)))
+    return list(outcomes.values())
 
 
-def _work_off_batches(
-    store: Store, retirements: Sequence[Retirement], known: Identities | None, scan: bool, force: bool
-) -> Iterator[Outcome]:
-    size = store.policy.retire_batch_size
-    for start in range(0, len(retirements), size):
-        batch = retirements[start : start + size]
-        try:
-            wait_for_mutations(store.client, store.policy.max_mutations, _WAIT_FOR_OTHERS)
-            yield from _erase_batch(store, batch, known, scan, force)
-        except LedgerError as error:
-            yield from (Outcome(r.subject, "failed", reason=str(error)) for r in batch)
-        except AspectsPiiError as error:
-            yield from record_failures(store, [(r, str(error)) for r in batch])
-
-
-def _erase_batch(
-    store: Store, batch: Sequence[Retirement], known: Identities | None, scan: bool, force: bool
-) -> Iterator[Outcome]:
-    planned = plan_retirement(store, parse_subjects(store, batch), known, scan=scan)
-    finished = [r for r in batch if not r.is_open and not planned.rows_of(r.subject)]
-    yield from _confirm(store, planned, finished)
-    batch = [r for r in batch if r not in finished]
-    if not batch:
-        return
-    _reopen(store, batch)
-    if not force:
-        check_share(store, planned.counts)
-    record_counts(store, batch, planned.counts)
-    failures = _hide(store, batch, planned)
-    yield from record_failures(store, failures)
-    batch = [r for r in batch if r not in [failed for failed, _ in failures]]
-    if not batch:
-        return
-    reloaded = reload(store.client, read_dependents(store.client, store.pii_map), store.policy.scrub_within)
-    visible = verify(store.client, store.pii_map, planned.plan, parse_subjects(store, batch), planned.identities)
-    hidden = [r for r in batch if not visible.residue_of(r.subject)]
-    yield from record_failures(store, [(r, explain(visible, r)) for r in batch if r not in hidden])
-    if not hidden:
-        return
-    hidden_at = store.ledger.record("hidden", [(r.subject, r.request, carry_over(r)) for r in hidden])
-    scrubbed_at = scrub(store.client, planned.plan.tables, store.policy.scrub_within)
-    proof = verify(
-        store.client,
-        store.pii_map,
-        planned.plan,
-        parse_subjects(store, hidden),
-        planned.identities,
-        scrubbed_at=scrubbed_at,
-    )
-    yield from record_failures(store, [(r, explain(proof, r)) for r in hidden if proof.residue_of(r.subject)])
-    proved = [r for r in hidden if not proof.residue_of(r.subject)]
-    elsewhere = find_elsewhere(store, proved, planned, scan)
-    named = [(r, explain_elsewhere(elsewhere[r.subject])) for r in proved if r.subject in elsewhere]
-    yield from record_failures(store, named, elsewhere)
-    proved = [r for r in proved if r.subject not in elsewhere]
+def _work_off_batch(
+    store: Store, retirements: Sequence[Retirement], known: Identities | None, *, scan: bool, force: bool
+) -> dict[str, Outcome]:
+    batch = Batch(store, retirements)
     try:
-        # Last, so that what a query under way has put into a cache goes too.
-        told = store.caches.forget() if store.caches and proved else []
-    except SupersetError as error:
-        yield from record_failures(store, [(r, f"erased, but cached results could not be: {error}") for r in proved])
+        wait_for_mutations(store.client, store.policy.max_mutations, _WAIT_FOR_OTHERS_SECONDS)
+        _erase(store, batch, known, scan=scan, force=force)
+    except LedgerError as error:
+        batch.fail_pending(str(error), recorded=False)
+    except AspectsPiiError as error:
+        batch.fail_pending(str(error))
+    return batch.outcomes
+
+
+def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, force: bool) -> None:
+    """The life of a retirement. Whoever a step ends leaves the batch, and the steps after it are about the others."""
+    planned = plan_retirement(store, batch.subjects, known, scan=scan)
+    confirm_erased(store, batch, planned)
+    store.ledger.reopen(batch.pending.values(), "rows came back")
+    require_small_share(store, planned, force=force)
+    record_found(store, batch, planned)
+    hide(store, batch, planned)
+    reloaded = reload_dependents(store, batch)
+    drop_visible(store, batch, planned)
+    hidden_at = record_hidden(store, batch)
+    scrubbed_at = scrub_targets(store, batch, planned)
+    report = drop_unproved(store, batch, planned, scrubbed_at)
+    drop_named_elsewhere(store, batch, planned, scan=scan)
+    caches = forget_caches(store, batch)
+    record_erased(store, batch, Proof(planned.plan, reloaded, hidden_at, scrubbed_at, report, caches))
+
+
+def confirm_erased(store: Store, batch: Batch, planned: Planned) -> None:
+    """Whoever was proved before and of whom no row is found: look again, and write nothing where nothing is found."""
+    closed = {s: r for s, r in batch.pending.items() if not r.is_open and not planned.rows_of(s)}
+    if not closed:
         return
-    yield from record_erased(store, proved, planned.plan, reloaded, proof, hidden_at, scrubbed_at, told)
+    scrubbed_at = max(retirement.scrubbed_at for retirement in closed.values())
+    report = _verify(store, planned, batch.parse(closed), scrubbed_at)
+    batch.fail(_explain_residue(report, closed))
+    for subject, retirement in closed.items():
+        if subject in batch.pending:
+            batch.finish(Outcome(subject, Result.ALREADY_ERASED, receipt=retirement.detail.get("receipt")))
 
 
-def _hide(store: Store, batch: Sequence[Retirement], planned: Planned) -> list[tuple[Retirement, str]]:
-    """Erase for every reader; returns who could not be, and why.
+def hide(store: Store, batch: Batch, planned: Planned) -> None:
+    """Erase for every reader.
 
     Where rows are found by another name of the subject, that name is needed until they are gone: the profile of whom
     anything is left is not touched.
     """
-    failed: dict[str, str] = {}
     for count in planned.counts:
         step = count.step
-        subjects = [s for s in parse_subjects(store, batch) if str(s) in count.rows and str(s) not in failed]
+        subjects = batch.parse([subject for subject in batch.pending if subject in count.rows])
+        if not subjects:
+            continue
         step.hide(store.client, subjects, planned.identities, store.policy.retire_batch_size)
         if step.needs_identities:
             left = step.count_left(store.client, subjects, planned.identities)
-            failed |= {subject: f"{step.table.name}: {rows} rows" for subject, rows in left.items()}
-    return [(r, failed[r.subject]) for r in batch if r.subject in failed]
+            batch.fail({subject: f"{step.table.name}: {rows} rows" for subject, rows in left.items()})
 
 
-def _confirm(store: Store, planned: Planned, retirements: Sequence[Retirement]) -> Iterator[Outcome]:
-    """Retirements that were proved before and of which no row is found: look again, write nothing."""
-    if not retirements:
-        return
-    subjects = parse_subjects(store, retirements)
-    report = verify(
-        store.client,
-        store.pii_map,
-        planned.plan,
-        subjects,
-        planned.identities,
-        scrubbed_at=max(r.scrubbed_at for r in retirements),
+def reload_dependents(store: Store, batch: Batch) -> list[str]:
+    """Have dictionaries and refreshable views read the targets again, and return which."""
+    if not batch.pending:
+        return []
+    return reload(store.client, read_dependents(store.client, store.pii_map), store.policy.scrub_within)
+
+
+def drop_visible(store: Store, batch: Batch, planned: Planned) -> None:
+    """Whoever a query still shows has failed."""
+    if batch.pending:
+        batch.fail(_explain_residue(_verify(store, planned, batch.subjects), batch.pending))
+
+
+def record_hidden(store: Store, batch: Batch) -> datetime:
+    """Say that no query shows them any more, and return since when."""
+    return store.ledger.record(
+        Action.HIDDEN, [(subject, r.request, carry_over(r)) for subject, r in batch.pending.items()]
     )
-    for retirement in retirements:
-        if report.residue_of(retirement.subject):
-            yield from record_failures(store, [(retirement, explain(report, retirement))])
-        else:
-            yield Outcome(retirement.subject, "already erased", receipt=retirement.detail.get("receipt"))
 
 
-def _reopen(store: Store, batch: Sequence[Retirement]) -> None:
-    closed = [r for r in batch if not r.is_open]
-    if closed:
-        store.ledger.record("reopened", [(r.subject, r.request, {"reason": "rows came back"}) for r in closed])
+def scrub_targets(store: Store, batch: Batch, planned: Planned) -> int:
+    """Take what was hidden or replaced off the disks, and return the time until which that holds."""
+    return scrub(store.client, planned.plan.tables if batch.pending else [], store.policy.scrub_within)
+
+
+def drop_unproved(store: Store, batch: Batch, planned: Planned, scrubbed_at: int) -> Report:
+    """Look once more, in files too: of whoever anything is found has failed."""
+    report = _verify(store, planned, batch.subjects, scrubbed_at) if batch.pending else Report(0)
+    batch.fail(_explain_residue(report, batch.pending))
+    return report
+
+
+def drop_named_elsewhere(store: Store, batch: Batch, planned: Planned, *, scan: bool) -> None:
+    """Whomever a text outside the map names stays open, until a person has seen to that."""
+    elsewhere = find_named_elsewhere(store, batch, planned, scan=scan)
+    batch.fail(
+        {
+            subject: f"texts outside the PII map name the subject: {', '.join(places)}. "
+            "Add the tables to the map, or clean them"
+            for subject, places in elsewhere.items()
+        },
+        elsewhere,
+    )
+
+
+def forget_caches(store: Store, batch: Batch) -> list[CacheLine]:
+    """Have results forgotten that are kept outside of ClickHouse, and return where.
+
+    This comes last, so that what a query under way has put into a cache goes too.
+    """
+    if store.caches is None or not batch.pending:
+        return []
+    try:
+        return store.caches.forget()
+    except SupersetError as error:
+        batch.fail_pending(f"erased, but cached results could not be: {error}")
+        return []
+
+
+def _verify(store: Store, planned: Planned, subjects: Sequence[SubjectId], scrubbed_at: int | None = None) -> Report:
+    return verify(store.client, store.pii_map, planned.plan, subjects, planned.identities, scrubbed_at=scrubbed_at)
+
+
+def _explain_residue(report: Report, subjects: Collection[str]) -> dict[str, str]:
+    """Why retirements stay open, by subject: findings of their own, and those about no one in particular."""
+    of_everybody = [str(finding) for finding in report.findings if finding.subject is None]
+    found: dict[str, list[str]] = {subject: list(of_everybody) for subject in subjects} if of_everybody else {}
+    for finding in report.findings:
+        if finding.subject in subjects and finding.subject is not None:
+            found.setdefault(finding.subject, []).append(str(finding))
+    return {subject: "; ".join(texts[:_SHOWN_FINDINGS]) for subject, texts in found.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.migrations import find_pending
-from sink.ledger.entries import Retirement
+from sink.ledger.entries import Retirement, State
 from sink.names import TableName, quote
 from sink.resources import VERSION
 from sink.store import Store
@@ -44,12 +44,12 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     names = {name: store.client.table(name) for name in store.pii_map.targets}
     tables = read_tables(store.client, names.values())
     rows = {name: tables[table].rows if table in tables else None for name, table in names.items()}
-    has_ledger = bool(read_tables(store.client, [store.client.table("pii_ledger.tombstones")]))
+    has_ledger = bool(read_tables(store.client, [store.client.table("pii_ledger.retirements")]))
     open_retirements = store.ledger.find_open() if has_ledger else []
     now = store.client.value("SELECT now64(6, 'UTC')")
     oldest = _age(open_retirements, now)
     subjects = _count_subjects(store, [table for table in names.values() if table in tables and table.table in _HELD])
-    failed = [r for r in open_retirements if r.state == "failed"]
+    failed = [r for r in open_retirements if r.state is State.FAILED]
     return Status(
         enabled=enabled,
         clickhouse=store.client.address.url,

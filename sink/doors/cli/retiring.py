@@ -16,7 +16,7 @@ from sink.erasure.verify import Report, record_report, verify_subjects
 from sink.errors import UsageError
 from sink.installation import find_lms, open_lms, open_store
 from sink.pii_map import Subject, SubjectId
-from sink.retirement.outcomes import Outcome
+from sink.retirement.batch import Outcome, Result
 from sink.retirement.plan import plan_retirement
 from sink.retirement.replay import Replayed
 from sink.retirement.retire import retire, sweep, withdraw
@@ -109,9 +109,9 @@ def _outcome_document(outcome: Outcome) -> dict[str, Any]:
 
 
 def _describe_outcome(outcome: Outcome) -> str:
-    if outcome.state == "failed":
+    if outcome.state is Result.FAILED:
         return f"{outcome.subject}: failed, and stays open: {outcome.reason}"
-    if outcome.state == "already erased":
+    if outcome.state is Result.ALREADY_ERASED:
         return f"{outcome.subject}: was erased before, and nothing came back."
     if outcome.rows == 0:
         return f"{outcome.subject}: nothing was stored. Receipt: {outcome.receipt_path}"

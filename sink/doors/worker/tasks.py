@@ -42,11 +42,11 @@ from sink.doors.worker.waiting import (
 from sink.errors import AspectsPiiError, BusyError, RefusedError
 from sink.installation import connect, open_lms, open_store
 from sink.ledger import leases
-from sink.ledger.entries import Retirement
+from sink.ledger.entries import Retirement, State
 from sink.lms.database import LmsDatabase
 from sink.pii_map import SubjectId
 from sink.retirement import reconcile
-from sink.retirement.outcomes import Outcome
+from sink.retirement.batch import Outcome
 from sink.retirement.retire import work_off
 from sink.settings import Settings
 from sink.store import Store
@@ -294,7 +294,7 @@ def _count_changes(counts: Iterable[Counts]) -> Counter[str]:
 def _find_due(store: Store) -> list[Retirement]:
     """Every open retirement, but for those that failed lately: what fails again and again is tried ever more seldom."""
     now = store.client.value("SELECT now64(6, 'UTC')")
-    return [r for r in store.ledger.find_open() if r.state != "failed" or _is_due(r, now)]
+    return [r for r in store.ledger.find_open() if r.state is not State.FAILED or _is_due(r, now)]
 
 
 def _is_due(retirement: Retirement, now: datetime) -> bool:

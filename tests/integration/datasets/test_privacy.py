@@ -15,6 +15,7 @@ from sink.clickhouse.migrations import migrate
 from sink.datasets.build import build
 from sink.demo_data.lms import create_lms
 from sink.installation import open_store
+from sink.ledger.entries import Action
 from sink.retirement.retire import retire, withdraw
 from sink.retirement.status import read_status
 from sink.settings import Settings, load_settings
@@ -229,8 +230,8 @@ def test_what_could_not_be_asked_is_residue_of_everybody(held: Store, command: A
 
 def test_entries_about_no_one_change_no_state_and_travel_with_the_ledger(held: Store, tmp_path: Path) -> None:
     states, tombstones = held.ledger.count_states(), held.ledger.tombstones()
-    held.ledger.record_event("synced", {"pii": True, "objects": {}})
-    held.ledger.record_event("verified", {"everybody": True, "subjects": 3, "with_residue": 0})
+    held.ledger.record_event(Action.SYNCED, {"pii": True, "objects": {}})
+    held.ledger.record_event(Action.VERIFIED, {"everybody": True, "subjects": 3, "with_residue": 0})
     assert (held.ledger.count_states(), held.ledger.tombstones()) == (states, tombstones)
     entries = list(held.ledger.export())
     assert {"synced", "verified"} <= {entry["action"] for entry in entries}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sink.errors import DatabaseError, LedgerError
-from sink.ledger.entries import Ledger
+from sink.ledger.entries import Action, Ledger, State
 from sink.store import Store
 
 
@@ -47,11 +47,11 @@ def test_request_twice_is_one_entry(store: Store, ledger: Ledger) -> None:
 def test_two_who_request_at_the_same_moment_request_one_retirement(ledger: Ledger, late: bool) -> None:
     """Each has looked before the other wrote; the second line may come when all is done."""
     (retirement,) = ledger.request([42], "officer-1")
-    ledger.record("found", [(42, retirement.request, {"rows": {"a": 3}})])
+    ledger.record(Action.FOUND, [(42, retirement.request, {"rows": {"a": 3}})])
     if late:
-        ledger.record("erased", [(42, retirement.request, {"receipt": {}})])
+        ledger.record(Action.ERASED, [(42, retirement.request, {"receipt": {}})])
     (line,) = ledger.show(action="requested")
-    ledger.record("requested", [(42, line.request, {})], "officer-1")
+    ledger.record(Action.REQUESTED, [(42, line.request, {})], "officer-1")
     (now,) = ledger.find([42])
     assert (now.request, now.requested_at) == (retirement.request, retirement.requested_at)
     assert (now.state, now.detail) == (("erased", {"receipt": {}}) if late else ("requested", {}))
@@ -59,7 +59,7 @@ def test_two_who_request_at_the_same_moment_request_one_retirement(ledger: Ledge
     assert ledger.count_states() == {now.state: 1}
     # Taken back and asked for again it is another one.
     if not late:
-        ledger.record("withdrawn", [(42, now.request, {})])
+        ledger.record(Action.WITHDRAWN, [(42, now.request, {})])
         assert [r.state for r in ledger.find([42])] == ["withdrawn"]
         (again,) = ledger.request([42], "officer-1")
         assert (again.state, again.request != now.request) == ("requested", True)
@@ -75,7 +75,7 @@ def test_the_same_request_has_the_same_name_whoever_records_it(store: Store) -> 
 
 def test_request_after_the_erasure_is_no_new_entry(store: Store, ledger: Ledger) -> None:
     (retirement,) = ledger.request([42])
-    ledger.record("erased", [(42, retirement.request, {})])
+    ledger.record(Action.ERASED, [(42, retirement.request, {})])
     (again,) = ledger.request([42])
     assert (again.state, again.is_open, again.request) == ("erased", False, retirement.request)
     assert count_entries(store) == 2
@@ -83,10 +83,10 @@ def test_request_after_the_erasure_is_no_new_entry(store: Store, ledger: Ledger)
 
 def test_states_follow_the_last_entry(ledger: Ledger) -> None:
     (retirement,) = ledger.request([42])
-    for action in ("failed", "hidden", "erased", "reopened", "hidden", "erased"):
+    for action in map(Action, ("failed", "hidden", "erased", "reopened", "hidden", "erased")):
         at = ledger.record(action, [(42, retirement.request, {"reason": action})])
         (now,) = ledger.find([42])
-        assert (now.state, now.since, now.detail) == (action, at, {"reason": action})
+        assert (now.state, now.since, now.detail) == (State(action), at, {"reason": action})
         assert now.is_open == (action != "erased")
         assert now.request == retirement.request
         assert now.requested_at == retirement.requested_at
@@ -97,15 +97,15 @@ def test_states_follow_the_last_entry(ledger: Ledger) -> None:
 
 def test_other_actions_do_not_change_a_state(ledger: Ledger) -> None:
     (retirement,) = ledger.request([42])
-    ledger.record("found", [(42, retirement.request, {"rows": {"event_sink.a": 3}})])
-    ledger.record("exported", [(42, uuid.uuid4(), {})])
-    ledger.record_event("purged", {"rows": {}})
+    ledger.record(Action.FOUND, [(42, retirement.request, {"rows": {"event_sink.a": 3}})])
+    ledger.record(Action.VERIFIED, [(42, uuid.uuid4(), {})])
+    ledger.record_event(Action.PURGED, {"rows": {}})
     assert ledger.find([42]) == [retirement]
 
 
 def test_withdrawn_request_is_no_tombstone_and_can_be_made_again(store: Store, ledger: Ledger) -> None:
     (first,) = ledger.request([42])
-    ledger.record("withdrawn", [(42, first.request, {})])
+    ledger.record(Action.WITHDRAWN, [(42, first.request, {})])
     assert ledger.tombstones() == []
     assert ledger.find_open() == []
     assert ledger.find([42])[0].state == "withdrawn"
@@ -120,7 +120,7 @@ def test_withdrawn_request_is_no_tombstone_and_can_be_made_again(store: Store, l
 def test_system_is_nobody(ledger: Ledger) -> None:
     ledger.request([1], "officer-1")
     (first,) = ledger.find([1])
-    ledger.record("withdrawn", [(1, first.request, {})], "officer-1")
+    ledger.record(Action.WITHDRAWN, [(1, first.request, {})], "officer-1")
     (second,) = ledger.request([1])
     assert second.actor is None
 
@@ -150,9 +150,9 @@ def test_subjects_may_be_texts(store: Store, ledger: Ledger) -> None:
 def test_found_rows_are_kept_over_interruptions(ledger: Ledger) -> None:
     retirements = ledger.request([1, 2])
     ids = {r.subject: r.request for r in retirements}
-    ledger.record("found", [(1, ids["1"], {"rows": {"a.b": 5, "a.c": 1}}), (2, ids["2"], {"rows": {"a.b": 2}})])
-    ledger.record("found", [(1, ids["1"], {"rows": {"a.b": 3}})])
-    ledger.record("found", [(1, uuid.uuid4(), {"rows": {"a.b": 99}})])
+    ledger.record(Action.FOUND, [(1, ids["1"], {"rows": {"a.b": 5, "a.c": 1}}), (2, ids["2"], {"rows": {"a.b": 2}})])
+    ledger.record(Action.FOUND, [(1, ids["1"], {"rows": {"a.b": 3}})])
+    ledger.record(Action.FOUND, [(1, uuid.uuid4(), {"rows": {"a.b": 99}})])
     assert ledger.find_counts(retirements) == {"1": {"a.b": 5, "a.c": 1}, "2": {"a.b": 2}}
 
 
@@ -164,10 +164,10 @@ def test_clock_never_runs_back(store: Store, ledger: Ledger) -> None:
         at=future.isoformat(),
     )
     (retirement,) = ledger.find([1])
-    at = ledger.record("withdrawn", [(1, retirement.request, {})])
+    at = ledger.record(Action.WITHDRAWN, [(1, retirement.request, {})])
     assert at > future
     assert ledger.find([1])[0].state == "withdrawn"
-    times = [ledger.record_event("purged", {}) for _ in range(20)]
+    times = [ledger.record_event(Action.PURGED, {}) for _ in range(20)]
     assert times == sorted(set(times))
     assert times[0] > at
 
@@ -191,7 +191,7 @@ def test_entry_written_twice_is_read_once(store: Store, ledger: Ledger) -> None:
 def test_ledger_is_only_appended_to(store: Store, ledger: Ledger) -> None:
     seen: list[tuple[object, ...]] = []
     (retirement,) = ledger.request([1])
-    for action in ("hidden", "erased", "reopened", "withdrawn"):
+    for action in map(Action, ("hidden", "erased", "reopened", "withdrawn")):
         ledger.record(action, [(1, retirement.request, {})])
         ledger.request([1])
         now = store.client.rows("SELECT * FROM $pii_ledger.entries ORDER BY at")
@@ -204,9 +204,9 @@ def test_ledger_is_only_appended_to(store: Store, ledger: Ledger) -> None:
 def test_show_filters(ledger: Ledger) -> None:
     ledger.request([1, 2], "officer-1")
     ledger.request([3])
-    middle = ledger.record_event("purged", {"rows": {"a.b": 3}}, "officer-2")
+    middle = ledger.record_event(Action.PURGED, {"rows": {"a.b": 3}}, "officer-2")
     (retirement,) = ledger.find([1])
-    ledger.record("erased", [(1, retirement.request, {})])
+    ledger.record(Action.ERASED, [(1, retirement.request, {})])
     assert len(ledger.show()) == 5
     assert [e.action for e in ledger.show(subject="1")] == ["requested", "erased"]
     assert [e.subject for e in ledger.show(action="requested")] == ["1", "2", "3"]
@@ -223,7 +223,7 @@ def test_show_filters(ledger: Ledger) -> None:
 def test_ledger_that_cannot_be_written_says_so(store: Store, ledger: Ledger) -> None:
     store.client.execute("DROP TABLE $pii_ledger.entries")
     with pytest.raises(LedgerError, match="could not be written") as caught:
-        ledger.record("erased", [(42, uuid.uuid4(), {"reason": "a reason"})])
+        ledger.record(Action.ERASED, [(42, uuid.uuid4(), {"reason": "a reason"})])
     assert caught.value.retriable
     assert "a reason" not in str(caught.value)
 
@@ -232,3 +232,56 @@ def test_request_that_cannot_be_recorded_is_an_error(store: Store, ledger: Ledge
     store.client.execute("DROP TABLE $pii_ledger.entries")
     with pytest.raises((LedgerError, DatabaseError)):
         ledger.request([42])
+
+
+# subject, request, moment, action, detail
+ENTRIES = """
+    ('1', '1', '2026-01-01 00:00:00', 'requested', '{}'),
+    ('1', '1', '2026-01-01 06:00:00', 'failed', '{"reason": "too busy"}'),
+    ('1', '1', '2026-01-01 12:00:00', 'found', '{}'),
+    ('1', '1', '2026-01-02 00:00:00', 'hidden', '{}'),
+    ('1', '1', '2026-01-03 00:00:00', 'erased', '{}'),
+    ('2', '2', '2026-01-01 00:00:00', 'requested', '{}'),
+    ('2', '2', '2026-01-02 00:00:00', 'erased', '{}'),
+    ('2', '2', '2026-02-01 00:00:00', 'reopened', '{"reason": "rows came back"}'),
+    ('2', '2', '2026-02-01 12:00:00', 'erased', '{}'),
+    ('3', '3', '2026-01-01 00:00:00', 'requested', '{}'),
+    ('3', '3', '2026-01-01 12:00:00', 'withdrawn', '{}'),
+    ('3', '4', '2026-01-05 00:00:00', 'requested', '{}'),
+    ('3', '4', '2026-01-06 00:00:00', 'erased', '{}'),
+    ('3', '4', '2026-01-07 00:00:00', 'requested', '{}'),
+    ('', '5', '2026-01-05 00:00:00', 'synced', '{}'),
+    ('', '6', '2026-01-05 00:00:00', 'verified', '{}')
+"""
+
+
+def test_retirements_are_open_until_they_are_proved_and_again_when_they_are_reopened(store: Store) -> None:
+    store.client.execute(
+        "INSERT INTO $pii_ledger.entries (subject, at, action, request, detail) "
+        "SELECT subject, toDateTime64(moment, 6, 'UTC'), action, "
+        "toUUID('00000000-0000-4000-8000-00000000000' || request), detail "
+        "FROM values('subject String, request String, moment String, action String, detail String', "
+        f"{ENTRIES})"
+    )
+    rows = store.client.rows(
+        "SELECT subject, state, is_open, is_current, toDate(hidden_at, 'UTC'), toString(erased_at), open_seconds / 86400 "
+        "FROM $pii_ledger.retirements ORDER BY subject, requested_at"
+    )
+    day = datetime(2026, 1, 2, tzinfo=UTC).date()
+    assert rows == [
+        ("1", "erased", 0, 1, day, "2026-01-03 00:00:00.000000", 2),
+        ("2", "erased", 0, 1, None, "2026-02-01 12:00:00.000000", 1.5),
+        ("3", "withdrawn", 0, 0, None, None, 0.5),
+        ("3", "erased", 0, 1, None, "2026-01-06 00:00:00.000000", 1),
+    ]
+
+
+def test_a_retirement_counts_as_open_until_now(store: Store, ledger: Ledger) -> None:
+    (retirement,) = ledger.request([42])
+    store.client.execute(
+        "INSERT INTO $pii_ledger.entries (subject, at, action, request, detail) "
+        "SELECT subject, at - INTERVAL 2 DAY, action, request, detail FROM $pii_ledger.entries"
+    )
+    ((days, is_open),) = store.client.rows("SELECT open_seconds / 86400, is_open FROM $pii_ledger.retirements")
+    assert (round(days, 2), is_open) == (2, 1)
+    assert ledger.find_open()[0].request == retirement.request

@@ -16,8 +16,9 @@ from pydantic import SecretStr
 
 from sink.clickhouse import migrations
 from sink.erasure.verify import verify_subjects
-from sink.errors import LedgerError
+from sink.errors import ErasureError, LedgerError
 from sink.installation import open_store
+from sink.ledger.entries import Action
 from sink.retirement.receipt import is_signed_by
 from sink.retirement.retire import retire, sweep
 from sink.settings import Settings, load_settings
@@ -331,3 +332,32 @@ def test_receipts_are_valid_against_the_published_schema(settings: Settings) -> 
     assert len(receipts) == 2
     for receipt in receipts:
         jsonschema.validate(receipt, json.loads(schema_file.read_text()))
+
+
+def test_a_subject_that_the_map_cannot_read_fails_alone(store: Store) -> None:
+    fill(store, range(1, 11))
+    # As a file of another installation may bring it.
+    store.ledger.record(Action.REQUESTED, [("../../x", uuid.uuid4(), {})])
+    store.ledger.request([5])
+    outcomes = {outcome.subject: outcome for outcome in sweep(store)}
+    assert {subject: str(outcome.state) for subject, outcome in outcomes.items()} == {
+        "../../x": "failed",
+        "5": "erased",
+    }
+    assert "subject.type" in outcomes["../../x"].reason
+    assert [r.subject for r in store.ledger.find_open()] == ["../../x"]
+
+
+def test_who_was_proved_before_is_not_failed_by_what_stops_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, range(1, 11))
+    assert [o.state for o in retire(store, [5])] == ["erased"]
+    monkeypatch.setattr("sink.retirement.retire.scrub", refuse_to_scrub)
+    assert [(o.subject, str(o.state)) for o in retire(store, [5, 6])] == [("5", "already erased"), ("6", "failed")]
+    assert [r.state for r in store.ledger.find([5])] == ["erased"]
+
+
+def refuse_to_scrub(*_: object) -> int:
+    """A disk that does not let go."""
+    raise ErasureError("old parts are still there")

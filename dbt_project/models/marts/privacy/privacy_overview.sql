@@ -18,7 +18,7 @@ retirements as (
     select
         countIf(is_open) as open_retirements,
         minOrNullIf(requested_at, is_open) as oldest_open_requested_at
-    from {{ ref('int_retirements_dated') }}
+    from {{ ref('stg_pii_ledger__retirements') }}
 
 ),
 

@@ -3,7 +3,7 @@ with
 
 retirements as (
 
-    select * from {{ ref('int_retirements_dated') }}
+    select * from {{ ref('stg_pii_ledger__retirements') }}
 
 )
 

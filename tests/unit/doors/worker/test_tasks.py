@@ -20,7 +20,7 @@ from sink.doors.worker.celery_fixes import BeatScheduler
 from sink.doors.worker.tasks import LONGEST_WAIT, Tasks, _find_due, _find_retriable, _is_due
 from sink.errors import LmsUnreachableError, SettingsError
 from sink.ledger import leases
-from sink.ledger.entries import Ledger
+from sink.ledger.entries import Action, Ledger
 from sink.settings import Settings, load_settings
 from sink.store import Store
 
@@ -268,7 +268,7 @@ def test_what_keeps_failing_is_tried_ever_more_seldom(store: Store) -> None:
     ledger: Ledger = store.ledger
     [old, new] = ledger.request([1, 2])
     assert {r.subject for r in _find_due(store)} == {"1", "2"}
-    ledger.record("failed", [(old.subject, old.request, {"reason": "of the test"})])
+    ledger.record(Action.FAILED, [(old.subject, old.request, {"reason": "of the test"})])
     [failed] = ledger.find([1])
     lasted = failed.since - failed.requested_at
     assert not _is_due(failed, failed.since + lasted / 2)

@@ -1,0 +1,127 @@
+"""A batch of retirements on its way: who is pending still, and what became of the others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sink.errors import LedgerError
+from sink.ledger.entries import Action, Retirement
+from sink.pii_map import SubjectId
+from sink.store import Store
+
+# .. no_pii: opaque user ids, reasons that name tables, receipts.
+
+# What the next entry of a retirement repeats, since only the last one is looked at.
+_CARRIED = ("elsewhere",)
+
+
+class Result(StrEnum):
+    """How a retirement ended this time."""
+
+    ERASED = "erased"
+    ALREADY_ERASED = "already erased"
+    """A repetition that found nothing."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one retirement."""
+
+    subject: str
+    state: Result
+    rows: int = 0
+    reason: str = ""
+    receipt: dict[str, Any] | None = None
+    receipt_path: Path | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """True where nothing of the subject is left and that is proved."""
+        return self.state is not Result.FAILED
+
+
+class Batch:
+    """Retirements that go through the steps together; whoever a step ends leaves it with an outcome."""
+
+    def __init__(self, store: Store, retirements: Sequence[Retirement]) -> None:
+        """Begin with all of them pending, but for those whose subject the map cannot read: these fail."""
+        self._store = store
+        self._subjects: dict[str, SubjectId] = {}
+        self.pending: dict[str, Retirement] = {}
+        """By subject, in the order given."""
+        self.outcomes: dict[str, Outcome] = {}
+        """By subject: of everybody who is not pending any more."""
+        unreadable = {}
+        for retirement in retirements:
+            self.pending[retirement.subject] = retirement
+            try:
+                self._subjects[retirement.subject] = store.pii_map.subject.parse(retirement.subject)
+            except ValueError:
+                unreadable[retirement.subject] = "this is no id by `subject.type` of the map"
+        self.fail(unreadable)
+
+    @property
+    def subjects(self) -> list[SubjectId]:
+        """Who is pending, as the map reads ids."""
+        return self.parse(self.pending)
+
+    def parse(self, subjects: Sequence[str] | Mapping[str, Any]) -> list[SubjectId]:
+        """Some of the batch, as the map reads ids."""
+        return [self._subjects[subject] for subject in subjects]
+
+    def finish(self, outcome: Outcome) -> None:
+        """Say what became of a pending retirement."""
+        del self.pending[outcome.subject]
+        self.outcomes[outcome.subject] = outcome
+
+    def fail(self, reasons: Mapping[str, str], elsewhere: Mapping[str, list[str]] | None = None) -> None:
+        """Record that pending retirements failed; they stay open.
+
+        Args:
+            reasons: why, by subject.
+            elsewhere: columns outside the map that name a subject, by subject; the next pass looks at them again.
+        """
+        places = elsewhere or {}
+        failed = [self.pending[subject] for subject in reasons]
+        # Where the ledger cannot be written the retirement is still open in it; only the reason is lost.
+        with contextlib.suppress(LedgerError):
+            self._store.ledger.record(
+                Action.FAILED,
+                [
+                    (
+                        r.subject,
+                        r.request,
+                        {
+                            **carry_over(r),
+                            **({"elsewhere": places[r.subject]} if r.subject in places else {}),
+                            "reason": reasons[r.subject],
+                        },
+                    )
+                    for r in failed
+                ],
+            )
+        for retirement in failed:
+            self.finish(Outcome(retirement.subject, Result.FAILED, reason=reasons[retirement.subject]))
+
+    def fail_pending(self, reason: str, *, recorded: bool = True) -> None:
+        """Everybody who is pending failed for the same reason.
+
+        Args:
+            reason: why.
+            recorded: write it down; not where the ledger is what failed.
+        """
+        if recorded:
+            self.fail(dict.fromkeys(self.pending, reason))
+        for subject in list(self.pending):
+            self.finish(Outcome(subject, Result.FAILED, reason=reason))
+
+
+def carry_over(retirement: Retirement) -> dict[str, Any]:
+    """What the next entry of a retirement has to repeat."""
+    return {name: retirement.detail[name] for name in _CARRIED if name in retirement.detail}
