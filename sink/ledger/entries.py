@@ -16,7 +16,8 @@ from enum import StrEnum
 from typing import Any
 
 from sink.clickhouse.client import ClickHouse, split_for_binding
-from sink.errors import DatabaseError, LedgerError
+from sink.clickhouse.driver_errors import UNKNOWN_TABLE
+from sink.errors import DatabaseError, LedgerError, MigrationError
 from sink.pii_map import SubjectId
 
 # .. no_pii: holds opaque user ids and counts.
@@ -185,7 +186,7 @@ class Ledger:
     def find_open(self) -> list[Retirement]:
         """Every retirement that is not proved yet, oldest first."""
         # Who is open first, and then what is known of them: the details of everybody ever erased are much to read.
-        return self.find(self._client.column(f"SELECT subject FROM {_CURRENT} AND is_open"))
+        return self.find([subject for (subject,) in self._ask(f"SELECT subject FROM {_CURRENT} AND is_open")])
 
     def find_erased(self, *, before: datetime | None = None) -> list[Retirement]:
         """Every retirement whose erasure was proved, oldest first; only those proved before a time."""
@@ -220,7 +221,7 @@ class Ledger:
 
     def count_states(self) -> dict[str, int]:
         """How many retirements are in each state."""
-        rows = self._client.rows(f"SELECT state, count() FROM {_CURRENT} GROUP BY state ORDER BY state")
+        rows = self._ask(f"SELECT state, count() FROM {_CURRENT} GROUP BY state ORDER BY state")
         return {str(state): int(count) for state, count in rows}
 
     def show(
@@ -298,10 +299,18 @@ class Ledger:
         return len(rows)
 
     def _read(self, condition: str, **values: Any) -> list[Retirement]:
-        rows = self._client.rows(
+        rows = self._ask(
             f"SELECT {_COLUMNS_OF_RETIREMENT} FROM {_CURRENT} AND {condition} ORDER BY requested_at, subject", **values
         )
         return [
             Retirement(subject, State(state), request, requested_at, actor, since, json.loads(detail))
             for subject, state, request, requested_at, actor, since, detail in rows
         ]
+
+    def _ask(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        try:
+            return self._client.rows(sql, **values)
+        except DatabaseError as error:
+            if error.code == UNKNOWN_TABLE:
+                raise MigrationError("The ledger is missing, or of an older version. Run `aspects-pii init`.") from None
+            raise

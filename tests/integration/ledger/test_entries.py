@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sink.errors import DatabaseError, LedgerError
+from sink.errors import LedgerError, MigrationError
 from sink.ledger.entries import Action, Ledger, State
 from sink.store import Store
 
@@ -230,7 +230,7 @@ def test_ledger_that_cannot_be_written_says_so(store: Store, ledger: Ledger) -> 
 
 def test_request_that_cannot_be_recorded_is_an_error(store: Store, ledger: Ledger) -> None:
     store.client.execute("DROP TABLE $pii_ledger.entries")
-    with pytest.raises((LedgerError, DatabaseError)):
+    with pytest.raises(MigrationError, match="aspects-pii init"):
         ledger.request([42])
 
 
@@ -285,3 +285,10 @@ def test_a_retirement_counts_as_open_until_now(store: Store, ledger: Ledger) -> 
     ((days, is_open),) = store.client.rows("SELECT open_seconds / 86400, is_open FROM $pii_ledger.retirements")
     assert (round(days, 2), is_open) == (2, 1)
     assert ledger.find_open()[0].request == retirement.request
+
+
+def test_a_ledger_of_an_older_version_names_the_command_that_helps(store: Store, ledger: Ledger) -> None:
+    store.client.execute("DROP VIEW $pii_ledger.retirements")
+    for ask in (ledger.find_open, ledger.find_erased, ledger.count_states, lambda: ledger.request([1])):
+        with pytest.raises(MigrationError, match="aspects-pii init"):
+            ask()
