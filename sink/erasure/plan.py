@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, is_json, is_text, read_tables
-from sink.clickhouse.client import ClickHouse
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.steps import DirectStep, Step
 from sink.errors import MapError
 from sink.names import TableName
 from sink.pii_map import PiiMap, Redaction, Rule, Target
+from sink.store import Store
 
 # .. no_pii: statements with placeholders; ids are bound.
 
@@ -42,12 +42,21 @@ class Plan:
         return list(dict.fromkeys(step.table.name for step in self.steps))
 
 
-def read_plan(
-    client: ClickHouse, pii_map: PiiMap, *, redact_history: bool = False, secret: SecretStr | None = None
-) -> Plan:
-    """Hold the map against the live schema."""
-    names = {name: client.table(name) for name in pii_map.targets}
-    return plan_steps(pii_map, names, read_tables(client, names.values()), redact_history=redact_history, secret=secret)
+def read_plan(store: Store, *, with_history: bool = False) -> Plan:
+    """Hold the map against the live schema.
+
+    Args:
+        store: the store.
+        with_history: take the rules for history rows too where ASPECTS_REDACT_HISTORY is off.
+    """
+    names = {name: store.client.table(name) for name in store.pii_map.targets}
+    return plan_steps(
+        store.pii_map,
+        names,
+        read_tables(store.client, names.values()),
+        redact_history=with_history or store.policy.redact_history,
+        secret=store.policy.pseudonym_secret,
+    )
 
 
 def plan_steps(

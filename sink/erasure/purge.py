@@ -71,7 +71,7 @@ def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
     Raises:
         MapError: the map cannot be carried out on the live schema.
     """
-    plan = read_plan(store.client, store.pii_map, redact_history=True, secret=store.policy.pseudonym_secret)
+    plan = read_plan(store, with_history=True)
     require_sound(plan)
     dependents = read_dependents(store.client, store.pii_map)
     ours = set(datasets)

@@ -156,7 +156,7 @@ def _list_steps(
     store: Store, heir: str, values: Mapping[str, str], assets: Sequence[str] | None
 ) -> tuple[list[HandOver], list[str]]:
     owned = {store.client.table(name): target for name, target in store.pii_map.targets.items() if target.owned}
-    plan = read_plan(store.client, store.pii_map, redact_history=True, secret=store.policy.pseudonym_secret)
+    plan = read_plan(store, with_history=True)
     require_sound(plan)
     steps = []
     for s in plan.steps:

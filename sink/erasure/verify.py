@@ -134,9 +134,7 @@ def verify_subjects(
     """
     if subjects is None:
         subjects = [store.pii_map.subject.parse(subject) for subject in store.ledger.tombstones()]
-    plan = read_plan(
-        store.client, store.pii_map, redact_history=store.policy.redact_history, secret=store.policy.pseudonym_secret
-    )
+    plan = read_plan(store)
     erased = [retirement for retirement in store.ledger.find(subjects) if retirement.state is State.ERASED]
     if len(erased) == len(subjects) and erased:
         scrubbed_at = max(retirement.scrubbed_at for retirement in erased)

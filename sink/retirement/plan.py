@@ -53,12 +53,7 @@ def plan_retirement(
         MapError: the map cannot be carried out on the live schema.
         LmsError: the map searches by names, and the LMS cannot be asked for them.
     """
-    plan = read_plan(
-        store.client,
-        store.pii_map,
-        redact_history=store.policy.redact_history,
-        secret=store.policy.pseudonym_secret,
-    )
+    plan = read_plan(store)
     require_sound(plan)
     identities = known or Identities()
     by_name = any(step.needs_identities for step in plan.steps)
