@@ -131,7 +131,7 @@ class Exemption(_Model):
     reason: str = Field(min_length=1, description="Why the law or the institution wants them kept.")
 
 
-class Retirement(_Model):
+class OnRetire(_Model):
     """What a retirement does to the rows of a subject."""
 
     redact: dict[ColumnPath, Annotated[Redaction, BeforeValidator(_parse_redaction)]] = Field(
@@ -147,13 +147,13 @@ class Retirement(_Model):
     arrays: Literal["all", "first"] = Field("all", description="Which elements of an array on a path are meant.")
 
     @model_validator(mode="after")
-    def _one_intention(self) -> Retirement:
+    def _one_intention(self) -> OnRetire:
         if bool(self.retain) == bool(self.redact or self.delete):
             raise ValueError("say either `retain` with a reason, or `redact` and `delete`")
         return self
 
 
-def _parse_retirement(value: Any) -> Any:
+def _parse_on_retire(value: Any) -> Any:
     if value == "delete":
         return {"delete": True}
     if isinstance(value, dict) and "then" in value:
@@ -170,7 +170,7 @@ class Rule(_Model):
         min_length=1,
         description="Column, or path, that names the subject, and what it holds: `id`, an identifier, or a template.",
     )
-    on_retire: Annotated[Retirement, BeforeValidator(_parse_retirement)]
+    on_retire: Annotated[OnRetire, BeforeValidator(_parse_on_retire)]
 
     @model_validator(mode="after")
     def _match_one_column(self) -> Rule:

@@ -16,6 +16,7 @@ import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
@@ -54,6 +55,10 @@ ENGINE_OPTIONS = {"background_pool_size": "16", "background_schedule_pool_size":
 
 # What a statement that waits for a mutation needs, on every replica of a cluster.
 WAIT_FOR_MUTATIONS = {"mutations_sync": 2, "lightweight_deletes_sync": 2}
+# Counts and reads what a lightweight DELETE has hidden too: it is still in the files.
+INCLUDING_HIDDEN = {"apply_deleted_mask": 0}
+# The time by ClickHouse's clock, in SQL. On a cluster hosts differ: compare times of one statement, or of `now`.
+NOW = "now64(6, 'UTC')"
 # ClickHouse's http_max_field_value_size, with room for escapes; quotes and commas around an element.
 _LONGEST_ARRAY = 100_000
 _PUNCTUATION = 4
@@ -139,6 +144,15 @@ class ClickHouse:
     def column(self, sql: str, settings: Mapping[str, Any] | None = None, **values: Any) -> list[Any]:
         """The first column of every row."""
         return [row[0] for row in self.rows(sql, settings, **values)]
+
+    def now(self) -> datetime:
+        """The time by ClickHouse's clock."""
+        return self.value(f"SELECT {NOW}")  # type: ignore[no-any-return]
+
+    def later_than(self, times: str) -> datetime:
+        """Now, but later than every `at` of the table or subquery `times`, whatever the clocks of the hosts say."""
+        sql = f"SELECT greatest({NOW}, max(at) + toIntervalMicrosecond(1)) FROM {times}"
+        return self.value(sql)  # type: ignore[no-any-return]
 
     def execute(
         self, sql: str, settings: Mapping[str, Any] | None = None, *, repeatable: bool = True, **values: Any
@@ -309,7 +323,3 @@ def _open_embedded(address: Address) -> Client:
     return clickhouse_connect.get_client(
         interface="chdb", path=str(folder), chdb_options=ENGINE_OPTIONS, show_clickhouse_errors=True, tz_mode="aware"
     )
-
-
-# Rows in hiding count as well: what a lightweight DELETE hides is still in the files.
-INCLUDING_HIDDEN = {"apply_deleted_mask": 0}

@@ -11,7 +11,7 @@ from sink.names import TableName, quote
 _ALWAYS = ("1", "true")
 
 
-def find_hiding(client: ClickHouse, tables: Sequence[TableName]) -> dict[TableName, str]:
+def find_hiding_policies(client: ClickHouse, tables: Sequence[TableName]) -> dict[TableName, str]:
     """Which of `tables` may not show us every row, on any replica, and why, with the fix.
 
     A table with policies counts as seen in full only where one of them says so for us: on some servers whoever no
@@ -68,12 +68,12 @@ def _keeps_users(client: ClickHouse) -> bool:
     return directories != [("users_xml", "{}")]
 
 
-def require_sight(client: ClickHouse, tables: Sequence[TableName]) -> None:
+def require_no_row_policy(client: ClickHouse, tables: Sequence[TableName]) -> None:
     """Stop where rows may be hidden from us.
 
     Raises:
         ErasureError: names the tables, the policies and the fix.
         DatabaseError: it cannot be told.
     """
-    if hiding := find_hiding(client, tables):
+    if hiding := find_hiding_policies(client, tables):
         raise ErasureError("\n".join(f"{table}: {reason}" for table, reason in hiding.items()))

@@ -16,7 +16,7 @@ _INTEGER_COLUMNS = ("id", "user_id")
 
 
 @dataclass
-class Counts:
+class CopyCounts:
     """What a sync did to one object; rows, but `removed_subjects`."""
 
     object: str
@@ -62,7 +62,7 @@ def _stored(copy: Copy) -> str:
     )
 
 
-def count_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: Counts) -> None:
+def count_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: CopyCounts) -> None:
     retired, inserted, changed, unchanged = store.client.rows(
         f"""
         WITH stored AS ({_stored(copy)}),

@@ -136,11 +136,7 @@ def _choose_columns(name: str, place: str, target: Target, table: Table) -> tupl
 def _read_clock(store: Store, tables: Sequence[Table]) -> datetime:
     """The time that the rows of this sync carry: now, but later than any row's that is there, whatever the clocks say."""
     latest = [f"SELECT max({_express_time(table)}) AS at FROM {table.name.sql}" for table in tables]
-    value = store.client.value(
-        f"SELECT greatest(now64(6, 'UTC'), max(at) + toIntervalMicrosecond(1)) FROM ({' UNION ALL '.join(latest)})"
-    )
-    assert isinstance(value, datetime)
-    return value
+    return store.client.later_than(f"({' UNION ALL '.join(latest)})")
 
 
 def _express_time(table: Table) -> str:
@@ -156,4 +152,5 @@ def express_key(copy: Copy) -> str:
 
 def express_digest(copy: Copy) -> str:
     """The content of a row as one number; texts, since upstream's tables have other types than ours."""
-    return f"sipHash128({', '.join(f'ifNull(toString({quote(column)}), {chr(39) * 2})' for column in copy.columns)})"
+    texts = [f"ifNull(toString({quote(column)}), '')" for column in copy.columns]
+    return f"sipHash128({', '.join(texts)})"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sink.clickhouse.catalog import read_tables
-from sink.clickhouse.client import split_for_binding
+from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.clickhouse.parts import delete_rows, drop_hidden_rows
 from sink.copying.copies import KEYED, Copy, express_key
 from sink.errors import RefusedError
@@ -20,8 +20,8 @@ from sink.store import Store
 _COME_AND_GO = ("course_access",)
 _USERS_AT_ONCE = 10_000
 _ALWAYS = 2**63 - 1
-# Seconds to wait for an erasure to end before who was written in mid-erasure is looked at again.
-_WAIT_FOR_ERASURE = 600.0
+# For an erasure to end, before who was written in mid-erasure is looked at again.
+_WAIT_FOR_ERASURE_SECONDS = 600.0
 
 Versions = tuple[int, str, int]
 """Versions of one row: the user, the row's identity as text, and the time (in microseconds) before which they were written."""
@@ -115,7 +115,7 @@ def find_tombstoned(store: Store, copy: Copy) -> list[int]:
     if written:
         # What this copy wrote may have come after the erasure's last look. While we hold the lease nobody erases: who
         # is open now will be looked for once more, and who is not has been overtaken by the copy.
-        with hold(store.client, "erasing", wait=_WAIT_FOR_ERASURE):
+        with hold(store.client, "erasing", wait=_WAIT_FOR_ERASURE_SECONDS):
             named = _find_named(store, copy)
     return [user_id for user_id in found if user_id not in named]
 
@@ -145,7 +145,7 @@ def hides_names(store: Store, copy: Copy) -> bool:
     return any(
         store.client.value(
             f"SELECT countIf(NOT _row_exists) FROM {copy.table.name.sql} WHERE user_id IN {{ids:Array(Int64)}}",
-            {"apply_deleted_mask": 0},
+            INCLUDING_HIDDEN,
             ids=batch,
         )
         for batch in split_for_binding(named)

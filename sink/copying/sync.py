@@ -16,7 +16,7 @@ from typing import Any
 
 from sink.clickhouse.client import WAIT_FOR_MUTATIONS, split_for_binding
 from sink.clickhouse.parts import drop_hidden_rows, scrub
-from sink.copying.batches import Counts, count_batch, create_batch_table, write_batch
+from sink.copying.batches import CopyCounts, count_batch, create_batch_table, write_batch
 from sink.copying.copies import WITHOUT_PII, Copy, plan_copies
 from sink.copying.removals import (
     check_removals,
@@ -42,9 +42,9 @@ from sink.store import Store
 # .. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
 # .. pii_retirement: consumer_api
 
-# Full copies go one at a time. The lease of one that was killed stands for so many seconds.
+# Full copies go one at a time. The lease of one that was killed stands for so long.
 _LEASE = "sync"
-_LEASE_LASTS = 15.0
+_LEASE_SECONDS = 15.0
 _ONE_AT_A_TIME = "Full copies go one at a time: wait until that one has ended, or end it and wait 15 seconds."
 
 Progress = Callable[[str, int, int], None]
@@ -62,7 +62,7 @@ def sync(
     allow_removals: bool = False,
     wait: float = 0,
     progress: Progress = lambda *_: None,
-) -> list[Counts]:
+) -> list[CopyCounts]:
     """Make the PII tables say what the LMS says.
 
     A copy of all users holds the lease `sync` meanwhile, so that there is one at a time, whichever door it came in by.
@@ -113,14 +113,14 @@ def sync(
     return counts
 
 
-def _summarise(counts: Sequence[Counts]) -> dict[str, dict[str, int]]:
+def _summarise(counts: Sequence[CopyCounts]) -> dict[str, dict[str, int]]:
     """What the ledger keeps of a full copy."""
     names = ("read", "inserted", "changed", "removed", "retired")
     return {c.object: {**{name: getattr(c, name) for name in names}, "bad": len(c.bad)} for c in counts}
 
 
 def _hold_lease(store: Store, wait: float) -> AbstractContextManager[None]:
-    return hold(store.client, _LEASE, wait=wait, seconds=_LEASE_LASTS, advice=_ONE_AT_A_TIME)
+    return hold(store.client, _LEASE, wait=wait, seconds=_LEASE_SECONDS, advice=_ONE_AT_A_TIME)
 
 
 def _sync_object(
@@ -131,8 +131,8 @@ def _sync_object(
     user_ids: Sequence[int] | None,
     dry_run: bool,
     progress: Progress,
-) -> Counts:
-    counts = Counts(copy.object)
+) -> CopyCounts:
+    counts = CopyCounts(copy.object)
     counts.purged_columns = _purge_columns(store, copy, dry_run)
     total = snapshot.count_rows(copy.object, user_ids)
     progress(copy.object, 0, total)

@@ -11,13 +11,11 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sink.clickhouse.client import ClickHouse, split_for_binding
+from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
 from sink.lms.database import LmsDatabase
 from sink.names import quote
 from sink.pii_map import SUBJECT_ID, PiiMap, Rule, SubjectId
 
-# Rows in hiding count as well: an interrupted retirement may have hidden the profile already.
-_INCLUDING_HIDDEN = {"apply_deleted_mask": 0}
 _SHA1 = "sha1:"
 
 
@@ -61,7 +59,8 @@ def read_identities(client: ClickHouse, pii_map: PiiMap, subjects: Sequence[Subj
             rows = client.rows(
                 f"SELECT DISTINCT toString({key}), toString({quote(column)}) FROM {table.sql} "
                 f"WHERE toString({key}) IN {{subjects:Array(String)}}",
-                _INCLUDING_HIDDEN,
+                # An interrupted retirement may have hidden the profile already.
+                INCLUDING_HIDDEN,
                 subjects=[str(subject) for subject in batch],
             )
             for subject, value in rows:

@@ -149,7 +149,7 @@ def _explain_misfit_in_json(redaction: Redaction) -> Iterator[str]:
         yield f"{redaction.kind} cannot be put into JSON. Use `null`, `empty`, `constant`, `truncate`, `hash` or `pseudonym`."
 
 
-def require_sound(plan: Plan) -> None:
+def require_valid_plan(plan: Plan) -> None:
     """Stop where the map cannot be carried out on the live schema.
 
     Raises:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import INCLUDING_HIDDEN
 from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, scrub
-from sink.clickhouse.row_policies import require_sight
+from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.derived import Dependent, read_dependents, reload
 from sink.erasure.identities import Identities, read_identities
-from sink.erasure.plan import read_plan, require_sound
+from sink.erasure.plan import read_plan, require_valid_plan
 from sink.erasure.steps import DirectStep, Step
 from sink.errors import ErasureError, RefusedError
 from sink.ledger.entries import Action
@@ -72,7 +72,7 @@ def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
         MapError: the map cannot be carried out on the live schema.
     """
     plan = read_plan(store, with_history=True)
-    require_sound(plan)
+    require_valid_plan(plan)
     dependents = read_dependents(store.client, store.pii_map)
     ours = set(datasets)
     rows = {step.table.name: _count_rows(store, step) for step in plan.steps}
@@ -105,7 +105,7 @@ def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, 
         ErasureError: something is left.
     """
     require_off(enabled, force)
-    require_sight(store.client, [*plan.rows])
+    require_no_row_policy(store.client, [*plan.rows])
     for table in plan.datasets:
         kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")

@@ -19,7 +19,7 @@ from sink.clickhouse.catalog import read_path
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.parts import drop_hidden_rows
 from sink.erasure.identities import Identities
-from sink.erasure.plan import read_plan, require_sound
+from sink.erasure.plan import read_plan, require_valid_plan
 from sink.erasure.rewrite import RewriteStep
 from sink.errors import RefusedError
 from sink.ledger.entries import Action, State
@@ -28,7 +28,7 @@ from sink.names import quote
 from sink.pii_map import PiiMap, Redaction, SubjectId
 from sink.store import Store
 
-_WAIT_FOR_OTHERS = 30.0
+_WAIT_FOR_OTHERS_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def reassign(
     if values is None:
         raise RefusedError(f"{heir} is not known here; run `aspects-pii sync --user-id {heir}` or name somebody else.")
     steps, absent = _list_steps(store, str(heir), values, assets)
-    with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS):
+    with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
         rows: dict[str, int] = {}
         unknown = set(assets or ()).difference(*(step.find_assets(store.client, [leaving, heir]) for step in steps))
         for step in steps:
@@ -157,7 +157,7 @@ def _list_steps(
 ) -> tuple[list[HandOver], list[str]]:
     owned = {store.client.table(name): target for name, target in store.pii_map.targets.items() if target.owned}
     plan = read_plan(store, with_history=True)
-    require_sound(plan)
+    require_valid_plan(plan)
     steps = []
     for s in plan.steps:
         target = owned.get(s.table.name)

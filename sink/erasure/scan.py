@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sink.clickhouse.catalog import Table, read_tables
-from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse
 from sink.erasure.identities import Identities
 from sink.names import quote
 from sink.pii_map import PiiMap, SubjectId
@@ -72,7 +72,5 @@ def _search(client: ClickHouse, table: Table, subject: str, needles: set[str]) -
     counts = ", ".join(
         f"countIf(match(lowerUTF8(toString({quote(column)})), {{pattern:String}}))" for column in columns
     )
-    row = client.rows(
-        f"SELECT {counts} FROM {client.replicas(table.name.sql)}", {"apply_deleted_mask": 0}, pattern=pattern
-    )[0]
+    row = client.rows(f"SELECT {counts} FROM {client.replicas(table.name.sql)}", INCLUDING_HIDDEN, pattern=pattern)[0]
     yield from (Hit(str(table.name), c, subject, int(n)) for c, n in zip(columns, row, strict=True) if n)

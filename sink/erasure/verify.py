@@ -11,7 +11,7 @@ from functools import partial
 
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.clickhouse.parts import count_detached_parts, count_old_parts, read_clock
-from sink.clickhouse.row_policies import find_hiding
+from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
 from sink.erasure.identities import Identities, ask_lms, read_identities
 from sink.erasure.plan import Plan, read_plan
@@ -217,7 +217,7 @@ def _list_questions(
 
 def _ask_policies(client: ClickHouse, tables: Sequence[TableName]) -> list[Finding]:
     """Where rows may be hidden from us, nothing that is not seen is gone."""
-    hiding = find_hiding(client, tables)
+    hiding = find_hiding_policies(client, tables)
     return [Finding(str(table), "unchecked", reason=reason) for table, reason in hiding.items()]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sink.erasure.identities import Identities, ask_lms, read_identities
-from sink.erasure.plan import Plan, read_plan, require_sound
+from sink.erasure.plan import Plan, read_plan, require_valid_plan
 from sink.erasure.steps import Step
 from sink.errors import RefusedError
 from sink.lms.database import LmsDatabase
@@ -54,7 +54,7 @@ def plan_retirement(
         LmsError: the map searches by names, and the LMS cannot be asked for them.
     """
     plan = read_plan(store)
-    require_sound(plan)
+    require_valid_plan(plan)
     identities = known or Identities()
     by_name = any(step.needs_identities for step in plan.steps)
     if scan or by_name:

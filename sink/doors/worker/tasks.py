@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from celery import Celery
 
 from sink.clickhouse.client import ClickHouse
-from sink.copying.batches import Counts
+from sink.copying.batches import CopyCounts
 from sink.copying.copies import WITHOUT_PII
 from sink.copying.sync import sync
 from sink.doors.worker import broker
@@ -281,7 +281,7 @@ def _parse_ids(store: Store, user_ids: Sequence[SubjectId]) -> list[SubjectId]:
     return subjects
 
 
-def _count_changes(counts: Iterable[Counts]) -> Counter[str]:
+def _count_changes(counts: Iterable[CopyCounts]) -> Counter[str]:
     """The rows that changed by object; what could not be copied is logged by id."""
     changed: Counter[str] = Counter()
     for count in counts:

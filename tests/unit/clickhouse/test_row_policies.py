@@ -8,7 +8,7 @@ import pytest
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
-from sink.clickhouse.row_policies import find_hiding, require_sight
+from sink.clickhouse.row_policies import find_hiding_policies, require_no_row_policy
 from sink.errors import ErasureError, ReadOnlyError
 from sink.names import TableName
 from sink.store import Store
@@ -36,7 +36,7 @@ class Server:
 
 
 def find(*policies: tuple[str, str, int, int]) -> dict[TableName, str]:
-    return find_hiding(cast(ClickHouse, Server(*policies)), [TABLE])
+    return find_hiding_policies(cast(ClickHouse, Server(*policies)), [TABLE])
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_may_be_hidden(policies: list[tuple[str, str, int, int]]) -> None:
     assert "row policies (a_policy) may hide rows from user them" in found[TABLE]
     assert "CREATE ROW POLICY aspects_pii_services ON `event_sink`.`user_profile` USING 1 TO `them`" in found[TABLE]
     with pytest.raises(ErasureError, match=r"event_sink\.user_profile: row policies"):
-        require_sight(cast(ClickHouse, Server(*policies)), [TABLE])
+        require_no_row_policy(cast(ClickHouse, Server(*policies)), [TABLE])
 
 
 def test_without_the_right_to_see_policies_nothing_is_known() -> None:
@@ -84,11 +84,11 @@ def test_without_the_right_to_see_policies_nothing_is_known() -> None:
             raise ReadOnlyError("no", 497, "ACCESS_DENIED")
 
     with pytest.raises(ReadOnlyError, match=r"GRANT SHOW ROW POLICIES ON \*\.\* TO `them`"):
-        find_hiding(cast(ClickHouse, Silent()), [TABLE])
+        find_hiding_policies(cast(ClickHouse, Silent()), [TABLE])
 
 
 def test_the_embedded_engine_has_no_policies(store: Store) -> None:
     """It lets nobody see or make any."""
     with pytest.raises(ReadOnlyError):
         store.client.execute("CREATE ROW POLICY hidden ON $event_sink.user_profile USING 0 TO ALL")
-    assert find_hiding(store.client, [store.client.table("event_sink.user_profile")]) == {}
+    assert find_hiding_policies(store.client, [store.client.table("event_sink.user_profile")]) == {}

@@ -358,9 +358,7 @@ def _is_harmless(node: ast.expr) -> bool:
     name, _ = name_call(node)
     if name == "map":
         return ast.unparse(node.args[0]) in QUOTES
-    return (
-        name in QUOTES or name in ("len", "index", "int") or (name == "chr" and isinstance(node.args[0], ast.Constant))
-    )
+    return name in QUOTES or name in ("len", "index", "int")
 
 
 def find_findings(modules: Mapping[str, str]) -> tuple[list[str], Sources, int]:
