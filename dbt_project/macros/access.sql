@@ -27,15 +27,16 @@
 
 
 {# The condition for rows that `viewer` (an SQL expression without columns, such as a quoted name) may see, for a
-   dataset with a column for the course and one for the organisation. The three subqueries are the same on purpose:
-   ClickHouse then asks once. #}
+   dataset with a column for the course and one for the organisation. A dataset that lacks one of them gives '' in its
+   place, which is no course's name. The three subqueries are the same on purpose: ClickHouse then asks once.
+
+   This is the only place where the condition is written. sink/visibility.py renders this macro for ClickHouse's row
+   policies and for Superset; so it may call nothing of dbt's but `ref`. #}
 {% macro visible_to(viewer, course_key='course_key', org='org') -%}
     {%- set scopes -%}
     select scope, if(scope = 'org', org, course_key) from {{ ref('viewer_scopes') }}(viewer = {{ viewer }})
     {%- endset -%}
-    (
-        ('course', {{ course_key }}) in ({{ scopes }})
-        or ('org', {{ org }}) in ({{ scopes }})
-        or ('global', '') in ({{ scopes }})
-    )
+    (('course', {{ course_key }}) in ({{ scopes }})
+    or ('org', {{ org }}) in ({{ scopes }})
+    or ('global', '') in ({{ scopes }}))
 {%- endmacro %}

@@ -11,8 +11,8 @@ from uuid import NAMESPACE_URL, uuid5
 import yaml
 
 from sink.errors import SettingsError
-from sink.names import quote
 from sink.resources import find_resource
+from sink.visibility import render_visible_to
 
 SOURCES = "config/dashboards"
 SOURCE_LANGUAGE = "en"
@@ -65,10 +65,12 @@ def read_sources(kind: str) -> dict[str, Document]:
 
 
 def read_access(reporting: str) -> Document:
+    """`access.yaml`, with the conditions as Superset takes them."""
     access: Document = read_source("access.yaml")
-    scopes = Template(access["scopes"]).substitute(reporting=quote(reporting))
+    visible = render_visible_to(access["viewer"], reporting)
     access["conditions"] = {
-        name: Template(condition).substitute(scopes=scopes) for name, condition in access["conditions"].items()
+        name: Template(condition).substitute(visible_to_viewer=visible)
+        for name, condition in access["conditions"].items()
     }
     return access
 

@@ -17,14 +17,11 @@ from dataclasses import dataclass
 from sink.clickhouse.migrations import list_statements
 from sink.datasets.grants import AccessPlan, Grant, RoleNames, RowPolicy, require_name
 from sink.datasets.project import Dataset, Project, Schema, read_project, read_schema, unique
-from sink.names import quote
 from sink.pii_map import PiiMap, Target
 from sink.resources import find_resource
+from sink.visibility import VIEWER_SCOPES, render_visible_to
 
 # .. no_pii: names of roles, tables and columns.
-
-#: The parameterised view that says what somebody may see; the policies ask it, and Superset's rules do.
-SCOPES = "viewer_scopes"
 
 # What the package and its driver read of the server's own tables. A test holds this against the statements in the package.
 SYSTEM_TABLES = (
@@ -200,11 +197,17 @@ class _Planner:
         derived = {(name.partition(".")[0], name.partition(".")[2]) for name in self.pii_map.derived}
         for dataset in self.project.datasets:
             place = (dataset.database, dataset.name)
-            if dataset.name == SCOPES:
+            if dataset.name == VIEWER_SCOPES:
                 # The others ask it; it shows names of courses, and rows of nobody.
                 continue
             if place in shown:
-                yield from self._confine(place, self._own_rows(dataset), (*self.names.services, *exempt, *trusted))
+                own_rows = render_visible_to(
+                    "currentUser()",
+                    self._actual("reporting"),
+                    has_course="course_key" in dataset.columns,
+                    has_org="org" in dataset.columns,
+                )
+                yield from self._confine(place, own_rows, (*self.names.services, *exempt, *trusted))
             elif not dataset.is_shown or place in derived:
                 yield from self._confine(place, "0", (*self.names.services, *exempt))
 
@@ -213,17 +216,6 @@ class _Planner:
         database, table = self._actual(place[0]), place[1]
         yield RowPolicy("aspects_pii_services", database, table, "1", to=unique(readers))
         yield RowPolicy("aspects_pii_others", database, table, using, unless=unique(readers))
-
-    def _own_rows(self, dataset: Dataset) -> str:
-        """The condition for the rows that the user who asks may see: those of their courses and organisations."""
-        scopes = f"{quote(self._actual('reporting'))}.{quote(SCOPES)}(viewer = currentUser())"
-        asked = f"(SELECT scope, if(scope = 'org', org, course_key) FROM {scopes})"
-        own = [
-            f"('{scope}', {quote(column)}) IN {asked}"
-            for scope, column in (("course", "course_key"), ("org", "org"))
-            if column in dataset.columns
-        ]
-        return " OR ".join([*own, f"('global', '') IN {asked}"])
 
 
 def _merge(grants: Iterable[Grant]) -> Iterator[Grant]:

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse
 from sink.clickhouse.migrations import migrate
-from sink.datasets.access import SCOPES, plan_access
+from sink.datasets.access import plan_access
 from sink.datasets.build import build
 from sink.datasets.grants import AccessPlan, RoleNames, RowPolicy, render
 from sink.datasets.project import read_project
@@ -32,6 +32,7 @@ from sink.errors import ReadOnlyError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.pii_map import load_map
 from sink.resources import find_resource
+from sink.visibility import VIEWER_SCOPES
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
 NAMES = RoleNames()
@@ -451,7 +452,7 @@ def test_dashboards_read_the_datasets_and_nothing_else(built: Path, roles: Calla
     roles(org="", course="")
     with connected(NAMES.dashboards, built) as client:
         for dataset in SHOWN:
-            if dataset != SCOPES:
+            if dataset != VIEWER_SCOPES:
                 client.rows(f"SELECT * FROM $reporting.{dataset} LIMIT 1")
         for statement in (
             *(f"SELECT count() FROM {client.table(name).sql}" for name in PII_MAP.targets),
@@ -495,7 +496,9 @@ def test_a_viewer_sees_their_own_courses(
 
 def test_a_viewer_sees_nothing_else_in_any_dataset_however_they_ask(built: Path, roles: Callable[..., None]) -> None:
     roles(org="Org", course=A)
-    datasets = [d for d in read_project(find_resource("dbt_project")).datasets if d.name in SHOWN and d.name != SCOPES]
+    datasets = [
+        d for d in read_project(find_resource("dbt_project")).datasets if d.name in SHOWN and d.name != VIEWER_SCOPES
+    ]
     by_course = [dataset.name for dataset in datasets if "course_key" in dataset.columns]
     assert len(by_course) >= 7
     assert len(datasets) >= len(by_course) + 3
@@ -529,7 +532,7 @@ def test_a_retired_viewer_sees_nothing(built: Path, roles: Callable[..., None]) 
         )
     with connected(NAMES.dashboards, built) as client:
         for dataset in SHOWN:
-            if dataset != SCOPES:
+            if dataset != VIEWER_SCOPES:
                 assert client.value(f"SELECT count() FROM $reporting.{dataset}") == 0, dataset
 
 

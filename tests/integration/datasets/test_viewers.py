@@ -27,6 +27,7 @@ from sink.lms.objects import COURSE_ROLES
 from sink.resources import find_resource
 from sink.settings import load_settings
 from sink.store import Store
+from sink.visibility import render_visible_to
 from tests.support.lms_writer import LmsWriter
 
 COURSE, OTHER, ELSEWHERE = "course-v1:Org+A+1", "course-v1:Org+B+1", "course-v1:Else+A+1"
@@ -158,27 +159,50 @@ def test_over_http_it_is_the_same(site: Site, folder: Path) -> None:
             assert client.rows("SELECT scope FROM $reporting.viewer_scopes(viewer = 'ann')") == [("course",)]
 
 
-def test_the_conditions_of_the_documentation_hold(site: Site) -> None:
+@pytest.fixture
+def own(site: Site) -> ClickHouse:
+    """A dataset with a row for each of three courses."""
     client = site.store.client
     client.execute("CREATE TABLE IF NOT EXISTS $reporting.own (org String, course_key String) ENGINE = Memory")
     client.execute("TRUNCATE TABLE $reporting.own")
     for org, course in (("Org", COURSE), ("Org", OTHER), ("Else", ELSEWHERE)):
         client.execute("INSERT INTO $reporting.own SELECT {org:String}, {course:String}", org=org, course=course)
+    return client
+
+
+def read_courses(client: ClickHouse, query: str) -> dict[str, list[str]]:
+    """What each of some viewers sees of `own`."""
+    return {
+        name: sorted(course for _, course in client.rows(query, viewer=name))
+        for name in ("ann", "bob", "eve", "leo", "")
+    }
+
+
+SEEN = {"ann": [COURSE], "bob": [COURSE, OTHER], "eve": [ELSEWHERE, COURSE, OTHER], "leo": [], "": []}
+
+
+def test_the_conditions_of_the_documentation_hold(own: ClickHouse) -> None:
     found = re.findall(r"```sql\n(.+?)```", (find_resource("docs") / "access.md").read_text(), re.DOTALL)
     conditions = [c.replace("reporting.learners_at_risk", "reporting.own") for c in found if "learners_at_risk" in c]
     assert len(conditions) == 2
     for condition in conditions:
-        seen = {}
-        for name in ("ann", "bob", "eve", "leo", ""):
-            query = condition.replace("reporting.", "$reporting.").replace("'somebody'", "{viewer:String}")
-            seen[name] = sorted(course for _, course in client.rows(query, viewer=name))
-        assert seen == {
-            "ann": [COURSE],
-            "bob": [COURSE, OTHER],
-            "eve": [ELSEWHERE, COURSE, OTHER],
-            "leo": [],
-            "": [],
-        }
+        query = condition.replace("reporting.", "$reporting.").replace("'somebody'", "{viewer:String}")
+        assert read_courses(own, query) == SEEN
+
+
+def test_the_condition_of_the_macro_holds(own: ClickHouse) -> None:
+    reporting = own.table("reporting.own").database
+    columns: dict[str, tuple[bool, bool]] = {"both": (True, True), "org": (False, True), "neither": (False, False)}
+    seen = {}
+    for which, (has_course, has_org) in columns.items():
+        condition = render_visible_to("{viewer:String}", reporting, has_course=has_course, has_org=has_org)
+        seen[which] = read_courses(own, f"SELECT org, course_key FROM $reporting.own WHERE {condition}")
+    assert seen == {
+        "both": SEEN,
+        "org": SEEN | {"ann": []},
+        # What has neither is for whoever may see all courses.
+        "neither": SEEN | {"ann": [], "bob": []},
+    }
 
 
 def test_a_retired_member_of_staff_sees_nothing_at_once(site: Site) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from sink.clickhouse.migrations import list_statements
-from sink.datasets.access import SCOPES, SYSTEM_TABLES, plan_access
+from sink.datasets.access import SYSTEM_TABLES, plan_access
 from sink.datasets.grants import AccessPlan, Grant, RoleNames, render
 from sink.datasets.project import Dataset, Project, read_project, read_schema
 from sink.errors import UsageError
 from sink.pii_map import Target, load_map
 from sink.resources import find_resource
+from sink.visibility import VIEWER_SCOPES, render_visible_to
 
 NAMES = RoleNames()
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
@@ -57,7 +58,7 @@ def test_dashboards_read_the_database_of_reports_only() -> None:
     granted = {grant.table for grant in PLAN.grants[NAMES.dashboards]}
     assert granted == {d.name for d in PROJECT.datasets if d.is_shown and d.database == "reporting"}
     assert len(granted) >= 9
-    assert SCOPES in granted
+    assert VIEWER_SCOPES in granted
 
 
 def test_the_ledger_is_append_only_for_everybody() -> None:
@@ -90,7 +91,7 @@ def test_a_dataset_is_shown_to_whoever_has_its_course_its_organisation_or_everyt
             Dataset("reporting", "by_course", True, ("course_key", "org")),
             Dataset("reporting", "totals", True, ("learners",)),
             Dataset("reporting", "a_step", False, ("course_key",)),
-            Dataset("reporting", SCOPES, True, ("scope", "org", "course_key")),
+            Dataset("reporting", VIEWER_SCOPES, True, ("scope", "org", "course_key")),
             Dataset("xapi", "events", True, ("course_key",)),
         ),
         (),
@@ -98,8 +99,8 @@ def test_a_dataset_is_shown_to_whoever_has_its_course_its_organisation_or_everyt
     plan = plan_access(PII_MAP, DATABASES, project=project)
     using = {p.table: p.using for p in plan.policies if p.name == "aspects_pii_others" and p.database == "reporting"}
     assert set(using) == {"by_course", "totals", "a_step"}
-    assert [scope in using["by_course"] for scope in ("'course'", "'org'", "'global'")] == [True, True, True]
-    assert [scope in using["totals"] for scope in ("('course'", "('org'", "('global'")] == [False, False, True]
+    assert using["by_course"] == render_visible_to("currentUser()", "reporting")
+    assert using["totals"] == render_visible_to("currentUser()", "reporting", has_course=False, has_org=False)
     assert using["a_step"] == "0"
     assert "xapi" not in {p.database for p in plan.policies}
 
@@ -124,7 +125,7 @@ def test_trust_in_dashboards_ends_at_the_datasets() -> None:
     plan = plan_access(PII_MAP, DATABASES, trust_dashboards=True)
     trusted = {(p.database, p.table) for p in plan.policies if NAMES.dashboards in (*p.to, *p.unless)}
     assert trusted == {(d.database, d.name) for d in PROJECT.datasets if d.is_shown and d.database == "reporting"} - {
-        ("reporting", SCOPES)
+        ("reporting", VIEWER_SCOPES)
     }
 
 
