@@ -135,7 +135,7 @@ def test_many_events_about_one_user_are_one_copy(place: Place, monkeypatch: pyte
         copied.append(options["user_ids"])
         return sync(*arguments, **options)
 
-    monkeypatch.setattr("sink.doors.events.consumer.sync", count)
+    monkeypatch.setattr("sink.doors.events.actions.sync", count)
     place.produce(*[("login", 5)] * 60)
     assert place.consume().synced == 60
     assert copied == [[5]]
@@ -292,7 +292,7 @@ def test_deleted_users_are_retired_with_those_they_managed(place: Place, monkeyp
         batches.append(len(retirements))
         return work_off(store, retirements)
 
-    monkeypatch.setattr("sink.doors.events.consumer.work_off", count)
+    monkeypatch.setattr("sink.doors.events.actions.work_off", count)
     place.send_job(delete_user("1", "2", 3))
     place.send_job(delete_user(4))
     place.send_job(delete_user(4))
@@ -333,7 +333,7 @@ def test_invalid_json_events_are_skipped_counted_and_dead_letters(place: Place) 
 
 def test_ownership_is_handed_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("sink.doors.events.consumer.reassign", lambda store, *a, **k: calls.append((a, k)))
+    monkeypatch.setattr("sink.doors.events.actions.reassign", lambda store, *a, **k: calls.append((a, k)))
     place.send_job(transfer("11", 12))
     place.send_job(delete_user(11))
     counts = place.consume()

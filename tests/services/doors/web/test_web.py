@@ -458,7 +458,7 @@ def test_a_fuzzer_finds_nothing(settings: Settings, store: Store) -> None:
 
 
 def test_the_process_stops_when_it_is_told_to(settings: Settings, store: Store) -> None:
-    code = "from sink.web import serve_web; from sink.settings import load_settings; serve_web(load_settings(), port=0)"
+    code = "from sink.doors.web.app import serve_web; from sink.settings import load_settings; serve_web(load_settings(), port=0)"
     environment = {
         f"ASPECTS_{name.upper()}": str(getattr(settings, name))
         for name in ("clickhouse_url", "ledger_database", "event_sink_database", "xapi_database", "reporting_database")
