@@ -119,9 +119,7 @@ class Ledger:
             LedgerError: nothing may be taken as done; the entries may or may not have been written.
         """
         try:
-            at = self._client.value(
-                "SELECT greatest(now64(6, 'UTC'), max(at) + toIntervalMicrosecond(1)) FROM $pii_ledger.entries"
-            )
+            at = self._client.later_than(_ENTRIES)
             rows = [
                 (str(subject), at, action, request, actor, json.dumps(detail, sort_keys=True))
                 for subject, request, detail in entries
@@ -130,7 +128,7 @@ class Ledger:
             self._client.insert(self._client.table("pii_ledger.entries"), _COLUMNS, rows, repeatable=True)
         except DatabaseError as error:
             raise LedgerError(f"The ledger could not be written: {error}") from None
-        return at  # type: ignore[no-any-return]
+        return at
 
     def record_event(self, action: Action, detail: Mapping[str, Any], actor: str | None = None) -> datetime:
         """Append an entry that is about no one subject, such as a purge."""

@@ -23,10 +23,10 @@ from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.driver_errors import UNKNOWN_TABLE
 from sink.errors import BusyError, DatabaseError, DatabaseMissingError, MigrationError
 
-_SECONDS = 60.0
-_RENEW_EVERY = 15.0
+_LEASE_SECONDS = 60.0
+_RENEW_EVERY_SECONDS = 15.0
 # Seconds by which the clocks of a cluster's hosts may differ.
-_CLOCKS_APART = 5
+_CLOCKS_APART_SECONDS = 5
 # ClickHouse's NO_SUCH_COLUMN_IN_TABLE and UNKNOWN_IDENTIFIER: the table is that of an older release.
 _UNKNOWN_COLUMN = (16, 47)
 _RECORDED = "What was requested is recorded, and that process or the next `aspects-pii sweep` works it off."
@@ -51,7 +51,7 @@ def hold(
         DatabaseError: ClickHouse cannot tell.
     """
     holder = uuid.uuid4()
-    lasts, renew_every = (_SECONDS, _RENEW_EVERY) if seconds is None else (seconds, seconds / 5)
+    lasts, renew_every = (_LEASE_SECONDS, _RENEW_EVERY_SECONDS) if seconds is None else (seconds, seconds / 5)
     deadline = time.monotonic() + wait
     while others := _take(client, name, holder, lasts):
         if time.monotonic() >= deadline:
@@ -100,7 +100,7 @@ def _find_others(client: ClickHouse, name: str, holder: uuid.UUID, lasts: float)
             "WHERE name = {name:String} AND holder != {holder:UUID} GROUP BY holder HAVING until > now64(6, 'UTC')",
             name=name,
             holder=holder,
-            apart=_CLOCKS_APART,
+            apart=_CLOCKS_APART_SECONDS,
         )
     except DatabaseError as error:
         if error.code in (UNKNOWN_TABLE, *_UNKNOWN_COLUMN) or isinstance(error, DatabaseMissingError):

@@ -53,7 +53,7 @@ def second_pass(store: Store, *, force: bool = False) -> list[Outcome]:
     Returns:
         The outcomes of what was reopened; nothing where nothing came back.
     """
-    now = store.client.value("SELECT now64(6, 'UTC')")
+    now = store.client.now()
     erased = store.ledger.find_erased(before=now - timedelta(seconds=store.policy.second_pass_after))
     returned = _find_returned(store, erased)
     store.ledger.reopen(returned, "found by the second pass")

@@ -46,7 +46,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     rows = {name: tables[table].rows if table in tables else None for name, table in names.items()}
     has_ledger = bool(read_tables(store.client, [store.client.table("pii_ledger.retirements")]))
     open_retirements = store.ledger.find_open() if has_ledger else []
-    now = store.client.value("SELECT now64(6, 'UTC')")
+    now = store.client.now()
     oldest = _age(open_retirements, now)
     subjects = _count_subjects(store, [table for table in names.values() if table in tables and table.table in _HELD])
     failed = [r for r in open_retirements if r.state is State.FAILED]

@@ -11,7 +11,7 @@ from sink.doors.events import consumer
 from sink.ledger import leases
 from sink.settings import load_settings
 
-leases._SECONDS, leases._RENEW_EVERY = 3, 0.5
+leases._LEASE_SECONDS, leases._RENEW_EVERY_SECONDS = 3, 0.5
 consumer.SWEEP_AGAIN = 2
 if len(sys.argv) > 1:
     from sink.doors.events import kafka_streams

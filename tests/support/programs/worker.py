@@ -8,5 +8,5 @@ from sink.doors.worker.app import run_worker
 from sink.ledger import leases
 from sink.settings import load_settings
 
-leases._SECONDS, leases._RENEW_EVERY = 3, 0.5
+leases._LEASE_SECONDS, leases._RENEW_EVERY_SECONDS = 3, 0.5
 sys.exit(run_worker(load_settings()))
