@@ -1,6 +1,6 @@
-"""Every exception that this package raises, classed by what the caller can do about it.
+"""Every exception that leaves a module of this package, classed by what the caller can do about it.
 
-The hierarchy::
+What is told to people; each has the exit status of a command, and says whether to try again helps::
 
     AspectsPiiError                 exit status 1
     ├── SettingsError               exit status 2: a setting is unknown, malformed or missing
@@ -24,15 +24,27 @@ The hierarchy::
     ├── SupersetError               Superset refused, or is not as it has to be
     │   ├── SupersetUnreachableError    retriable
     │   └── SupersetAuthenticationError
-    ├── BuildError                  dbt could not build or test a dataset (sink.datasets.build)
-    ├── LedgerError                 what was done could not be recorded, so it counts as not done
-    └── ErasureError                residue was found, or could not be looked for
+    ├── StreamsUnreachableError     retriable: Redis or Kafka gives no answer, or one that makes no sense
+    ├── BuildError                  dbt could not build or test a dataset; the message names it
+    ├── LedgerError                 retriable: what was done could not be recorded, so it counts as not done
+    ├── ErasureError                retriable: residue was found, or could not be looked for
+    ├── HeartbeatError              worker or consumer is stuck or gone: start it again
+    └── DemoError                   a step of the demo ended otherwise than its story says
+
+What a door turns into an answer, so that nobody else sees it::
+
+    Exception
+    ├── InvalidMessageError         a message of a stream cannot be used: it goes to the dead letters
+    ├── HttpProblemError            a request to the hook was not carried out: its status and problem details
+    └── ProtocolError               a request to the endpoint was not carried out: the error that ClickHouse would name
 
 No message holds a value from a row: drivers quote offending values in their messages, so those
 texts are cut at the boundary (see `sink.clickhouse.driver_errors`) and only codes and names of things pass.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class AspectsPiiError(Exception):
@@ -157,6 +169,16 @@ class SupersetAuthenticationError(SupersetError):
     """Superset refused the user, the password, or what the user may do."""
 
 
+class StreamsUnreachableError(AspectsPiiError):
+    """The event streams cannot be reached."""
+
+    retriable = True
+
+
+class BuildError(AspectsPiiError):
+    """Building the datasets failed; the message names the models and tests."""
+
+
 class LedgerError(AspectsPiiError):
     """The ledger could not be written."""
 
@@ -167,3 +189,54 @@ class ErasureError(AspectsPiiError):
     """Something of a retired subject is still there, or could not be looked for."""
 
     retriable = True
+
+
+class HeartbeatError(AspectsPiiError):
+    """A process has given no sign of life when one was due."""
+
+
+class DemoError(AspectsPiiError):
+    """Something went otherwise than the story of the demo says."""
+
+
+class InvalidMessageError(Exception):
+    """A message of a stream cannot be used; the arguments are why, and its kind. They hold no value of it."""
+
+    def __init__(self, reason: str, kind: str = "") -> None:
+        super().__init__(reason, kind)
+        self.reason = reason
+        self.kind = kind
+
+
+class HttpProblemError(Exception):
+    """A request to the hook is answered with a status and problem details."""
+
+    def __init__(self, status: int, error: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, error, message, headers)
+        self.status, self.error, self.message, self.headers = status, error, message, dict(headers or {})
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ProtocolError(Exception):
+    """A request to the endpoint is answered with ClickHouse's name of an error, and a message for the client.
+
+    Code and status follow from the name (see `sink.endpoint.protocol_errors`) unless they are given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        message: str,
+        code: int | None = None,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(name, message, code, status, headers)
+        self.name, self.message, self.code, self.status = name, message, code, status
+        self.headers = dict(headers or {})
+
+    def __str__(self) -> str:
+        # The message is the client's alone: the engine quotes values.
+        return self.name

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
-from sink.errors import AspectsPiiError, SettingsError, UsageError
+from sink.errors import BuildError, SettingsError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
 from sink.resources import find_resource
@@ -53,10 +53,6 @@ _FAILED = ("error", "fail", "runtime error")
 
 # Of these the compiler, not ClickHouse, is the author.
 _COMPILER_ERRORS = ("Compilation Error", "Parsing Error", "Contract Error", "This model has an enforced contract")
-
-
-class BuildError(AspectsPiiError):
-    """Building the datasets failed; the message names the models and tests."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sink.errors import AspectsPiiError, SettingsError, UsageError
+from sink.errors import HeartbeatError, SettingsError, UsageError
 
 # .. no_pii: times.
 
@@ -25,10 +25,6 @@ WAITING = 30.0
 
 WORKING = 1_800.0
 """The same for a loop that does its work itself and meanwhile gives no sign; an erasure or a copy may take long."""
-
-
-class HeartbeatError(AspectsPiiError):
-    """A process has given no sign of life when one was due."""
 
 
 class Heartbeat:

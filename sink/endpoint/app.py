@@ -30,8 +30,8 @@ from starlette.types import Receive, Scope, Send
 
 from sink.endpoint.engine import Engine, Lease
 from sink.endpoint.protocol import Compressor, Job, read_job, too_large
-from sink.endpoint.protocol_errors import ProtocolError
-from sink.errors import UsageError
+from sink.endpoint.protocol_errors import find_code, find_status, write_text
+from sink.errors import ProtocolError, UsageError
 from sink.serving import Server, is_loopback, listen, running_in_thread
 
 T = TypeVar("T")
@@ -95,11 +95,10 @@ class _Guard:
 
 
 def _authentication_failed(message: str, given: bool) -> ProtocolError:
-    error = ProtocolError("AUTHENTICATION_FAILED", message)
-    if not given:
-        error.status = 401
-        error.headers["WWW-Authenticate"] = 'Basic realm="ClickHouse server HTTP API"'
-    return error
+    if given:
+        return ProtocolError("AUTHENTICATION_FAILED", message)
+    headers = {"WWW-Authenticate": 'Basic realm="ClickHouse server HTTP API"'}
+    return ProtocolError("AUTHENTICATION_FAILED", message, status=401, headers=headers)
 
 
 def _read_credentials(request: Request) -> tuple[str, str, bool]:
@@ -260,7 +259,9 @@ class Endpoint:
             try:
                 following = await self._in_thread(lease.fetch)
             except ProtocolError as error:
-                yield compressor.compress(piece + _exception_block(error.text(self.engine.version), tag), last=True)
+                yield compressor.compress(
+                    piece + _exception_block(write_text(error, self.engine.version), tag), last=True
+                )
                 # Breaks the connection, so that a client that does not know the block notices too.
                 raise ConnectionAbortedError("a query failed after its result had begun") from None
             if not following:
@@ -284,8 +285,8 @@ class Endpoint:
         return headers
 
     def _explain(self, error: ProtocolError) -> Response:
-        headers = {"X-ClickHouse-Exception-Code": str(error.code), **error.headers}
-        return PlainTextResponse(error.text(self.engine.version), error.status, headers)
+        headers = {"X-ClickHouse-Exception-Code": str(find_code(error)), **error.headers}
+        return PlainTextResponse(write_text(error, self.engine.version), find_status(error), headers)
 
 
 def _exception_block(text: str, tag: str) -> bytes:

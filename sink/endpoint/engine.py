@@ -19,8 +19,9 @@ from urllib.parse import urlencode
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse, memory_file
 from sink.endpoint.protocol import Job
-from sink.endpoint.protocol_errors import ProtocolError
+from sink.endpoint.protocol_errors import read_engine_error
 from sink.endpoint.statements import Statement
+from sink.errors import ProtocolError
 from sink.names import quote
 
 # .. pii: Rows and results pass through in memory, from a request to the engine and back; nothing is kept or logged.
@@ -178,7 +179,7 @@ class Lease:
         try:
             return self._handle.query(sql, output, params=dict(values or {}))
         except RuntimeError as error:
-            raise ProtocolError.from_engine(error) from None
+            raise read_engine_error(error) from None
 
     def run(self) -> tuple[bytes, dict[str, int]]:
         """Run the statement to its end: the result and the figures of its summary."""
@@ -216,7 +217,7 @@ class Lease:
                 bytes(self._job.statement.sql), self._job.format, dict(self._job.parameters)
             )
         except RuntimeError as error:
-            raise ProtocolError.from_engine(error) from None
+            raise read_engine_error(error) from None
         return self.fetch()
 
     def fetch(self) -> bytes:
@@ -229,7 +230,7 @@ class Lease:
                     if data := piece.bytes():
                         return bytes(data)
             except RuntimeError as error:
-                raise ProtocolError.from_engine(error) from None
+                raise read_engine_error(error) from None
         return b""
 
     def close(self) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 import lz4.frame  # type: ignore[import-untyped]
 
-from sink.endpoint.protocol_errors import ProtocolError
 from sink.endpoint.statements import READING, Statement, join_statement
+from sink.errors import ProtocolError
 from sink.names import check_identifier
 
 if sys.version_info >= (3, 14):  # pragma: no cover

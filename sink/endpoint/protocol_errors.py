@@ -1,9 +1,10 @@
-"""What the endpoint refuses, with the status and the code that ClickHouse gives."""
+"""The status, the code and the text that ClickHouse gives to an error."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+
+from sink.errors import ProtocolError
 
 # HTTP status by the error's name, as a server has it (src/Server/HTTP/exceptionCodeToHTTPStatus.cpp); else 500.
 _STATUS = {
@@ -47,31 +48,30 @@ _CODES = {
 }
 
 
-class ProtocolError(Exception):
-    """What is answered instead of a result: ClickHouse's code, its name and a message for the client."""
+def find_status(error: ProtocolError) -> int:
+    """The HTTP status of the answer."""
+    return _STATUS.get(error.name, 500) if error.status is None else error.status
 
-    def __init__(self, name: str, message: str, code: int | None = None, headers: Mapping[str, str] | None = None):
-        super().__init__(name)
-        self.name = name
-        self.code = _CODES[name] if code is None else code
-        self.message = message
-        self.headers = dict(headers or {})
-        self.status = _STATUS.get(name, 500)
 
-    @classmethod
-    def from_engine(cls, error: Exception) -> ProtocolError:
-        """The same as the engine's exception, whose text goes to the client as a server's does."""
-        text = str(error)
-        match = re.search(r"Code: (\d+)\. ", text)
-        if not match:
-            return cls("UNKNOWN_EXCEPTION", text)
-        message = re.sub(r" \(version [^()]*\)\s*$", "", text[match.start() :])
-        names = re.findall(r"\(([A-Z][A-Z0-9_]+)\)", message)
-        return cls(names[-1] if names else "UNKNOWN_EXCEPTION", message, int(match[1]))
+def find_code(error: ProtocolError) -> int:
+    """ClickHouse's code of the error."""
+    return _CODES[error.name] if error.code is None else error.code
 
-    def text(self, version: str) -> str:
-        """The body of the answer, in a server's form."""
-        message = self.message
-        if not message.startswith("Code: "):
-            message = f"Code: {self.code}. DB::Exception: {message} ({self.name})"
-        return f"{message} (version {version})\n"
+
+def write_text(error: ProtocolError, version: str) -> str:
+    """The body of the answer, in a server's form."""
+    message = error.message
+    if not message.startswith("Code: "):
+        message = f"Code: {find_code(error)}. DB::Exception: {message} ({error.name})"
+    return f"{message} (version {version})\n"
+
+
+def read_engine_error(error: Exception) -> ProtocolError:
+    """The same as the engine's exception, whose text goes to the client as a server's does."""
+    text = str(error)
+    match = re.search(r"Code: (\d+)\. ", text)
+    if not match:
+        return ProtocolError("UNKNOWN_EXCEPTION", text)
+    message = re.sub(r" \(version [^()]*\)\s*$", "", text[match.start() :])
+    names = re.findall(r"\(([A-Z][A-Z0-9_]+)\)", message)
+    return ProtocolError(names[-1] if names else "UNKNOWN_EXCEPTION", message, int(match[1]))

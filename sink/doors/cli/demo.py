@@ -23,7 +23,7 @@ from sink.demo_data.events import (
 )
 from sink.demo_data.lms import DemoLms, create_lms
 from sink.doors.cli.display import print_lines, print_table
-from sink.errors import AspectsPiiError, UsageError
+from sink.errors import DemoError, UsageError
 from sink.installation import open_store
 from sink.settings import load_settings
 
@@ -34,10 +34,6 @@ _RETIRED_LEARNERS = 3
 
 
 Run = Callable[[Sequence[str]], int]
-
-
-class DemoError(AspectsPiiError):
-    """Something went otherwise than the story says."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 
 import fastavro
 
-from sink.doors.events.work import InvalidMessage, Message, Work
+from sink.doors.events.work import Message, Work
+from sink.errors import InvalidMessageError
 from sink.pii_map import Subject
 from sink.resources import find_resource
 
@@ -45,16 +46,16 @@ def decode_open_edx_event(message: Message) -> Work | None:
         Whom to copy again; None for kinds of event that are not read.
 
     Raises:
-        InvalidMessage: it is not such a message, or was written with another schema.
+        InvalidMessageError: it is not such a message, or was written with another schema.
     """
     kind = message.fields.get(b"type", b"").decode("ascii", "replace")
     if not kind:
-        raise InvalidMessage("the field `type` is missing")
+        raise InvalidMessageError("the field `type` is missing")
     if kind not in EVENTS:
         return None
     data = message.fields.get(b"event_data")
     if data is None:
-        raise InvalidMessage("the field `event_data` is missing", kind)
+        raise InvalidMessageError("the field `event_data` is missing", kind)
     path, objects = EVENTS[kind]
     value: Any = _read(kind, data)
     for key in path:
@@ -62,7 +63,7 @@ def decode_open_edx_event(message: Message) -> Work | None:
     try:
         user_id = Subject(type="integer").parse(str(value))
     except ValueError:
-        raise InvalidMessage(f"{'.'.join(path)} is not an id", kind) from None
+        raise InvalidMessageError(f"{'.'.join(path)} is not an id", kind) from None
     return Work("sync", (user_id,), tuple(objects), kind=kind)
 
 
@@ -74,9 +75,9 @@ def _read(kind: str, data: bytes) -> Any:
         # Whatever it stumbled over, its message may quote a value; raised below, so that it is not the context.
         event = None
     if event is None:
-        raise InvalidMessage("it is not Avro of the pinned schema", kind)
+        raise InvalidMessageError("it is not Avro of the pinned schema", kind)
     if body.read(1):
-        raise InvalidMessage("it is longer than the pinned schema says; was a field added?", kind)
+        raise InvalidMessageError("it is longer than the pinned schema says; was a field added?", kind)
     return event
 
 

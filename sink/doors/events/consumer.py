@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from sink.doors.events.actions import Job, Office
 from sink.doors.events.avro_events import read_headers
 from sink.doors.events.sources import open_transport, read_sources
-from sink.doors.events.work import Action, Decoder, InvalidMessage, Message, Streams, StreamsUnreachable
+from sink.doors.events.work import Action, Decoder, Message, Streams
 from sink.doors.heartbeat import CONSUMER, Heartbeat
-from sink.errors import AspectsPiiError, RefusedError
+from sink.errors import AspectsPiiError, InvalidMessageError, RefusedError, StreamsUnreachableError
 from sink.installation import read_map
 from sink.pii_map import SubjectId
 from sink.settings import Settings
@@ -111,7 +111,7 @@ class Consumer:
 
         Raises:
             SettingsError: Redis or Kafka does not let us in.
-            AspectsPiiError: with `once`, it cannot be reached.
+            StreamsUnreachableError: with `once`, it cannot be reached.
         """
         pause = Pause(longest=30)
         while not stop.is_set():
@@ -119,9 +119,9 @@ class Consumer:
                 self._streams.prepare()
                 self._work(stop, once, pause)
                 return
-            except StreamsUnreachable as error:
+            except StreamsUnreachableError as error:
                 if once:
-                    raise AspectsPiiError(f"{error}.") from None
+                    raise
                 _log.error("%s; trying again in %.0f s", error, seconds := pause.extend())
                 stop.wait(seconds)
 
@@ -195,7 +195,7 @@ class Consumer:
                 continue
             try:
                 work = self._decoders[message.stream](message)
-            except InvalidMessage as problem:
+            except InvalidMessageError as problem:
                 self._bury(message, problem.reason, problem.kind)
                 continue
             if work is None:
@@ -275,7 +275,7 @@ def run_consumer(settings: Settings, *, once: bool = False, stop: threading.Even
         UsageError: no Redis and no Kafka, no stream or no LMS is named.
         SettingsError: an address is not valid, or Redis or Kafka does not let us in.
         MapError: the map or the mapping of events is not valid.
-        AspectsPiiError: with `once`, Redis or Kafka cannot be reached.
+        StreamsUnreachableError: with `once`, Redis or Kafka cannot be reached.
     """
     sources = read_sources(settings, read_map(settings).subject)
     office = Office(settings, copies=sources.copies)

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from sink.doors.events.work import Action, InvalidMessage, Message, Work
+from sink.doors.events.work import Action, Message, Work
+from sink.errors import InvalidMessageError
 from sink.pii_map import Subject, SubjectId
 from sink.yaml_files import load_model
 
@@ -102,7 +103,7 @@ def read_event(event_map: EventMap, subject: Subject, event: Any) -> Work | None
     """What an event asks for, by the first rule that is about it; None where none is.
 
     Raises:
-        InvalidMessage: a rule is about it, and it does not say what it has to.
+        InvalidMessageError: a rule is about it, and it does not say what it has to.
     """
     for kind, rule in event_map.events.items():
         if all(_is_equal(find_value(event, path), wanted) for path, wanted in rule.when.items()):
@@ -113,10 +114,10 @@ def read_event(event_map: EventMap, subject: Subject, event: Any) -> Work | None
 def _apply(kind: str, rule: EventRule, subject: Subject, event: Any) -> Work:
     for path, wanted in rule.require.items():
         if not _is_equal(find_value(event, path), wanted):
-            raise InvalidMessage(f"{path} is not {wanted}", kind)
+            raise InvalidMessageError(f"{path} is not {wanted}", kind)
     for path in rule.filled:
         if _is_blank(find_value(event, path)):
-            raise InvalidMessage(f"{path} is empty", kind)
+            raise InvalidMessageError(f"{path} is empty", kind)
     subjects = [_require_id(subject, event, rule.subject, kind)]
     complaints = []
     for path in rule.also:
@@ -127,7 +128,7 @@ def _apply(kind: str, rule: EventRule, subject: Subject, event: Any) -> Work:
             complaints.append(f"{path}: {bad} of {bad + len(found)} are not ids; the others were taken")
     heir = _require_id(subject, event, rule.heir, kind) if rule.heir else None
     if heir in subjects:
-        raise InvalidMessage("the one who leaves and the one who takes over are the same", kind)
+        raise InvalidMessageError("the one who leaves and the one who takes over are the same", kind)
     return Work(
         rule.action,
         tuple(dict.fromkeys(subjects)),
@@ -150,15 +151,15 @@ def find_value(event: Any, path: str) -> Any:
 
 def _parse(body: bytes | None, field: str) -> dict[str, Any]:
     if body is None:
-        raise InvalidMessage(f"the field `{field}` is missing")
+        raise InvalidMessageError(f"the field `{field}` is missing")
     if len(body) > MAX_BODY:
-        raise InvalidMessage(f"it is longer than {MAX_BODY} bytes")
+        raise InvalidMessageError(f"it is longer than {MAX_BODY} bytes")
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict):
-        raise InvalidMessage("it is not a JSON object")
+        raise InvalidMessageError("it is not a JSON object")
     return event
 
 
@@ -176,7 +177,7 @@ def _is_blank(value: Any) -> bool:
 def _require_id(subject: Subject, event: Any, path: str, kind: str) -> SubjectId:
     found = _parse_id(subject, find_value(event, path))
     if found is None:
-        raise InvalidMessage(f"{path} is not an id", kind)
+        raise InvalidMessageError(f"{path} is not an id", kind)
     return found
 
 
@@ -193,7 +194,7 @@ def _read_assets(value: Any, path: str, kind: str) -> tuple[str, ...]:
     """What is to be handed over; an event that should name it and does not must not hand over everything."""
     found = [str(one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str | int)]
     if not found or any(not one.strip() or len(one) > _MAX_ID for one in found) or isinstance(value, bool):
-        raise InvalidMessage(f"{path} names no asset", kind)
+        raise InvalidMessageError(f"{path} names no asset", kind)
     return tuple(found)
 
 

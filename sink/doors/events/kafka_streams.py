@@ -19,8 +19,8 @@ import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from sink.doors.events.avro_events import EVENTS, decode_open_edx_event
-from sink.doors.events.work import InvalidMessage, Message, StreamsUnreachable, Work
-from sink.errors import SettingsError
+from sink.doors.events.work import Message, Work
+from sink.errors import InvalidMessageError, SettingsError, StreamsUnreachableError
 from sink.settings import Settings
 
 # .. pii: Values of messages pass through unread; the dead letters written here hold none of them.
@@ -130,7 +130,7 @@ class KafkaStreams:
     def close(self) -> None:
         """Note what is done, and leave the group, so that others need not wait for us."""
         if self._reader is not None:
-            with contextlib.suppress(KafkaException, StreamsUnreachable, SettingsError):
+            with contextlib.suppress(KafkaException, StreamsUnreachableError, SettingsError):
                 self._commit()
             with contextlib.suppress(KafkaException, RuntimeError):
                 self._reader.close()
@@ -141,7 +141,7 @@ class KafkaStreams:
         """Join the group, which begins with the oldest message there is; the dead letters have to have a place.
 
         Raises:
-            StreamsUnreachable: Kafka gives no answer.
+            StreamsUnreachableError: Kafka gives no answer.
             SettingsError: Kafka refuses the user, or the settings.
         """
         if self._writer is None:
@@ -194,7 +194,7 @@ class KafkaStreams:
         """Up to `count` messages that nobody of the group has done, after waiting `wait` seconds for them.
 
         Raises:
-            StreamsUnreachable: Kafka gives no answer; what was read by then is unfinished.
+            StreamsUnreachableError: Kafka gives no answer; what was read by then is unfinished.
             SettingsError: Kafka refuses the user.
         """
         reader = self._require_reader()
@@ -252,13 +252,13 @@ class KafkaStreams:
         """True where everything that is there now has been read.
 
         Raises:
-            StreamsUnreachable: Kafka has given us no part in the group.
+            StreamsUnreachableError: Kafka has given us no part in the group.
         """
         if set(self.streams) <= self._absent:
             return True
         if not self._assigned:
             if time.monotonic() - self._joining_since > _JOINING:
-                raise StreamsUnreachable("Kafka has given this consumer no part in its group")
+                raise StreamsUnreachableError("Kafka has given this consumer no part in its group")
             return False
         assert self._reader is not None
         with self._translated():
@@ -280,7 +280,7 @@ class KafkaStreams:
         """Say that `messages` are done.
 
         Raises:
-            StreamsUnreachable: Kafka gives no answer; they may come again.
+            StreamsUnreachableError: Kafka gives no answer; they may come again.
         """
         for message in messages:
             number, _, offset = message.id.partition(":")
@@ -315,7 +315,7 @@ class KafkaStreams:
         Who is killed between the two writes the letter again.
 
         Raises:
-            StreamsUnreachable: Kafka does not take it; the message will come again.
+            StreamsUnreachableError: Kafka does not take it; the message will come again.
         """
         assert self._writer is not None
         letter = {
@@ -334,12 +334,12 @@ class KafkaStreams:
             self._writer.flush(2 * _PATIENCE)
         if answers != [None]:
             why = answers[0].name() if answers and answers[0] is not None else "no answer"
-            raise StreamsUnreachable(f"Kafka did not take a dead letter ({why})")
+            raise StreamsUnreachableError(f"Kafka did not take a dead letter ({why})")
         self.acknowledge([message])
 
     def _require_reader(self) -> confluent_kafka.Consumer:
         if self._reader is None:
-            raise StreamsUnreachable("Kafka is not connected")
+            raise StreamsUnreachableError("Kafka is not connected")
         return self._reader
 
     def _take_on(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
@@ -347,7 +347,7 @@ class KafkaStreams:
         self._absent -= {one.topic for one in partitions}
 
     def _give_up(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        with contextlib.suppress(StreamsUnreachable, SettingsError):
+        with contextlib.suppress(StreamsUnreachableError, SettingsError):
             self._commit()
         self._lose(_, partitions)
 
@@ -369,7 +369,7 @@ class KafkaStreams:
             cause, self._problem = self._problem or error.args[0], None
             problem = _translate(cause)
         except (BufferError, RuntimeError) as error:
-            problem = StreamsUnreachable(f"Kafka's client cannot go on ({type(error).__name__})")
+            problem = StreamsUnreachableError(f"Kafka's client cannot go on ({type(error).__name__})")
         if problem is not None:
             raise problem
 
@@ -381,7 +381,7 @@ def _translate(error: KafkaError) -> Exception:
         return SettingsError(f"ASPECTS_KAFKA_USERNAME: Kafka does not let this user read the topics ({error.name()}).")
     if error.code() == KafkaError._INVALID_ARG:  # noqa: SLF001
         return SettingsError("The ASPECTS_KAFKA_… settings are not valid: Kafka's client does not take them.")
-    return StreamsUnreachable(f"Kafka cannot be reached ({error.name()})")
+    return StreamsUnreachableError(f"Kafka cannot be reached ({error.name()})")
 
 
 def decode_framed_event(message: Message) -> Work | None:
@@ -391,14 +391,14 @@ def decode_framed_event(message: Message) -> Work | None:
         Whom to copy again; None for kinds of event that are not read.
 
     Raises:
-        InvalidMessage: it is not such a message, or was written with another schema.
+        InvalidMessageError: it is not such a message, or was written with another schema.
     """
     fields = dict(message.fields)
     value = fields.pop(VALUE.encode(), b"")
     kind = fields.get(b"type", b"").decode("ascii", "replace")
     if not kind:
-        raise InvalidMessage("the header `ce_type` is missing")
+        raise InvalidMessageError("the header `ce_type` is missing")
     if kind in EVENTS and (value[:1] != b"\0" or len(value) <= _FRAME):
-        raise InvalidMessage("it is not framed: a zero and the number of a schema come before the Avro", kind)
+        raise InvalidMessageError("it is not framed: a zero and the number of a schema come before the Avro", kind)
     fields[b"event_data"] = value[_FRAME:]
     return decode_open_edx_event(Message(message.stream, message.id, fields))

@@ -17,8 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 
-from sink.doors.events.work import Message, StreamsUnreachable
-from sink.errors import SettingsError
+from sink.doors.events.work import Message
+from sink.errors import SettingsError, StreamsUnreachableError
 
 # .. pii: Fields of messages pass through unread; the dead letters written here hold none of them.
 # .. pii_types: username, email_address, name
@@ -74,7 +74,7 @@ class RedisStreams:
         """Create the group wherever it is not there yet, at the beginning of the stream.
 
         Raises:
-            StreamsUnreachable: Redis gives no answer.
+            StreamsUnreachableError: Redis gives no answer.
             SettingsError: Redis refuses the password.
         """
         for stream in self.streams:
@@ -89,7 +89,7 @@ class RedisStreams:
         """Up to `count` messages a stream that nobody of the group has read, after waiting `wait` seconds for one.
 
         Raises:
-            StreamsUnreachable: Redis gives no answer, or the group is gone.
+            StreamsUnreachableError: Redis gives no answer, or the group is gone.
         """
         with _translated():
             reply = self._redis.xreadgroup(
@@ -105,7 +105,7 @@ class RedisStreams:
         """What this consumer has read and not finished, oldest first, in lists of `count`.
 
         Raises:
-            StreamsUnreachable: Redis gives no answer, or the group is gone.
+            StreamsUnreachableError: Redis gives no answer, or the group is gone.
         """
         for stream in self.streams:
             last = "0-0"
@@ -122,7 +122,7 @@ class RedisStreams:
         """Take over what any consumer of the group has left lying for `idle` seconds.
 
         Raises:
-            StreamsUnreachable: Redis gives no answer, or the group is gone.
+            StreamsUnreachableError: Redis gives no answer, or the group is gone.
         """
         for stream in self.streams:
             start = "0-0"
@@ -143,7 +143,7 @@ class RedisStreams:
         """Say that `messages` are done.
 
         Raises:
-            StreamsUnreachable: Redis gives no answer; they will come again.
+            StreamsUnreachableError: Redis gives no answer; they will come again.
         """
         by_stream: dict[str, list[str]] = {}
         for message in messages:
@@ -157,7 +157,7 @@ class RedisStreams:
         """Write a dead letter and acknowledge the message, both or neither. No content, no hash of any.
 
         Raises:
-            StreamsUnreachable: Redis gives no answer; the message will come again.
+            StreamsUnreachableError: Redis gives no answer; the message will come again.
         """
         letter = {
             "stream": message.stream,
@@ -177,7 +177,7 @@ class RedisStreams:
         """How far the group is behind; streams without the group are left out.
 
         Raises:
-            StreamsUnreachable: Redis gives no answer.
+            StreamsUnreachableError: Redis gives no answer.
         """
         found = []
         with _translated():
@@ -214,8 +214,8 @@ def _translated() -> Iterator[None]:
         problem = SettingsError("ASPECTS_EVENT_BUS_URL is not valid: Redis refuses the user name or the password.")
     except ResponseError as error:
         code = str(error).split(" ", 1)[0]
-        problem = StreamsUnreachable(f"Redis refused a command ({code if code.isupper() else 'error'})")
+        problem = StreamsUnreachableError(f"Redis refused a command ({code if code.isupper() else 'error'})")
     except RedisError as error:
-        problem = StreamsUnreachable(f"Redis cannot be reached ({type(error).__name__})")
+        problem = StreamsUnreachableError(f"Redis cannot be reached ({type(error).__name__})")
     if problem is not None:
         raise problem

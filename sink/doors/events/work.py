@@ -40,27 +40,14 @@ class Work:
     """What of the message could not be used, although the rest was."""
 
 
-class InvalidMessage(Exception):
-    """A message cannot be used; the arguments are why, and its kind. They hold no value of it."""
-
-    def __init__(self, reason: str, kind: str = "") -> None:
-        super().__init__(reason, kind)
-        self.reason = reason
-        self.kind = kind
-
-
 Decoder = Callable[[Message], Work | None]
-"""Reads a message: None where it is none of our business; raises `InvalidMessage`."""
-
-
-class StreamsUnreachable(Exception):
-    """The streams give no answer, or one that makes no sense. Worth trying again."""
+"""Reads a message: None where it is none of our business; raises `InvalidMessageError`."""
 
 
 class Streams(Protocol):
     """Where messages come from. What is read and not acknowledged comes again, also after a kill.
 
-    Each method raises `StreamsUnreachable` where there is no answer, and `SettingsError` where we are not let in.
+    Each method raises `StreamsUnreachableError` where there is no answer, and `SettingsError` where we are not let in.
     """
 
     def prepare(self) -> None:

@@ -25,10 +25,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from sink.doors.events.sources import open_streams, read_sources
-from sink.doors.web.auth import Guard, Refusal
+from sink.doors.web.auth import Guard
 from sink.doors.web.body_limit import BodyLimit, Problem
 from sink.doors.web.desk import PROBE_TIMEOUT, Connection, Desk, Sweeper
-from sink.errors import UsageError
+from sink.errors import HttpProblemError, UsageError
 from sink.installation import read_map
 from sink.resources import VERSION
 from sink.serving import SHUTDOWN_GRACE, Server, is_loopback, listen, running_in_thread
@@ -214,8 +214,8 @@ def _add_error_handlers(app: FastAPI) -> None:
         problem = Problem(error=error, message=message, fields=dict(fields or {}))
         return JSONResponse(problem.model_dump(), status, dict(headers or {}))
 
-    @app.exception_handler(Refusal)
-    async def refuse(_: Request, error: Refusal) -> Response:
+    @app.exception_handler(HttpProblemError)
+    async def refuse(_: Request, error: HttpProblemError) -> Response:
         return answer(error.status, error.error, error.message, error.headers)
 
     @app.exception_handler(RequestValidationError)

@@ -12,7 +12,7 @@ from typing import Any
 import jwt
 from starlette.requests import Request
 
-from sink.errors import SettingsError, UsageError
+from sink.errors import HttpProblemError, SettingsError, UsageError
 from sink.serving import is_loopback
 from sink.settings import Settings
 
@@ -20,14 +20,6 @@ from sink.settings import Settings
 
 LEEWAY = 30
 """Seconds that the clocks of the LMS and of this host may differ."""
-
-
-class Refusal(Exception):
-    """A request is answered with a problem."""
-
-    def __init__(self, status: int, error: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.error, self.message, self.headers = status, error, message, dict(headers or {})
 
 
 class Guard:
@@ -60,7 +52,7 @@ class Guard:
         """Let the request pass.
 
         Raises:
-            Refusal: 401 without credentials that count, 403 where they are somebody else's.
+            HttpProblemError: 401 without credentials that count, 403 where they are somebody else's.
         """
         if not self.is_closed:
             _check_local(request)
@@ -74,7 +66,7 @@ class Guard:
         claims = self._verify(token)
         name = claims.get("preferred_username")
         if not isinstance(name, str) or name not in self._users:
-            raise Refusal(403, "forbidden", "This user may not retire others. See ASPECTS_WEB_JWT_USERS.")
+            raise HttpProblemError(403, "forbidden", "This user may not retire others. See ASPECTS_WEB_JWT_USERS.")
 
     def _verify(self, token: str) -> Mapping[str, Any]:
         """The claims of a token that is signed by the LMS, whole, and not too old."""
@@ -103,15 +95,15 @@ class Guard:
         return claims
 
 
-def _unauthorized(message: str) -> Refusal:
-    return Refusal(401, "unauthorized", message, {"WWW-Authenticate": 'Bearer realm="aspects-pii"'})
+def _unauthorized(message: str) -> HttpProblemError:
+    return HttpProblemError(401, "unauthorized", message, {"WWW-Authenticate": 'Bearer realm="aspects-pii"'})
 
 
 def _check_local(request: Request) -> None:
     """Without authentication only programs of this host are served, and no web page that it shows."""
     host = re.sub(r":\d*$", "", request.headers.get("host", "")).strip("[]")
     if request.headers.get("origin") or not is_loopback(host):
-        raise Refusal(403, "forbidden", "Without a token only programs of this host are served.")
+        raise HttpProblemError(403, "forbidden", "Without a token only programs of this host are served.")
 
 
 def _read_public_keys(settings: Settings) -> dict[str | None, Any]:

@@ -13,10 +13,8 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from sink.doors.events.redis_streams import RedisStreams
-from sink.doors.events.work import StreamsUnreachable
-from sink.doors.web.auth import Refusal
 from sink.doors.web.metrics import make_gauge, read_metrics
-from sink.errors import AspectsPiiError, SettingsError, UnreachableError
+from sink.errors import AspectsPiiError, HttpProblemError, SettingsError, StreamsUnreachableError, UnreachableError
 from sink.installation import find_address, open_store
 from sink.retirement.retire import sweep
 from sink.settings import Settings
@@ -137,7 +135,7 @@ class Desk:
         """Put a retirement into the ledger.
 
         Raises:
-            Refusal: it is not there.
+            HttpProblemError: it is not there.
         """
         try:
             with self.recording.use() as store:
@@ -145,7 +143,7 @@ class Desk:
         except AspectsPiiError as error:
             _log.error("The retirement of %s could not be recorded: %s", user_id, error)
             status, word = (503, "unavailable") if error.retriable else (500, "failed")
-            raise Refusal(
+            raise HttpProblemError(
                 status, word, "The retirement could not be recorded. Try again.", {"Retry-After": "30"}
             ) from None
         if self.sweeper is not None:
@@ -187,7 +185,7 @@ class Desk:
             return
         try:
             lags = self.streams.read_lag()
-        except (StreamsUnreachable, SettingsError):
+        except (StreamsUnreachableError, SettingsError):
             yield make_gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 0.0)
             return
         yield make_gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 1.0)

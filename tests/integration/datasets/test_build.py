@@ -17,8 +17,8 @@ from pydantic import SecretStr
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
-from sink.datasets.build import DATASET_MARK, BuildError, build, list_datasets
-from sink.errors import UsageError
+from sink.datasets.build import DATASET_MARK, build, list_datasets
+from sink.errors import BuildError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
 

@@ -12,10 +12,10 @@ import pytest
 
 from sink.doors import heartbeat
 from sink.doors.events.consumer import Consumer
-from sink.doors.events.work import Message, StreamsUnreachable
-from sink.doors.heartbeat import Heartbeat, HeartbeatError, check
+from sink.doors.events.work import Message
+from sink.doors.heartbeat import Heartbeat, check
 from sink.doors.worker.celery_fixes import WindowWatch
-from sink.errors import SettingsError, UsageError
+from sink.errors import HeartbeatError, SettingsError, StreamsUnreachableError, UsageError
 
 
 @pytest.fixture
@@ -200,4 +200,4 @@ def test_a_consumer_gives_signs_when_it_reads_and_none_when_it_cannot(monkeypatc
     read = heartbeat.WAITING
     batch = [heartbeat.WORKING, "decoded", heartbeat.WAITING]
     assert consume([], [Message("s", "1-0", {b"event": b"{}"})], []) == [*sweep_at_start, read, read, *batch, read]
-    assert consume(StreamsUnreachable("Redis cannot be reached")) == sweep_at_start
+    assert consume(StreamsUnreachableError("Redis cannot be reached")) == sweep_at_start

@@ -25,8 +25,7 @@ from sink.clickhouse.migrations import migrate
 from sink.doors.events import kafka_streams
 from sink.doors.events.consumer import Counts, run_consumer
 from sink.doors.events.kafka_streams import KafkaStreams, make_options
-from sink.doors.events.work import StreamsUnreachable
-from sink.errors import AspectsPiiError, SettingsError, UsageError
+from sink.errors import AspectsPiiError, SettingsError, StreamsUnreachableError, UsageError
 from sink.installation import open_store
 from sink.settings import load_settings
 from tests.support.events import LOGIN, EventPlace, Lms, consuming, delete_user, end, produce
@@ -388,7 +387,7 @@ def test_a_dead_letter_that_cannot_be_written_leaves_the_message(place: Place) -
         while not found and time.monotonic() < deadline:
             found = streams.read_new(10, 1)
         # More than a message may have: Kafka refuses it.
-        with pytest.raises(StreamsUnreachable, match="Kafka"):
+        with pytest.raises(StreamsUnreachableError, match="Kafka"):
             streams.bury(found[0], "of the test", {"type": "x" * 2_000_000})
         assert list(streams.read_unfinished(10)) == [found]
         streams.bury(found[0], "of the test", {})

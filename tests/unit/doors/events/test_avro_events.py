@@ -9,7 +9,8 @@ from importlib.util import find_spec
 import pytest
 
 from sink.doors.events.avro_events import EVENTS, decode_open_edx_event, read_headers
-from sink.doors.events.work import InvalidMessage, Message, Work
+from sink.doors.events.work import Message, Work
+from sink.errors import InvalidMessageError
 from sink.resources import find_resource
 
 REGISTRATION = "org.openedx.learning.student.registration.completed.v1"
@@ -43,7 +44,7 @@ def test_a_role_is_a_copy_of_the_roles() -> None:
     ],
 )
 def test_other_bytes_are_invalid_and_not_quoted(data: bytes) -> None:
-    with pytest.raises(InvalidMessage) as raised:
+    with pytest.raises(InvalidMessageError) as raised:
         decode_open_edx_event(make_message(REGISTRATION, data))
     assert raised.value.kind == REGISTRATION
     assert "jdoe" not in str(raised.value)
@@ -55,7 +56,7 @@ def test_other_bytes_are_invalid_and_not_quoted(data: bytes) -> None:
 def test_every_byte_matters() -> None:
     """A message that was cut anywhere is invalid, never another user."""
     for length in range(len(JDOE)):
-        with pytest.raises(InvalidMessage):
+        with pytest.raises(InvalidMessageError):
             decode_open_edx_event(make_message(REGISTRATION, JDOE[:length]))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sink.doors.events.json_events import MAX_BODY, load_event_map, make_json_decoder, read_event
-from sink.doors.events.work import InvalidMessage, Message, Work
-from sink.errors import MapError
+from sink.doors.events.work import Message, Work
+from sink.errors import InvalidMessageError, MapError
 from sink.pii_map import Subject
 from sink.resources import find_resource
 
@@ -50,14 +50,14 @@ def test_nobody_is_managed(managed: Any) -> None:
 
 @pytest.mark.parametrize("user_id", [None, "", " ", "zaphod", True, 7.0, -1, 0, ["7"], {"id": 7}, "7\n8", "9" * 300])
 def test_what_is_no_id_retires_nobody(user_id: Any) -> None:
-    with pytest.raises(InvalidMessage, match=r"edata\.userId is not an id") as raised:
+    with pytest.raises(InvalidMessageError, match=r"edata\.userId is not an id") as raised:
         read_event(SHIPPED, NUMBERS, delete_user(user_id))
     assert "zaphod" not in str(raised.value)
 
 
 @pytest.mark.parametrize("user_id", [None, "", " ", True, "x" * 300, "a\x00b", "a\nb", ["x"]])
 def test_what_is_no_text_id_retires_nobody(user_id: Any) -> None:
-    with pytest.raises(InvalidMessage, match=r"edata\.userId is not an id"):
+    with pytest.raises(InvalidMessageError, match=r"edata\.userId is not an id"):
         read_event(SHIPPED, TEXTS, delete_user(user_id))
 
 
@@ -81,7 +81,7 @@ def test_an_ownership_transfer_names_both_and_who_asked() -> None:
     # It may be a name, and names do not go into the ledger.
     assert work.actor is None
     event["edata"]["toUserProfile"]["userId"] = "one"  # type: ignore[index]
-    with pytest.raises(InvalidMessage, match="the same"):
+    with pytest.raises(InvalidMessageError, match="the same"):
         read_event(SHIPPED, TEXTS, event)
 
 
@@ -97,7 +97,7 @@ def test_a_transfer_that_names_no_asset_hands_over_nothing(asset: Any) -> None:
             "assetInformation": {"identifier": asset},
         },
     }
-    with pytest.raises(InvalidMessage, match=r"edata\.assetInformation\.identifier names no asset") as raised:
+    with pytest.raises(InvalidMessageError, match=r"edata\.assetInformation\.identifier names no asset") as raised:
         read_event(SHIPPED, NUMBERS, event)
     assert "zaphod" not in str(raised.value)
 
@@ -125,7 +125,7 @@ def test_events_of_other_kinds_are_passed_over(event: Any) -> None:
 )
 def test_what_is_no_json_object_is_invalid(body: bytes) -> None:
     decode = make_json_decoder(SHIPPED, NUMBERS, "body")
-    with pytest.raises(InvalidMessage) as raised:
+    with pytest.raises(InvalidMessageError) as raised:
         decode(Message("jobs", "1-0", {b"body": body}))
     assert "zaphod" not in str(raised.value)
 
@@ -134,7 +134,7 @@ def test_the_field_is_the_one_that_was_set() -> None:
     body = json.dumps(delete_user(7)).encode()
     work = make_json_decoder(SHIPPED, NUMBERS, "body")(Message("jobs", "1-0", {b"body": body}))
     assert work == Work("retire", (7,), kind="delete-user")
-    with pytest.raises(InvalidMessage, match="`event` is missing"):
+    with pytest.raises(InvalidMessageError, match="`event` is missing"):
         make_json_decoder(SHIPPED, NUMBERS, "event")(Message("jobs", "1-0", {b"body": body}))
 
 
