@@ -166,8 +166,8 @@ class Stack:
         # Without a configuration, the engine takes no notice of the users.
         (self.folder / "config.xml").write_text("<clickhouse/>")
         (self.folder / "serve.py").write_text(
-            "from sink.cli import run\n"
-            "from sink.client import ENGINE_OPTIONS\n"
+            "from sink.doors.cli.main import run\n"
+            "from sink.clickhouse.client import ENGINE_OPTIONS\n"
             f"ENGINE_OPTIONS |= {{'config-file': '{self.folder}/config.xml', 'users_config': '{self.folder}/users.xml'}}\n"
             f"raise SystemExit(run(['clickhouse', '--port', '{self.ports['8123']}']))\n"
         )

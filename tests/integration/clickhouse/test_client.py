@@ -230,7 +230,8 @@ def test_argument_that_cannot_be_sent_is_not_quoted(client: ClickHouse) -> None:
 def test_folder_in_use_by_another_process(client: ClickHouse) -> None:
     program = (
         "import sys\n"
-        "from sink.client import Address, ClickHouse\n"
+        "from sink.clickhouse.address import Address\n"
+        "from sink.clickhouse.client import ClickHouse\n"
         "from sink.errors import EmbeddedBusyError\n"
         "try:\n"
         "    ClickHouse(Address(sys.argv[1]))\n"
