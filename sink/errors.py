@@ -39,12 +39,13 @@ What a door turns into an answer, so that nobody else sees it::
     └── ProtocolError               a request to the endpoint was not carried out: the error that ClickHouse would name
 
 No message holds a value from a row: drivers quote offending values in their messages, so those
-texts are cut at the boundary (see `sink.clickhouse.driver_errors`) and only codes and names of things pass.
+texts are cut at the boundary (`translated`, below) and only codes and names of things pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 
 class AspectsPiiError(Exception):
@@ -240,3 +241,25 @@ class ProtocolError(Exception):
     def __str__(self) -> str:
         # The message is the client's alone: the engine quotes values.
         return self.name
+
+
+@contextmanager
+def translated(translate: Callable[[Exception], Exception | None]) -> Iterator[None]:
+    """Raise what `translate` makes of an exception in its place; where that is None, leave it as it is.
+
+    A driver's exception may quote a value, an address or a password, and what reports an exception reports its context
+    too. `from None` only keeps the context from being printed; here the new exception has none.
+    """
+    translation: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        translation = translate(error)
+        if translation is None:
+            raise
+    if translation is not None:
+        try:
+            raise translation
+        finally:
+            # Even here it is the driver's exception: the `with` statement around us is still handling it.
+            translation.__context__ = None

@@ -37,6 +37,7 @@ from sink.errors import (
     ReadOnlyError,
     SettingsError,
     UnreachableError,
+    translated,
 )
 from sink.names import TableName, quote, quote_columns
 
@@ -215,22 +216,17 @@ class ClickHouse:
         for attempt in stamina.retry_context(
             on=(UnreachableError, OverloadedError), attempts=attempts, timeout=None, wait_initial=0.2, wait_max=10
         ):
-            with attempt:
-                failure: DatabaseError | None = None
-                try:
-                    return run()
-                except ClickHouseError as error:
-                    failure = translate_error(error, self.address, sql)
-                except AspectsPiiError:
-                    raise
-                except Exception as error:
-                    # Whatever else a driver stumbles over is a value, which its message may quote.
-                    failure = QueryError(
-                        f"A value cannot be sent to ClickHouse ({type(error).__name__}): {shorten_statement(sql)}"
-                    )
-                # Raised here so that the driver's exception, which may quote a value, is not its context.
-                raise failure
+            with attempt, translated(lambda error: self._translate(error, sql)):
+                return run()
         raise AssertionError("unreachable: stamina runs at least once")
+
+    def _translate(self, error: Exception, sql: str) -> DatabaseError | None:
+        if isinstance(error, AspectsPiiError):
+            return None
+        if isinstance(error, ClickHouseError):
+            return translate_error(error, self.address, sql)
+        # Whatever else a driver stumbles over is a value, which its message may quote.
+        return QueryError(f"A value cannot be sent to ClickHouse ({type(error).__name__}): {shorten_statement(sql)}")
 
 
 def split_for_binding(items: Sequence[T], most: int = 10_000) -> Iterator[list[T]]:

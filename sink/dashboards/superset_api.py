@@ -18,7 +18,7 @@ from typing import Any, Literal
 import httpx
 from pydantic import SecretStr
 
-from sink.errors import SupersetAuthenticationError, SupersetError, SupersetUnreachableError
+from sink.errors import SupersetAuthenticationError, SupersetError, SupersetUnreachableError, translated
 
 Kind = Literal["database", "dataset", "chart", "dashboard"]
 Permission = tuple[str, str]
@@ -286,13 +286,16 @@ class Superset:
             self._read(answer, what)
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
-        try:
+        with translated(self._translate):
             return self._client.request(method, path, **content)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            # Neither httpx's words nor the address it quotes: only what kind of failure it was.
-            raise SupersetUnreachableError(
-                f"Superset at {self.address.url} does not answer ({type(error).__name__}). Check ASPECTS_SUPERSET_URL."
-            ) from None
+
+    def _translate(self, error: Exception) -> SupersetUnreachableError | None:
+        """Neither httpx's words nor the address it quotes: only what kind of failure it was."""
+        if not isinstance(error, httpx.HTTPError | httpx.InvalidURL):
+            return None
+        return SupersetUnreachableError(
+            f"Superset at {self.address.url} does not answer ({type(error).__name__}). Check ASPECTS_SUPERSET_URL."
+        )
 
     def _read(self, answer: httpx.Response, what: str) -> dict[str, Any]:
         """The JSON of an answer, or the reason why there is none."""

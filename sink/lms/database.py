@@ -48,7 +48,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError
+from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, translated
 from sink.lms.connection import (
     EXAMPLE,
     begin_snapshot,
@@ -161,13 +161,8 @@ class LmsDatabase:
 
     def run(self, work: Callable[[], T]) -> T:
         """Run and translate what a driver raises."""
-        failure: LmsError | None = None
-        try:
+        with translated(self._translate):
             return work()
-        except (SQLAlchemyError, UnicodeError) as error:
-            failure = self._translate(error)
-        # Raised here so that the driver's exception, which may quote a value, is not its context.
-        raise failure
 
     @contextmanager
     def _open(self) -> Iterator[Connection]:
@@ -225,8 +220,10 @@ class LmsDatabase:
                 "taken out of `keep` in the PII map."
             )
 
-    def _translate(self, error: SQLAlchemyError | UnicodeError) -> LmsError:
-        """The exception of ours that says the same, without the driver's text."""
+    def _translate(self, error: Exception) -> LmsError | None:
+        """The exception of ours that says the same, without the driver's text; None for what is none of the driver's."""
+        if not isinstance(error, SQLAlchemyError | UnicodeError):
+            return None
         if not isinstance(error, DBAPIError):
             return LmsError(f"{self.place} could not be read ({type(error).__name__}).")
         what, code = classify(self.backend, error)

@@ -16,7 +16,7 @@ from typing import Any
 import fastavro
 
 from sink.doors.events.work import Message, Work
-from sink.errors import InvalidMessageError
+from sink.errors import InvalidMessageError, translated
 from sink.pii_map import Subject
 from sink.resources import find_resource
 
@@ -69,13 +69,9 @@ def decode_open_edx_event(message: Message) -> Work | None:
 
 def _read(kind: str, data: bytes) -> Any:
     body = io.BytesIO(data)
-    try:
+    # Whatever it stumbles over, its message may quote a value.
+    with translated(lambda _: InvalidMessageError("it is not Avro of the pinned schema", kind)):
         event = fastavro.schemaless_reader(body, _load_schema(kind), None)
-    except Exception:
-        # Whatever it stumbled over, its message may quote a value; raised below, so that it is not the context.
-        event = None
-    if event is None:
-        raise InvalidMessageError("it is not Avro of the pinned schema", kind)
     if body.read(1):
         raise InvalidMessageError("it is longer than the pinned schema says; was a field added?", kind)
     return event

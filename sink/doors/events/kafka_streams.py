@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from sink.doors.events.avro_events import EVENTS, decode_open_edx_event
 from sink.doors.events.work import Message, Work
-from sink.errors import InvalidMessageError, SettingsError, StreamsUnreachableError
+from sink.errors import InvalidMessageError, SettingsError, StreamsUnreachableError, translated
 from sink.settings import Settings
 
 # .. pii: Values of messages pass through unread; the dead letters written here hold none of them.
@@ -145,7 +145,7 @@ class KafkaStreams:
             SettingsError: Kafka refuses the user, or the settings.
         """
         if self._writer is None:
-            with self._translated():
+            with translated(self._translate):
                 self._writer = confluent_kafka.Producer(
                     {**self._options, "enable.idempotence": True, "message.timeout.ms": int(_PATIENCE * 1_000)}
                 )
@@ -153,7 +153,7 @@ class KafkaStreams:
             # The client connects again by itself.
             return
         self._find_dead_letters(self._writer)
-        with self._translated():
+        with translated(self._translate):
             self._reader = confluent_kafka.Consumer(
                 {
                     **self._options,
@@ -177,7 +177,7 @@ class KafkaStreams:
         """A message that cannot be buried would hold up all others, so this is asked before any is read."""
         deadline = time.monotonic() + _PATIENCE
         while True:
-            with self._translated():
+            with translated(self._translate):
                 topic = writer.list_topics(self.dead_letters, timeout=_PATIENCE).topics[self.dead_letters]
             if topic.error is None and topic.partitions:
                 return
@@ -200,7 +200,7 @@ class KafkaStreams:
         reader = self._require_reader()
         self._commit()
         found: list[Message] = []
-        with self._translated():
+        with translated(self._translate):
             for event in reader.consume(count, max(wait, _SHORTEST_WAIT)):
                 error = event.error()
                 if error is None:
@@ -209,7 +209,7 @@ class KafkaStreams:
                     self._read_error(error, str(event.topic()), event.partition())
         if self._problem is not None and not found:
             problem, self._problem = self._problem, None
-            raise _translate(problem)
+            raise _translate_code(problem)
         return found
 
     def _receive(self, event: confluent_kafka.Message) -> Message:
@@ -261,7 +261,7 @@ class KafkaStreams:
                 raise StreamsUnreachableError("Kafka has given this consumer no part in its group")
             return False
         assert self._reader is not None
-        with self._translated():
+        with translated(self._translate):
             mine = self._reader.assignment()
         known = [self._partitions.get((one.topic, one.partition)) for one in mine]
         return all(partition is not None and partition.is_at_end for partition in known)
@@ -296,7 +296,7 @@ class KafkaStreams:
         if not behind or self._reader is None:
             return
         offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in behind.items()]
-        with self._translated():
+        with translated(self._translate):
             try:
                 answers = self._reader.commit(offsets=offsets, asynchronous=False) or []
             except KafkaException as error:
@@ -327,7 +327,7 @@ class KafkaStreams:
             **details,
         }
         answers: list[KafkaError | None] = []
-        with self._translated():
+        with translated(self._translate):
             self._writer.produce(
                 self.dead_letters, json.dumps(letter).encode(), on_delivery=lambda error, _: answers.append(error)
             )
@@ -356,25 +356,20 @@ class KafkaStreams:
         for one in partitions:
             self._partitions.pop((one.topic, one.partition), None)
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate(self, error: Exception) -> Exception | None:
         """What the client raises, without its text, which may hold addresses and settings."""
-        problem: Exception | None = None
-        try:
-            yield
-        except KafkaException as error:
+        if isinstance(error, KafkaException):
             # Why a connection failed is told to the callback; what was asked for merely timed out.
             if self._writer is not None:
                 self._writer.poll(0)
             cause, self._problem = self._problem or error.args[0], None
-            problem = _translate(cause)
-        except (BufferError, RuntimeError) as error:
-            problem = StreamsUnreachableError(f"Kafka's client cannot go on ({type(error).__name__})")
-        if problem is not None:
-            raise problem
+            return _translate_code(cause)
+        if isinstance(error, BufferError | RuntimeError):
+            return StreamsUnreachableError(f"Kafka's client cannot go on ({type(error).__name__})")
+        return None
 
 
-def _translate(error: KafkaError) -> Exception:
+def _translate_code(error: KafkaError) -> Exception:
     if error.code() in _NOT_LET_IN:
         return SettingsError("ASPECTS_KAFKA_USERNAME: Kafka refuses the user name or the password.")
     if error.code() in _REFUSED:

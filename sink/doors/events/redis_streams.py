@@ -18,7 +18,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 
 from sink.doors.events.work import Message
-from sink.errors import SettingsError, StreamsUnreachableError
+from sink.errors import SettingsError, StreamsUnreachableError, translated
 
 # .. pii: Fields of messages pass through unread; the dead letters written here hold none of them.
 # .. pii_types: username, email_address, name
@@ -52,16 +52,11 @@ class RedisStreams:
         Raises:
             SettingsError: it is no address of a Redis.
         """
-        try:
+        with translated(_translate_address_error):
             # Without retries of the driver's: a read that was carried out twice would leave entries behind.
             self._redis: Any = redis.Redis.from_url(
                 url.get_secret_value(), socket_timeout=_SOCKET_TIMEOUT, retry=Retry(NoBackoff(), 0), protocol=2
             )
-        except (ValueError, TypeError):
-            raise SettingsError(
-                "ASPECTS_EVENT_BUS_URL is not valid: it is not an address of Redis. "
-                "Example: ASPECTS_EVENT_BUS_URL=redis://redis:6379/0"
-            ) from None
         self.streams = tuple(streams)
         self.group, self.consumer, self.dead_letters = group, consumer, dead_letters
 
@@ -78,7 +73,7 @@ class RedisStreams:
             SettingsError: Redis refuses the password.
         """
         for stream in self.streams:
-            with _translated():
+            with translated(_translate):
                 try:
                     self._redis.xgroup_create(stream, self.group, id="0-0", mkstream=True)
                 except ResponseError as error:
@@ -91,7 +86,7 @@ class RedisStreams:
         Raises:
             StreamsUnreachableError: Redis gives no answer, or the group is gone.
         """
-        with _translated():
+        with translated(_translate):
             reply = self._redis.xreadgroup(
                 self.group, self.consumer, dict.fromkeys(self.streams, ">"), count=count, block=max(1, int(wait * 1000))
             )
@@ -110,7 +105,7 @@ class RedisStreams:
         for stream in self.streams:
             last = "0-0"
             while True:
-                with _translated():
+                with translated(_translate):
                     reply = self._redis.xreadgroup(self.group, self.consumer, {stream: last}, count=count)
                 messages = [_read_entry(stream, *entry) for _, entries in reply for entry in entries]
                 if not messages:
@@ -127,7 +122,7 @@ class RedisStreams:
         for stream in self.streams:
             start = "0-0"
             while True:
-                with _translated():
+                with translated(_translate):
                     start, entries, *trimmed = self._redis.xautoclaim(
                         stream, self.group, self.consumer, int(idle * 1000), start, count=count
                     )
@@ -148,7 +143,7 @@ class RedisStreams:
         by_stream: dict[str, list[str]] = {}
         for message in messages:
             by_stream.setdefault(message.stream, []).append(message.id)
-        with _translated():
+        with translated(_translate):
             for stream, ids in by_stream.items():
                 for start in range(0, len(ids), 1_000):
                     self._redis.xack(stream, self.group, *ids[start : start + 1_000])
@@ -167,7 +162,7 @@ class RedisStreams:
             "consumer": self.consumer,
             **details,
         }
-        with _translated():
+        with translated(_translate):
             both = self._redis.pipeline(transaction=True)
             both.xadd(self.dead_letters, letter, maxlen=MAX_DEAD_LETTERS, approximate=True)
             both.xack(message.stream, self.group, message.id)
@@ -180,7 +175,7 @@ class RedisStreams:
             StreamsUnreachableError: Redis gives no answer.
         """
         found = []
-        with _translated():
+        with translated(_translate):
             seconds, microseconds = self._redis.time()
             now = seconds + microseconds / 1_000_000
             for stream in self.streams:
@@ -204,18 +199,22 @@ def _read_entry(stream: str, entry_id: bytes, fields: Mapping[bytes, bytes] | No
     return Message(stream, entry_id.decode(), fields or {})
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translate(error: Exception) -> Exception | None:
     """What the driver raises, without its text, which may hold the address."""
-    problem: Exception | None = None
-    try:
-        yield
-    except AuthenticationError:
-        problem = SettingsError("ASPECTS_EVENT_BUS_URL is not valid: Redis refuses the user name or the password.")
-    except ResponseError as error:
+    if isinstance(error, AuthenticationError):
+        return SettingsError("ASPECTS_EVENT_BUS_URL is not valid: Redis refuses the user name or the password.")
+    if isinstance(error, ResponseError):
         code = str(error).split(" ", 1)[0]
-        problem = StreamsUnreachableError(f"Redis refused a command ({code if code.isupper() else 'error'})")
-    except RedisError as error:
-        problem = StreamsUnreachableError(f"Redis cannot be reached ({type(error).__name__})")
-    if problem is not None:
-        raise problem
+        return StreamsUnreachableError(f"Redis refused a command ({code if code.isupper() else 'error'})")
+    if isinstance(error, RedisError):
+        return StreamsUnreachableError(f"Redis cannot be reached ({type(error).__name__})")
+    return None
+
+
+def _translate_address_error(error: Exception) -> SettingsError | None:
+    if not isinstance(error, ValueError | TypeError):
+        return None
+    return SettingsError(
+        "ASPECTS_EVENT_BUS_URL is not valid: it is not an address of Redis. "
+        "Example: ASPECTS_EVENT_BUS_URL=redis://redis:6379/0"
+    )
