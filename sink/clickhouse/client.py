@@ -9,33 +9,27 @@ databases as `$event_sink`, `$xapi`, `$reporting`, `$pii_ledger`.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from urllib.parse import urlsplit
 
-import clickhouse_connect
 import stamina
-from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.transform import NativeTransform
 
 from sink.clickhouse.address import Address
+from sink.clickhouse.connection import open_connection
 from sink.clickhouse.driver_errors import shorten_statement, translate_error
 from sink.errors import (
     AspectsPiiError,
     DatabaseError,
     OverloadedError,
     QueryError,
-    ReadOnlyError,
-    SettingsError,
     UnreachableError,
     translated,
 )
@@ -47,13 +41,6 @@ from sink.names import TableName, quote, quote_columns
 
 T = TypeVar("T")
 
-# The driver logs values that it cannot encode, and addresses. What is worth saying reaches the user
-# as one of our exceptions.
-logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL + 1)
-
-# chDB starts with two background threads, with which a mutation takes 0.15 s a part; these are a server's defaults.
-ENGINE_OPTIONS = {"background_pool_size": "16", "background_schedule_pool_size": "16"}
-
 # What a statement that waits for a mutation needs, on every replica of a cluster.
 WAIT_FOR_MUTATIONS = {"mutations_sync": 2, "lightweight_deletes_sync": 2}
 # Counts and reads what a lightweight DELETE has hidden too: it is still in the files.
@@ -63,7 +50,7 @@ NOW = "now64(6, 'UTC')"
 # ClickHouse's http_max_field_value_size, with room for escapes; quotes and commas around an element.
 _LONGEST_ARRAY = 100_000
 _PUNCTUATION = 4
-# An answer without ClickHouse's code is a proxy's, or that of a server which is no ClickHouse.
+# Names of databases and clauses in our SQL.
 _NAME = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
@@ -78,11 +65,15 @@ class ClickHouse:
         """
         self.address = address
         self.cluster = address.cluster
-        self._client = self._repeat(lambda: _open(address))
-        self._distrust_condition_cache()
+        self._client = self._repeat(lambda: open_connection(address))
+        self._turn_condition_cache_off()
 
-    def _distrust_condition_cache(self) -> None:
-        """Read without the query condition cache: on 26.9 it can hide rows, which a proof of erasure must not miss."""
+    def _turn_condition_cache_off(self) -> None:
+        """Read without the query condition cache, which can hide rows; a proof of erasure must not miss any.
+
+        Seen on 26.9, after a join with a runtime filter: ClickHouse/ClickHouse#119823. And its entries do not tell reads
+        with `apply_deleted_mask = 0` from others: ClickHouse/ClickHouse#83262. With both mended this can go.
+        """
         setting = "use_query_condition_cache"
         if setting in self._client.server_settings:
             self._client.set_client_setting(setting, "0")
@@ -160,7 +151,8 @@ class ClickHouse:
     ) -> None:
         """Run a statement without a result. Tried again after passing failures unless not `repeatable`."""
         text = self.render(sql)
-        # The driver's `command` puts bound values into the address, which proxies log; `raw_query` into the body.
+        # The driver's `command` (seen: clickhouse-connect 1.12) puts bound values into the address, which proxies log, and
+        # `form_encode_query_params` does not change that; `raw_query` puts them into the body.
         send = self._client.raw_query if values and not self.address.is_embedded else self._client.command
         self._repeat(
             lambda: send(text, parameters=values or None, settings=dict(settings or {})), text, repeatable=repeatable
@@ -192,8 +184,8 @@ class ClickHouse:
         self._repeat(run, f"INSERT INTO {target}", repeatable=repeatable)
 
     def _insert_embedded(self, target: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        # The driver's own way goes through a file in the system's temporary folder, where a killed
-        # process leaves the rows behind.
+        # The driver's own way (seen: clickhouse-connect 1.12, with chDB 4.4) goes through a file in the system's temporary
+        # folder, where a killed process leaves the rows behind. chdb-io/chdb-core#97 is about inserts without a file.
         context = self._client.create_insert_context(target, list(columns), data=rows)
         chunks = NativeTransform.build_insert(context)
         with memory_file(self.address.folder) as (file, path):
@@ -260,62 +252,3 @@ def memory_file(folder: Path) -> Iterator[tuple[IO[bytes], str]]:
 
 def _escape_path(path: str) -> str:
     return path.replace("\\", "\\\\").replace("'", "\\'")
-
-
-def _open(address: Address) -> Client:
-    if address.is_embedded:
-        return _open_embedded(address)
-    parts = urlsplit(address.url)
-    secure = parts.scheme == "https"
-    if secure and address.ca_file:
-        _check_ca_file(address.ca_file)
-    return clickhouse_connect.get_client(
-        host=parts.hostname,
-        port=parts.port or (8443 if secure else 8123),
-        interface=parts.scheme,
-        username=address.user,
-        password=address.password.get_secret_value(),
-        verify=True,
-        ca_cert=str(address.ca_file) if address.ca_file else None,
-        connect_timeout=address.connect_timeout,
-        send_receive_timeout=address.timeout,
-        query_retries=0,
-        tz_mode="aware",
-        client_name="aspects-pii",
-        # Bound values travel in the body: a proxy logs addresses.
-        form_encode_query_params=True,
-        settings={"session_timeout": 3600},
-    )
-
-
-def _check_ca_file(path: Path) -> None:
-    try:
-        ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate in it"
-        raise SettingsError(
-            f"ASPECTS_CLICKHOUSE_CA_FILE is not valid: {path}: {reason}. "
-            "Example: ASPECTS_CLICKHOUSE_CA_FILE=/etc/ssl/clickhouse-ca.pem"
-        ) from None
-
-
-def _open_embedded(address: Address) -> Client:
-    if address.cluster:
-        raise SettingsError(
-            "ASPECTS_CLICKHOUSE_CLUSTER is set, but the embedded engine has no cluster; unset one of them."
-        )
-    try:
-        import chdb  # noqa: F401
-    except ImportError:
-        raise SettingsError(
-            "The embedded engine is not installed. Install aspects-pii-sink[embedded], "
-            "or set ASPECTS_CLICKHOUSE_URL to a server, such as https://clickhouse.example.org:8443."
-        ) from None
-    folder = address.folder
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ReadOnlyError(f"The data folder {folder} cannot be made: {error.strerror}") from None
-    return clickhouse_connect.get_client(
-        interface="chdb", path=str(folder), chdb_options=ENGINE_OPTIONS, show_clickhouse_errors=True, tz_mode="aware"
-    )

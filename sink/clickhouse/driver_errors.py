@@ -44,6 +44,7 @@ _AUTHENTICATION = {192: "UNKNOWN_USER", 193: "WRONG_PASSWORD", 194: "REQUIRED_PA
 _READ_ONLY = {164: "READONLY", 497: "ACCESS_DENIED"}
 _UNKNOWN_DATABASE = 81
 UNKNOWN_TABLE = 60
+# An answer without ClickHouse's code is a proxy's, or that of a server which is no ClickHouse.
 _HTTP_STATUS = re.compile(r"HTTP driver received HTTP status (\d{3})")
 _HTTP_AUTHENTICATION = (401, 403, 407)
 _HTTP_UNREACHABLE = (408, 429, 502, 503, 504)

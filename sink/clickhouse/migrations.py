@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.errors import MigrationError
 from sink.resources import find_resource
@@ -46,12 +46,10 @@ class Migration:
         """SHA-256 of the file, in hexadecimal."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
-    def statements(self) -> Iterator[str]:
+    def statements(self) -> list[str]:
         """The statements of the file, without their comments."""
         without_comments = _COMMENT.sub(lambda found: found["text"] or "", self.sql)
-        for statement in _STATEMENT.findall(without_comments):
-            if statement.strip():
-                yield statement.strip()
+        return [statement.strip() for statement in _STATEMENT.findall(without_comments) if statement.strip()]
 
 
 def load_migrations(folder: Path | None = None) -> list[Migration]:
@@ -69,20 +67,15 @@ def load_migrations(folder: Path | None = None) -> list[Migration]:
     return list(migrations.values())
 
 
-def list_statements(migrations: list[Migration] | None = None) -> Iterator[str]:
+def list_statements(migrations: list[Migration] | None = None) -> list[str]:
     """Every statement that `migrate` runs where nothing is applied yet, the names of the databases not filled in."""
-    for migration in load_migrations() if migrations is None else migrations:
-        yield from migration.statements()
-    yield _CREATE_RECORD.strip()
+    migrations = load_migrations() if migrations is None else migrations
+    return [*(statement for migration in migrations for statement in migration.statements()), _CREATE_RECORD.strip()]
 
 
 def read_applied(client: ClickHouse) -> dict[str, str]:
     """The applied migrations as name -> digest; empty where `init` has never run."""
-    exists = client.value(
-        "SELECT count() FROM system.tables WHERE database = {database:String} AND name = 'migrations'",
-        database=client.databases["pii_ledger"],
-    )
-    if not exists:
+    if not read_tables(client, [client.table("pii_ledger.migrations")]):
         return {}
     return dict(client.rows("SELECT name, any(digest) FROM $pii_ledger.migrations GROUP BY name"))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.connection import ENGINE_OPTIONS
 from sink.errors import ErasureError, ReadOnlyError
 from sink.names import TableName, quote
 

@@ -1,4 +1,9 @@
-"""One batch of rows: sent to a temporary table, compared with what is stored, and written where it differs."""
+"""One batch of rows: sent to a temporary table, compared with what is stored, and written where it differs.
+
+.. pii: Sends rows of profiles, anonymous ids and course roles to ClickHouse.
+.. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
+.. pii_retirement: consumer_api
+"""
 
 from __future__ import annotations
 
@@ -55,9 +60,10 @@ def _stored(copy: Copy) -> str:
     Where two versions are of the same time none can be told to be the latest: the row then counts as changed, and
     the version that is written supersedes both.
     """
+    newest = f"argMax({express_digest(copy)}, {copy.written_at})"
     return (
         f"SELECT {express_key(copy)} AS key, "
-        f"if(uniqExact({copy.at}) = count(), argMax({express_digest(copy)}, {copy.at}), toFixedString('', 16)) AS digest "
+        f"if(uniqExact({copy.written_at}) = count(), {newest}, toFixedString('', 16)) AS digest "
         f"FROM {copy.table.name.sql} WHERE user_id > {{low:Int64}} AND user_id <= {{high:Int64}} GROUP BY key"
     )
 

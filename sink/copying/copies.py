@@ -1,4 +1,9 @@
-"""What is copied: which columns of which object of the LMS go into which table."""
+"""What is copied: which columns of which object of the LMS go into which table.
+
+.. pii: Makes digests of user names while PII is off.
+.. pii_types: username
+.. pii_retirement: consumer_api
+"""
 
 from __future__ import annotations
 
@@ -62,7 +67,7 @@ class Copy:
         return IDENTITY[self.object]
 
     @property
-    def at(self) -> str:
+    def written_at(self) -> str:
         """The expression of the time when a row was written, which makes the latest version of it."""
         return _express_time(self.table)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
@@ -19,12 +19,20 @@ from sink.store import Store
 # Losing one's role is not leaving: such rows come and go, and only an LMS without any user is suspicious.
 _COME_AND_GO = ("course_access",)
 _USERS_AT_ONCE = 10_000
-_ALWAYS = 2**63 - 1
+# Later than any time, in microseconds since 1970.
+_END_OF_TIME = 2**63 - 1
 # For an erasure to end, before who was written in mid-erasure is looked at again.
 _WAIT_FOR_ERASURE_SECONDS = 600.0
 
-Versions = tuple[int, str, int]
-"""Versions of one row: the user, the row's identity as text, and the time (in microseconds) before which they were written."""
+
+class Versions(NamedTuple):
+    """Versions of one row that have to go."""
+
+    user_id: int
+    key: str
+    """What makes the row the same row, as text."""
+    before: int
+    """They were written before this, in microseconds since 1970."""
 
 
 def forget_digests(store: Store) -> list[TableName]:
@@ -93,15 +101,12 @@ def find_gone_rows(store: Store, copy: Copy, batch: Batch) -> list[Versions]:
         unclear=unclear,
     )
     named = _find_named(store, copy) if rows else set()
-    return [(user_id, key, _ALWAYS) for user_id, key in rows if user_id not in named]
+    return [Versions(user_id, key, _END_OF_TIME) for user_id, key in rows if user_id not in named]
 
 
 def count_rows(store: Store, copy: Copy, ids: Sequence[int]) -> int:
-    return int(
-        store.client.value(
-            f"SELECT count() FROM {copy.table.name.sql} WHERE user_id IN {{ids:Array(Int64)}}", ids=list(ids)
-        )
-    )
+    sql = f"SELECT count() FROM {copy.table.name.sql} WHERE user_id IN {{ids:Array(Int64)}}"
+    return sum(int(store.client.value(sql, ids=batch)) for batch in split_for_binding(ids))
 
 
 def find_tombstoned(store: Store, copy: Copy) -> list[int]:
@@ -162,24 +167,24 @@ def find_superseded(store: Store, copy: Copy, user_ids: Sequence[int] | None) ->
     scope = "" if user_ids is None else "WHERE user_id IN {user_ids:Array(Int64)}"
     rows = store.client.rows(
         f"""
-        SELECT toInt64(user_id) AS user_id, toString({express_key(copy)}) AS key, toUnixTimestamp64Micro(max({copy.at}))
-        FROM {copy.table.name.sql} {scope} GROUP BY user_id, key HAVING min({copy.at}) < max({copy.at})
+        SELECT toInt64(user_id) AS user_id, toString({express_key(copy)}) AS key, toUnixTimestamp64Micro(max({copy.written_at}))
+        FROM {copy.table.name.sql} {scope} GROUP BY user_id, key HAVING min({copy.written_at}) < max({copy.written_at})
         """,
         None,
         **({} if user_ids is None else {"user_ids": list(user_ids)}),
     )
     named = _find_named(store, copy) if rows else set()
-    return [(user_id, key, newest) for user_id, key, newest in rows if user_id not in named]
+    return [Versions(user_id, key, newest) for user_id, key, newest in rows if user_id not in named]
 
 
-def delete_versions(store: Store, copy: Copy, versions: Sequence[Versions]) -> None:
-    for batch in split_for_binding(versions):
+def delete_versions(store: Store, copy: Copy, outdated: Sequence[Versions]) -> None:
+    for batch in split_for_binding(outdated):
         delete_rows(
             store.client,
             copy.table.name,
-            f"user_id IN {{ids:Array(Int64)}} AND toUnixTimestamp64Micro({copy.at}) < "
+            f"user_id IN {{ids:Array(Int64)}} AND toUnixTimestamp64Micro({copy.written_at}) < "
             f"transform(toString({express_key(copy)}), {{keys:Array(String)}}, {{before:Array(Int64)}}, toInt64(0))",
-            ids=sorted({user_id for user_id, _, _ in batch}),
-            keys=[key for _, key, _ in batch],
-            before=[before for _, _, before in batch],
+            ids=sorted({versions.user_id for versions in batch}),
+            keys=[versions.key for versions in batch],
+            before=[versions.before for versions in batch],
         )

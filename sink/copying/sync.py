@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from sink.clickhouse.client import WAIT_FOR_MUTATIONS, split_for_binding
+from sink.clickhouse.client import WAIT_FOR_MUTATIONS
 from sink.clickhouse.parts import drop_hidden_rows, scrub
 from sink.copying.batches import CopyCounts, count_batch, create_batch_table, write_batch
 from sink.copying.copies import WITHOUT_PII, Copy, plan_copies
@@ -134,6 +134,32 @@ def _sync_object(
 ) -> CopyCounts:
     counts = CopyCounts(copy.object)
     counts.purged_columns = _purge_columns(store, copy, dry_run)
+    _copy_batches(store, snapshot, copy, counts, user_ids, dry_run, progress)
+    counts.removed_subjects = len(leavers)
+    counts.removed += count_rows(store, copy, leavers)
+    if not dry_run:
+        delete_users(store, copy, leavers)
+        # A retirement that was recorded while a batch was under way must not lose against it.
+        tombstoned = find_tombstoned(store, copy)
+        counts.removed += count_rows(store, copy, tombstoned)
+        delete_users(store, copy, tombstoned)
+        # An old name or address is not kept.
+        delete_versions(store, copy, find_superseded(store, copy, user_ids))
+        if not hides_names(store, copy):
+            drop_hidden_rows(store.client, copy.table.name)
+    return counts
+
+
+def _copy_batches(
+    store: Store,
+    snapshot: Snapshot,
+    copy: Copy,
+    counts: CopyCounts,
+    user_ids: Sequence[int] | None,
+    dry_run: bool,
+    progress: Progress,
+) -> None:
+    """Write what differs, batch by batch, and remove what the LMS no longer has of their users."""
     total = snapshot.count_rows(copy.object, user_ids)
     progress(copy.object, 0, total)
     batches = snapshot.rows(copy.object, copy.source_columns, store.policy.sync_batch_size, user_ids)
@@ -153,19 +179,6 @@ def _sync_object(
         progress(copy.object, counts.read, total)
         low = batch.last_user_id
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
-    counts.removed_subjects = len(leavers)
-    counts.removed += sum(count_rows(store, copy, ids) for ids in split_for_binding(leavers))
-    if not dry_run:
-        delete_users(store, copy, leavers)
-        # A retirement that was recorded while a batch was under way must not lose against it.
-        tombstoned = find_tombstoned(store, copy)
-        counts.removed += sum(count_rows(store, copy, ids) for ids in split_for_binding(tombstoned))
-        delete_users(store, copy, tombstoned)
-        # An old name or address is not kept.
-        delete_versions(store, copy, find_superseded(store, copy, user_ids))
-        if not hides_names(store, copy):
-            drop_hidden_rows(store.client, copy.table.name)
-    return counts
 
 
 def _purge_columns(store: Store, copy: Copy, dry_run: bool) -> list[str]:

@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from sink.clickhouse.address import Address
-from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse, memory_file
+from sink.clickhouse.client import ClickHouse, memory_file
+from sink.clickhouse.connection import ENGINE_OPTIONS
 from sink.endpoint.protocol import Job
 from sink.endpoint.protocol_errors import read_engine_error
 from sink.endpoint.statements import Statement

@@ -167,7 +167,7 @@ class Stack:
         (self.folder / "config.xml").write_text("<clickhouse/>")
         (self.folder / "serve.py").write_text(
             "from sink.doors.cli.main import run\n"
-            "from sink.clickhouse.client import ENGINE_OPTIONS\n"
+            "from sink.clickhouse.connection import ENGINE_OPTIONS\n"
             f"ENGINE_OPTIONS |= {{'config-file': '{self.folder}/config.xml', 'users_config': '{self.folder}/users.xml'}}\n"
             f"raise SystemExit(run(['clickhouse', '--port', '{self.ports['8123']}']))\n"
         )

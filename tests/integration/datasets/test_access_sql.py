@@ -21,7 +21,8 @@ import yaml
 from pydantic import SecretStr
 
 from sink.clickhouse.address import Address
-from sink.clickhouse.client import ENGINE_OPTIONS, ClickHouse
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.connection import ENGINE_OPTIONS
 from sink.clickhouse.migrations import migrate
 from sink.datasets.access import plan_access
 from sink.datasets.build import build

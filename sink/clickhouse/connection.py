@@ -1,0 +1,87 @@
+"""Opening a connection by the driver: to the engine in process, or to a server."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+
+from sink.clickhouse.address import Address
+from sink.errors import ReadOnlyError, SettingsError
+
+# The driver (seen: clickhouse-connect 1.12) logs values that it cannot encode, and addresses. What is worth saying
+# reaches the user as one of our exceptions.
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL + 1)
+
+# chDB (seen: 4.4) starts with two background threads, with which a mutation takes 0.15 s a part, and replaced parts are
+# not cleaned up; these are a server's defaults.
+ENGINE_OPTIONS = {"background_pool_size": "16", "background_schedule_pool_size": "16"}
+
+
+def open_connection(address: Address) -> Client:
+    """Connect by the driver, whose exceptions `sink.clickhouse.client` translates.
+
+    Raises:
+        SettingsError: what is set does not go together, or is not installed.
+        ReadOnlyError: the data folder cannot be made.
+    """
+    if address.is_embedded:
+        return _open_embedded(address)
+    parts = urlsplit(address.url)
+    secure = parts.scheme == "https"
+    if secure and address.ca_file:
+        _check_ca_file(address.ca_file)
+    return clickhouse_connect.get_client(
+        host=parts.hostname,
+        port=parts.port or (8443 if secure else 8123),
+        interface=parts.scheme,
+        username=address.user,
+        password=address.password.get_secret_value(),
+        verify=True,
+        ca_cert=str(address.ca_file) if address.ca_file else None,
+        connect_timeout=address.connect_timeout,
+        send_receive_timeout=address.timeout,
+        query_retries=0,
+        tz_mode="aware",
+        client_name="aspects-pii",
+        # Bound values travel in the body: a proxy logs addresses.
+        form_encode_query_params=True,
+        settings={"session_timeout": 3600},
+    )
+
+
+def _check_ca_file(path: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate in it"
+        raise SettingsError(
+            f"ASPECTS_CLICKHOUSE_CA_FILE is not valid: {path}: {reason}. "
+            "Example: ASPECTS_CLICKHOUSE_CA_FILE=/etc/ssl/clickhouse-ca.pem"
+        ) from None
+
+
+def _open_embedded(address: Address) -> Client:
+    if address.cluster:
+        raise SettingsError(
+            "ASPECTS_CLICKHOUSE_CLUSTER is set, but the embedded engine has no cluster; unset one of them."
+        )
+    try:
+        import chdb  # noqa: F401
+    except ImportError:
+        raise SettingsError(
+            "The embedded engine is not installed. Install aspects-pii-sink[embedded], "
+            "or set ASPECTS_CLICKHOUSE_URL to a server, such as https://clickhouse.example.org:8443."
+        ) from None
+    folder = address.folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReadOnlyError(f"The data folder {folder} cannot be made: {error.strerror}") from None
+    return clickhouse_connect.get_client(
+        interface="chdb", path=str(folder), chdb_options=ENGINE_OPTIONS, show_clickhouse_errors=True, tz_mode="aware"
+    )
