@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from sink.caches import Caches
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
+from sink.dashboards.superset_address import SupersetAddress
 from sink.dashboards.superset_cache import SupersetCaches
 from sink.errors import SettingsError
 from sink.ledger.entries import Ledger
@@ -24,7 +25,6 @@ from sink.settings import Settings
 from sink.store import Policy, Store
 
 if TYPE_CHECKING:
-    from sink.dashboards.superset_api import SupersetAddress
     from sink.lms.database import LmsDatabase
 
 
@@ -126,8 +126,6 @@ def find_superset(settings: Settings) -> SupersetAddress | None:
         raise SettingsError(
             "ASPECTS_SUPERSET_URL is set, and httpx is not installed. Install aspects-pii-sink[server]."
         )
-    from sink.dashboards.superset_api import SupersetAddress
-
     return SupersetAddress(
         settings.superset_url, settings.superset_user, settings.superset_password, settings.superset_provider
     )

@@ -12,29 +12,15 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
 import yaml
 
 from sink.dashboards.charts import compose_chart
 from sink.dashboards.layout import compose_dashboard, list_charts
-from sink.dashboards.sources import (
-    NO_CACHE,
-    Document,
-    make_uuid,
-    read_access,
-    read_source,
-    read_sources,
-    read_translations,
-    strip_private_keys,
-    translate,
-)
-from sink.names import quote
+from sink.dashboards.sources import Document, read_access, read_source, read_translated
+from sink.dashboards.virtual_datasets import DATABASE, TABLE_PREFIX, compose_database, compose_dataset
 
-# Some of Superset's databases hold only one dataset of a name, whichever database it is of.
-PREFIX = "aspects_pii_"
-DATABASE = "aspects_pii"
-ROOT = "aspects_pii_dashboards"
+ROOT_FOLDER = "aspects_pii_dashboards"
 
 
 @dataclass(frozen=True)
@@ -47,14 +33,14 @@ class Role:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A rule of Superset's row level security, for datasets by `table_name`.
+class RowLevelRule:
+    """A row level security rule of Superset, for datasets by `table_name` and roles by name.
 
     `Regular` holds for whoever has one of the roles, `Base` for everybody else.
     """
 
     name: str
-    kind: Literal["Regular", "Base"]
+    filter_type: Literal["Regular", "Base"]
     clause: str
     datasets: tuple[str, ...]
     roles: tuple[str, ...]
@@ -66,7 +52,13 @@ class Bundle:
 
     files: Mapping[str, Document]
     roles: tuple[Role, ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[RowLevelRule, ...]
+
+    def documents(self, kind: str) -> dict[str, Document]:
+        """The documents of one kind (`database`, `dataset`, `chart`, `dashboard`) by UUID."""
+        return {
+            str(document["uuid"]): document for path, document in self.files.items() if path.startswith(f"{kind}s/")
+        }
 
 
 def load_bundle(*, enable_pii: bool, language: str, databases: Mapping[str, str], database_uri: str) -> Bundle:
@@ -81,38 +73,28 @@ def load_bundle(*, enable_pii: bool, language: str, databases: Mapping[str, str]
     Raises:
         SettingsError: there is no translation into the language.
     """
-    translations = read_translations(language)
-    sources = {
-        kind: {
-            name: translate(source, translations)
-            for name, source in read_sources(kind).items()
-            if enable_pii or not source.get("_pii_only")
-        }
-        for kind in ("datasets", "charts", "dashboards")
-    }
+    sources = read_translated(language, enable_pii=enable_pii)
     access = read_access(databases["reporting"])
     # With PII off, charts and datasets go with the last dashboard that shows them.
     shown = {chart for dashboard in sources["dashboards"].values() for chart in list_charts(dashboard)}
     charts = {name: chart for name, chart in sources["charts"].items() if name in shown}
     used = {chart["_dataset"] for chart in charts.values()}
     datasets = {
-        name: _compose_dataset(name, source, access["conditions"], databases["reporting"], enable_pii)
+        name: compose_dataset(name, source, access["conditions"], databases["reporting"], enable_pii)
         for name, source in sources["datasets"].items()
         if name in used
     }
-    numbers = {name: number for number, name in enumerate(sorted(charts), start=1)}
     files = {
         "metadata.yaml": read_source("metadata.yaml"),
-        f"databases/{DATABASE}.yaml": _compose_database(database_uri),
-        **{f"datasets/{DATABASE}/{name}.yaml": dataset for name, dataset in datasets.items()},
-        **{
-            f"charts/{name}.yaml": compose_chart(name, chart, datasets[chart["_dataset"]])
-            for name, chart in charts.items()
-        },
-        **{
-            f"dashboards/{name}.yaml": compose_dashboard(name, dashboard, charts, numbers, enable_pii)
-            for name, dashboard in sources["dashboards"].items()
-        },
+        f"databases/{DATABASE}.yaml": compose_database(database_uri),
+    }
+    files |= {f"datasets/{DATABASE}/{name}.yaml": dataset for name, dataset in datasets.items()}
+    files |= {
+        f"charts/{name}.yaml": compose_chart(name, chart, datasets[chart["_dataset"]]) for name, chart in charts.items()
+    }
+    files |= {
+        f"dashboards/{name}.yaml": compose_dashboard(name, dashboard, charts, enable_pii=enable_pii)
+        for name, dashboard in sources["dashboards"].items()
     }
     roles, rules = _compose_access(access, sources["dashboards"], charts, sources["datasets"])
     return Bundle(dict(sorted(files.items())), roles, rules)
@@ -124,85 +106,11 @@ def pack(bundle: Bundle) -> bytes:
     with zipfile.ZipFile(packed, "w") as archive:
         for path, document in sorted(bundle.files.items()):
             # Without a time of its own, a file of a ZIP is from the first day of 1980.
-            entry = zipfile.ZipInfo(f"{ROOT}/{path}")
+            entry = zipfile.ZipInfo(f"{ROOT_FOLDER}/{path}")
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, yaml.safe_dump(document, allow_unicode=True, width=120))
     return packed.getvalue()
-
-
-# ── Databases and datasets ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _compose_database(uri: str) -> Document:
-    if password := urlsplit(uri).password:
-        uri = uri.replace(f":{password}@", "@", 1)
-    return {
-        **read_source(f"databases/{DATABASE}.yaml"),
-        "sqlalchemy_uri": uri,
-        "uuid": make_uuid("databases", DATABASE),
-    }
-
-
-def _compose_dataset(
-    name: str, source: Document, conditions: Mapping[str, str], reporting: str, enable_pii: bool
-) -> Document:
-    columns = [column for column in source["columns"] if enable_pii or not column.get("_pii_only")]
-    selected = ",\n    ".join(_select(column) for column in columns)
-    return {
-        **strip_private_keys(source),
-        "table_name": PREFIX + name,
-        # Without a schema, Superset does not find the rules of what a query reads.
-        "schema": reporting,
-        "sql": (
-            f"select\n    {selected}\n"
-            f"from {quote(reporting)}.{quote(source['_table'])}\n"
-            f"where {conditions[source['_access']]}"
-        ),
-        "columns": [_compose_column(column) for column in columns],
-        "cache_timeout": NO_CACHE,
-        "filter_select_enabled": True,
-        "is_managed_externally": True,
-        "uuid": make_uuid("datasets", name),
-        "database_uuid": make_uuid("databases", DATABASE),
-    }
-
-
-def _select(column: Document) -> str:
-    """What a column is, in the dataset's own SQL: a table of Superset does not find columns that Superset calculates."""
-    name = quote(column["column_name"])
-    expression = _compose_label(**column["_labels"]) if "_labels" in column else column.get("_expression")
-    return f"{expression} as {name}" if expression else name
-
-
-def _compose_column(source: Document) -> Document:
-    return {
-        # What is left out here, an installation over an older one would keep.
-        "expression": None,
-        "description": None,
-        **strip_private_keys(source),
-        "is_dttm": "Date" in source["type"],
-        "is_active": True,
-        "groupby": True,
-        "filterable": True,
-    }
-
-
-def _compose_label(of: str, texts: Mapping[str, str], separator: str | None = None) -> str:
-    """SQL that shows `texts` in place of the values of `of`, or of each of several with a separator between them."""
-    values, shown = (", ".join(_literal(text) for text in side) for side in (texts, texts.values()))
-    if separator is None:
-        return f"transform({of}, [{values}], [{shown}], {of})"
-    one = f"value -> transform(value, [{values}], [{shown}], value)"
-    return f"arrayStringConcat(arrayMap({one}, splitByString({_literal(separator)}, {of})), {_literal(separator)})"
-
-
-def _literal(text: str) -> str:
-    """A text of ours as ClickHouse writes it. Superset's templates see it too, so it has no braces."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-# ── Who sees what ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _compose_access(
@@ -210,16 +118,18 @@ def _compose_access(
     dashboards: Mapping[str, Document],
     charts: Mapping[str, Document],
     datasets: Mapping[str, Document],
-) -> tuple[tuple[Role, ...], tuple[Rule, ...]]:
+) -> tuple[tuple[Role, ...], tuple[RowLevelRule, ...]]:
     roles: list[Role] = []
-    rules: list[Rule] = []
+    rules: list[RowLevelRule] = []
     for role in access["roles"]:
         opened = [dashboard for dashboard in dashboards.values() if dashboard["slug"] in role["opens"]]
         seen = sorted({charts[chart]["_dataset"] for dashboard in opened for chart in list_charts(dashboard)})
         # A role that opens a dataset under another condition would have no rule for it.
         assert {datasets[name]["_access"] for name in seen} == {role["access"]}
-        tables = tuple(PREFIX + name for name in seen)
+        tables = tuple(TABLE_PREFIX + name for name in seen)
         roles.append(Role(role["name"], tables, tuple(sorted(dashboard["slug"] for dashboard in opened))))
-        rules.append(Rule(role["name"], "Regular", access["conditions"][role["access"]], tables, (role["name"],)))
-        rules.append(Rule(f"{role['name']}_only", "Base", "1 = 0", tables, (role["name"],)))
+        rules.append(
+            RowLevelRule(role["name"], "Regular", access["conditions"][role["access"]], tables, (role["name"],))
+        )
+        rules.append(RowLevelRule(f"{role['name']}_only", "Base", "1 = 0", tables, (role["name"],)))
     return tuple(roles), tuple(rules)

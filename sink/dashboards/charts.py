@@ -8,10 +8,8 @@ from typing import Any
 
 from sink.dashboards.sources import NO_CACHE, Document, make_uuid, strip_private_keys
 
-# ── Charts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-# How each kind of chart looks where its file does not say otherwise.
-LOOKS: Mapping[str, Document] = {
+# Parameters of each kind of chart, where its file has no others.
+_DEFAULT_PARAMS: Mapping[str, Document] = {
     "big_number_total": {"header_font_size": 0.5, "subheader_font_size": 0.2},
     "table": {
         "query_mode": "raw",
@@ -59,7 +57,7 @@ LOOKS: Mapping[str, Document] = {
 
 def compose_chart(name: str, source: Document, dataset: Document) -> Document:
     viz_type = source["viz_type"]
-    params = {"viz_type": viz_type, **LOOKS[viz_type], "color_scheme": "supersetColors", **source["params"]}
+    params = {"viz_type": viz_type, **_DEFAULT_PARAMS[viz_type], "color_scheme": "supersetColors", **source["params"]}
     columns = {column["column_name"] for column in dataset["columns"]}
     if "all_columns" in params:
         # With PII off, a dataset lacks columns.
@@ -104,21 +102,7 @@ def _compose_query_context(params: Document, where: str | None) -> Document:
             query["columns"] = params["groupby"]
             query["orderby"] = [[params["metric"], False]]
         case _:
-            axis: Any = params["x_axis"]
-            if grain := params.get("time_grain_sqla"):
-                query["extras"]["time_grain_sqla"] = grain
-                axis = {
-                    "columnType": "BASE_AXIS",
-                    "expressionType": "SQL",
-                    "label": params["x_axis"],
-                    "sqlExpression": params["x_axis"],
-                    "timeGrain": grain,
-                }
-            query["metrics"] = params["metrics"]
-            query["columns"] = [axis, *params.get("groupby", [])]
-            # Of bars that are sorted by their length, the longest are kept.
-            by_length = params.get("x_axis_sort") in params["metrics"]
-            query["orderby"] = [[params["metrics"][0], False] if by_length else [params["x_axis"], True]]
+            _ask_for_axis(query, params)
     return {
         # Superset puts the dataset's id here.
         "datasource": {"id": 0, "type": "table"},
@@ -128,3 +112,22 @@ def _compose_query_context(params: Document, where: str | None) -> Document:
         "result_format": "json",
         "result_type": "full",
     }
+
+
+def _ask_for_axis(query: Document, params: Document) -> None:
+    """Complete the query of a chart with an x axis."""
+    axis: Any = params["x_axis"]
+    if grain := params.get("time_grain_sqla"):
+        query["extras"]["time_grain_sqla"] = grain
+        axis = {
+            "columnType": "BASE_AXIS",
+            "expressionType": "SQL",
+            "label": params["x_axis"],
+            "sqlExpression": params["x_axis"],
+            "timeGrain": grain,
+        }
+    query["metrics"] = params["metrics"]
+    query["columns"] = [axis, *params.get("groupby", [])]
+    # Of bars that are sorted by their length, the longest are kept.
+    by_length = params.get("x_axis_sort") in params["metrics"]
+    query["orderby"] = [[params["metrics"][0], False] if by_length else [params["x_axis"], True]]

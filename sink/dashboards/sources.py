@@ -16,6 +16,7 @@ from sink.visibility import render_visible_to
 
 SOURCES = "config/dashboards"
 SOURCE_LANGUAGE = "en"
+KINDS = ("datasets", "charts", "dashboards")
 # Results are not kept: a retirement has to show at once.
 NO_CACHE = -1
 # What people read, wherever it stands in a source file; `texts` are all read.
@@ -44,15 +45,7 @@ def list_languages() -> list[str]:
 
 def list_texts() -> set[str]:
     """Every text that a translation has."""
-    return {
-        text
-        for kind in ("datasets", "charts", "dashboards")
-        for source in read_sources(kind).values()
-        for text in _find_texts(source)
-    }
-
-
-# ── Sources ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+    return {text for kind in KINDS for source in read_sources(kind).values() for text in _find_texts(source)}
 
 
 def read_source(name: str) -> Any:
@@ -62,6 +55,23 @@ def read_source(name: str) -> Any:
 def read_sources(kind: str) -> dict[str, Document]:
     paths: list[Path] = sorted((find_resource(SOURCES) / kind).glob("*.yaml"))
     return {path.stem: read_source(f"{kind}/{path.name}") for path in paths}
+
+
+def read_translated(language: str, *, enable_pii: bool) -> dict[str, dict[str, Document]]:
+    """The sources by kind and name, in a language; without PII, those that need none.
+
+    Raises:
+        SettingsError: there is no translation into the language.
+    """
+    translations = _read_translations(language)
+    return {
+        kind: {
+            name: _translate(source, translations)
+            for name, source in read_sources(kind).items()
+            if enable_pii or not source.get("_pii_only")
+        }
+        for kind in KINDS
+    }
 
 
 def read_access(reporting: str) -> Document:
@@ -75,7 +85,7 @@ def read_access(reporting: str) -> Document:
     return access
 
 
-def read_translations(language: str) -> Mapping[str, str]:
+def _read_translations(language: str) -> Mapping[str, str]:
     if language not in list_languages():
         raise SettingsError(
             f"ASPECTS_SUPERSET_LANGUAGE is not valid: there is no translation into it. "
@@ -95,15 +105,15 @@ def _find_texts(source: Any, readable: bool = False) -> Iterator[str]:
             yield from _find_texts(value, readable)
 
 
-def translate(source: Any, translations: Mapping[str, str], readable: bool = False) -> Any:
+def _translate(source: Any, translations: Mapping[str, str], readable: bool = False) -> Any:
     if isinstance(source, str):
         return translations.get(source, source) if readable else source
     if isinstance(source, dict):
         return {
-            key: translate(value, translations, readable or key in TEXT_KEYS or key == "texts")
+            key: _translate(value, translations, readable or key in TEXT_KEYS or key == "texts")
             for key, value in source.items()
         }
-    return [translate(value, translations, readable) for value in source] if isinstance(source, list) else source
+    return [_translate(value, translations, readable) for value in source] if isinstance(source, list) else source
 
 
 def make_uuid(kind: str, name: str) -> str:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from sink.caches import CacheLine
-
-if TYPE_CHECKING:
-    from sink.dashboards.superset_api import SupersetAddress
+from sink.dashboards.superset_address import SupersetAddress
 
 
 @dataclass(frozen=True)
@@ -29,8 +26,8 @@ class SupersetCaches:
         with Superset(self.address) as superset:
             datasets = superset.list_datasets()
             # A virtual dataset may read from any schema of its connection, whatever it says.
-            connections = {dataset.database for dataset in datasets if dataset.schema in self.schemas}
-            concerned = [dataset for dataset in datasets if dataset.database in connections]
+            connections = {dataset.database_id for dataset in datasets if dataset.schema in self.schemas}
+            concerned = [dataset for dataset in datasets if dataset.database_id in connections]
             if concerned:
                 superset.forget_results(concerned)
         told_at = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from sink.dashboards.superset_api import write_rison
+from sink.dashboards.superset_http import write_rison
 from tests.superset import stack
 from tests.superset.conftest import OFFICER, Site
 

@@ -8,9 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from sink.clickhouse.address import Address
-from sink.dashboards.install import Site as Described
-from sink.dashboards.install import describe_site
-from sink.dashboards.superset_api import Superset, SupersetAddress
+from sink.dashboards.site import Site as Described
+from sink.dashboards.site import describe_site
+from sink.dashboards.superset_address import SupersetAddress
+from sink.dashboards.superset_api import Superset
 from sink.settings import load_settings
 from tests.superset import stack
 from tests.superset.conftest import Site

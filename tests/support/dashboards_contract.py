@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, get_args
 
-from sink.dashboards.install import VIEWER_PERMISSIONS, Site, install, remove
-from sink.dashboards.superset_api import Kind, StoredRule, Superset
+from sink.dashboards.install import VIEWER_PERMISSIONS, install, remove
+from sink.dashboards.site import Site
+from sink.dashboards.superset_api import Kind, StoredRowLevelRule, Superset
+from sink.dashboards.superset_http import SupersetSession
 
 
 def take_inventory(superset: Superset, described: Site) -> dict[str, Any]:
@@ -24,6 +26,16 @@ def take_inventory(superset: Superset, described: Site) -> dict[str, Any]:
         "role": superset.find_roles({role.name for role in bundle.roles}),
         "rule": sorted(superset.find_rules({rule.name for rule in bundle.rules}), key=lambda found: found[0]),
     }
+
+
+def read_permissions(superset: Superset, role_id: int) -> set[int]:
+    """What a role may do."""
+    session = SupersetSession(superset.address)
+    try:
+        held = session.get(f"/api/v1/security/roles/{role_id}/permissions/", "reading a role")["result"]
+    finally:
+        session.close()
+    return {int(permission["id"]) for permission in held}
 
 
 class DashboardsContract:
@@ -61,7 +73,7 @@ class DashboardsContract:
         for name, number in take_inventory(superset, described)["role"].items():
             superset.set_permissions(number, known)
             install(superset, described, enable_pii=True)
-            held = {known[permission] for permission in superset.read_permissions(number)}
+            held = {known[permission] for permission in read_permissions(superset, number)}
             datasets = {thing for action, thing in held if action == "datasource_access"}
             bundle = described.compose(enable_pii=True)
             assert len(datasets) == next(len(role.datasets) for role in bundle.roles if role.name == name)
@@ -82,7 +94,7 @@ class DashboardsContract:
 
     def test_removing_takes_ours_and_nothing_of_others(self, superset: Superset, described: Site) -> None:
         install(superset, described, enable_pii=True)
-        other = StoredRule("of_others", "Regular", "1 = 1", *self.make_others(superset, described))
+        other = StoredRowLevelRule("of_others", "Regular", "1 = 1", *self.make_others(superset, described))
         superset.create_rule(other)
         changes = remove(superset, described)
         assert not any(take_inventory(superset, described).values())

@@ -15,7 +15,8 @@ from sink.installation import find_address, find_superset
 from sink.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from sink.dashboards.install import Changes, Site
+    from sink.dashboards.install import Changes
+    from sink.dashboards.site import Site
     from sink.dashboards.superset_api import Superset
 
 commands = typer.Typer(help="The dashboards in Superset.", no_args_is_help=True)
@@ -52,7 +53,7 @@ def dashboards_export(
     file: Annotated[Path, typer.Option("--output", "-o", help="The ZIP file to write.")], as_json: Json = False
 ) -> int:
     """Write the dashboards as a ZIP for Superset's own import; roles and rules are not in it."""
-    from sink.dashboards.install import export
+    from sink.dashboards.site import export
 
     settings = load_settings()
     export(_describe_site(settings), file, enable_pii=settings.enable_pii)
@@ -75,7 +76,7 @@ def _open_superset(settings: Settings) -> Superset:
 
 
 def _describe_site(settings: Settings) -> Site:
-    from sink.dashboards.install import describe_site
+    from sink.dashboards.site import describe_site
 
     return describe_site(
         find_address(settings),

@@ -155,7 +155,7 @@ def test_the_condition_alone_lets_a_viewer_see_their_courses(
 
 def test_the_rule_alone_does_the_same(site: tuple[ClickHouse, Bundle]) -> None:
     client, bundle = site
-    (rule,) = (rule for rule in bundle.rules if rule.kind == "Regular" and "viewer_scopes" in rule.clause)
+    (rule,) = (rule for rule in bundle.rules if rule.filter_type == "Regular" and "viewer_scopes" in rule.clause)
     courses = f"(SELECT arrayJoin(['{A}', '{B}']) AS course_key, if(course_key = '{A}', 'Org', 'Other') AS org)"
     is_on = len(bundle.files) > 40
     for viewer, seen in ((INSTRUCTOR_OF_A, {A}), (STAFF_OF_OTHER, {B}), (GLOBAL_STAFF, {A, B}), (NOBODY, set())):

@@ -17,8 +17,10 @@ from pydantic import SecretStr
 
 from sink.clickhouse import migrations
 from sink.clickhouse.address import Address
-from sink.dashboards.install import Site, describe_site
-from sink.dashboards.superset_api import Superset, SupersetAddress, write_rison
+from sink.dashboards.site import Site, describe_site
+from sink.dashboards.superset_address import SupersetAddress
+from sink.dashboards.superset_api import Superset
+from sink.dashboards.superset_http import write_rison
 from sink.installation import open_store
 from sink.serving import running_in_thread
 from sink.settings import load_settings

@@ -217,7 +217,7 @@ def test_every_dataset_has_its_condition_and_both_rules(bundle: Bundle) -> None:
     for name, dataset in pick(bundle, "datasets").items():
         assert dataset["schema"] == "reporting", "without a schema, rules are not found"
         (regular, base) = (rule for rule in bundle.rules if dataset["table_name"] in rule.datasets)
-        assert (regular.kind, base.kind, base.clause) == ("Regular", "Base", "1 = 0"), name
+        assert (regular.filter_type, base.filter_type, base.clause) == ("Regular", "Base", "1 = 0"), name
         assert regular.roles == base.roles
         assert len(regular.clause) > 20
         assert dataset["sql"].endswith(f"\nwhere {regular.clause}"), name
@@ -262,7 +262,7 @@ def test_no_name_can_leave_its_literal(username: str) -> None:
 
 def test_without_a_viewer_the_name_is_empty_and_without_the_role_privacy_is_closed() -> None:
     assert "viewer = unhex('')" in render(ON.rules[0].clause)
-    (privacy,) = (rule for rule in ON.rules if rule.kind == "Regular" and rule.roles == ("aspects_pii_privacy",))
+    (privacy,) = (rule for rule in ON.rules if rule.filter_type == "Regular" and rule.roles == ("aspects_pii_privacy",))
     assert render(privacy.clause) == render(privacy.clause, roles=["Admin", "Gamma"]) == "1 = 0"
     assert render(privacy.clause, roles=["Gamma", "aspects_pii_privacy"]) == "1 = 1"
 
