@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sink.copying.copies import WITHOUT_PII
 from sink.copying.sync import sync
 from sink.doors.events.work import Message, Work
+from sink.doors.outcomes import log_outcomes
 from sink.erasure.reassign import reassign
 from sink.errors import UsageError
 from sink.installation import find_lms, open_store
@@ -99,15 +100,11 @@ class Office:
 
     def work_off(self, subjects: Sequence[SubjectId]) -> bool:
         """Retire who was requested; False where a retirement stays open."""
-        outcomes = list(work_off(self.store, self.store.ledger.find(subjects)))
-        for outcome in outcomes:
-            if not outcome.is_done:
-                _log.error("Subject %s: not retired yet: %s", outcome.subject, outcome.reason)
-        return all(outcome.is_done for outcome in outcomes)
+        return log_outcomes(work_off(self.store, self.store.ledger.find(subjects)))
 
     def sweep(self) -> bool:
         """Work off whatever is open; False where a retirement stays open."""
-        return all(outcome.is_done for outcome in sweep(self.store))
+        return log_outcomes(sweep(self.store))
 
     def reassign(self, jobs: Iterable[Job]) -> None:
         """Hand over what leaving users owned, in the order of the messages."""

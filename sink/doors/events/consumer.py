@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sink.doors import outcomes
 from sink.doors.events.actions import Job, Office
 from sink.doors.events.avro_events import read_headers
 from sink.doors.events.sources import open_transport, read_sources
@@ -34,9 +35,6 @@ WAIT = 1.0
 
 MAX_LEFT = 5_000
 """Messages that may wait for another try before no new ones are read."""
-
-SWEEP_AGAIN = 60.0
-"""Seconds after which a retirement that failed here is tried again here."""
 
 
 @dataclass
@@ -168,7 +166,7 @@ class Consumer:
         except AspectsPiiError as error:
             _log.error("Open retirements could not be worked off: %s", error)
             done = False
-        self._sweep_at = None if done else time.monotonic() + SWEEP_AGAIN
+        self._sweep_at = None if done else time.monotonic() + outcomes.SWEEP_RETRY_SECONDS
 
     def _take(self, messages: Sequence[Message]) -> None:
         """See to one batch, which may take long."""
@@ -254,7 +252,7 @@ class Consumer:
             _log.error("%s retirements are recorded and could not be worked off: %s", len(subjects), error)
             done = False
         if not done:
-            self._sweep_at = time.monotonic() + SWEEP_AGAIN
+            self._sweep_at = time.monotonic() + outcomes.SWEEP_RETRY_SECONDS
 
     def _bury(self, message: Message, reason: str, kind: str = "") -> None:
         details = read_headers(message) | ({"type": kind} if kind else {})

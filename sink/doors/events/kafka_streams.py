@@ -19,7 +19,7 @@ import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from sink.doors.events.avro_events import EVENTS, decode_open_edx_event
-from sink.doors.events.work import Message, Work
+from sink.doors.events.work import Message, Work, describe_dead_letter
 from sink.errors import InvalidMessageError, SettingsError, StreamsUnreachableError, translated
 from sink.settings import Settings
 
@@ -318,14 +318,7 @@ class KafkaStreams:
             StreamsUnreachableError: Kafka does not take it; the message will come again.
         """
         assert self._writer is not None
-        letter = {
-            "stream": message.stream,
-            "entry": message.id,
-            "reason": reason[:1_000],
-            "bytes": str(sum(len(value) for value in message.fields.values())),
-            "consumer": self.consumer,
-            **details,
-        }
+        letter = describe_dead_letter(message, reason, details, self.consumer)
         answers: list[KafkaError | None] = []
         with translated(self._translate):
             self._writer.produce(

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 
-from sink.doors.events.work import Message
+from sink.doors.events.work import Message, describe_dead_letter
 from sink.errors import SettingsError, StreamsUnreachableError, translated
 
 # .. pii: Fields of messages pass through unread; the dead letters written here hold none of them.
@@ -154,14 +154,7 @@ class RedisStreams:
         Raises:
             StreamsUnreachableError: Redis gives no answer; the message will come again.
         """
-        letter = {
-            "stream": message.stream,
-            "entry": message.id,
-            "reason": reason[:1_000],
-            "bytes": str(sum(len(value) for value in message.fields.values())),
-            "consumer": self.consumer,
-            **details,
-        }
+        letter = describe_dead_letter(message, reason, details, self.consumer)
         with translated(_translate):
             both = self._redis.pipeline(transaction=True)
             both.xadd(self.dead_letters, letter, maxlen=MAX_DEAD_LETTERS, approximate=True)

@@ -10,6 +10,8 @@ from sink.pii_map import SubjectId
 
 Action = Literal["retire", "sync", "reassign"]
 
+_LONGEST_REASON = 1_000
+
 
 @dataclass(frozen=True)
 class Message:
@@ -38,6 +40,18 @@ class Work:
     """The kind of event, as we call it."""
     complaint: str = ""
     """What of the message could not be used, although the rest was."""
+
+
+def describe_dead_letter(message: Message, reason: str, details: Mapping[str, str], consumer: str) -> dict[str, str]:
+    """What a dead letter says: which message it was and why it cannot be used. No content, no hash of any."""
+    return {
+        "stream": message.stream,
+        "entry": message.id,
+        "reason": reason[:_LONGEST_REASON],
+        "bytes": str(sum(len(value) for value in message.fields.values())),
+        "consumer": consumer,
+        **details,
+    }
 
 
 Decoder = Callable[[Message], Work | None]

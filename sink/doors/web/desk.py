@@ -12,7 +12,9 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from sink.doors import outcomes
 from sink.doors.events.redis_streams import RedisStreams
+from sink.doors.outcomes import log_outcomes
 from sink.doors.web.metrics import make_gauge, read_metrics
 from sink.errors import AspectsPiiError, HttpProblemError, SettingsError, StreamsUnreachableError, UnreachableError
 from sink.installation import find_address, open_store
@@ -26,9 +28,6 @@ _log = logging.getLogger(__name__)
 
 PROBE_TIMEOUT = 5
 """Seconds that /health and /metrics wait for ClickHouse."""
-
-SWEEP_AGAIN = 60.0
-"""Seconds after which a retirement that failed here is tried again here."""
 
 
 class Connection:
@@ -99,7 +98,7 @@ class Sweeper:
     def _run(self) -> None:
         done = True
         while not self._stop:
-            self._wake.wait(None if done else SWEEP_AGAIN)
+            self._wake.wait(None if done else outcomes.SWEEP_RETRY_SECONDS)
             self._wake.clear()
             if not self._stop:
                 done = self._sweep()
@@ -107,7 +106,7 @@ class Sweeper:
     def _sweep(self) -> bool:
         try:
             with self._connection.use() as store:
-                outcomes = sweep(store)
+                return log_outcomes(sweep(store))
         except AspectsPiiError as error:
             _log.error("Open retirements could not be worked off: %s", error)
             return False
@@ -115,10 +114,6 @@ class Sweeper:
             # Its text may quote a value.
             _log.error("Open retirements could not be worked off (%s)", type(error).__name__)
             return False
-        for outcome in outcomes:
-            if not outcome.is_done:
-                _log.error("Subject %s: not retired yet: %s", outcome.subject, outcome.reason)
-        return all(outcome.is_done for outcome in outcomes)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from sink.clickhouse.client import ClickHouse
 from sink.copying.batches import CopyCounts
 from sink.copying.copies import WITHOUT_PII
 from sink.copying.sync import sync
+from sink.doors.outcomes import log_outcomes
 from sink.doors.worker import broker
 from sink.doors.worker.waiting import (
     COPY_WANTED,
@@ -304,7 +305,5 @@ def _is_due(retirement: Retirement, now: datetime) -> bool:
 
 
 def _count(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    for outcome in outcomes:
-        if not outcome.is_done:
-            logger.warning("retirement of %s failed and stays open: %s", outcome.subject, outcome.reason)
+    log_outcomes(outcomes)
     return {"erased": sum(o.is_done for o in outcomes), "failed": sum(not o.is_done for o in outcomes)}

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 
+from sink.doors import outcomes
 from sink.doors.events import consumer
 from sink.ledger import leases
 from sink.settings import load_settings
 
 leases._LEASE_SECONDS, leases._RENEW_EVERY_SECONDS = 3, 0.5
-consumer.SWEEP_AGAIN = 2
+outcomes.SWEEP_RETRY_SECONDS = 2
 if len(sys.argv) > 1:
     from sink.doors.events import kafka_streams
 

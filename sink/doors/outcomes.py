@@ -1,0 +1,23 @@
+"""What the doors say about retirements that they have worked off, and when they try again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from sink.retirement.outcomes import Outcome
+
+# .. no_pii: opaque ids.
+
+_log = logging.getLogger(__name__)
+
+SWEEP_RETRY_SECONDS = 60.0
+"""After this time a process tries again to work off a retirement that it has failed at."""
+
+
+def log_outcomes(outcomes: Iterable[Outcome]) -> bool:
+    """Log whose retirement stays open, and return whether all are done."""
+    unfinished = [outcome for outcome in outcomes if not outcome.is_done]
+    for outcome in unfinished:
+        _log.error("Subject %s: not retired yet: %s", outcome.subject, outcome.reason)
+    return not unfinished
