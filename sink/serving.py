@@ -17,9 +17,9 @@ import uvicorn
 
 from sink.errors import UnreachableError, UsageError
 
-# Seconds that requests have to end in once the server is told to stop.
-SHUTDOWN_GRACE = 10
-_START_WITHIN = 30.0
+# What requests have to end in once the server is told to stop.
+SHUTDOWN_GRACE_SECONDS = 10
+_START_TIMEOUT_SECONDS = 30.0
 
 
 class Server(uvicorn.Server):
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
         Args:
             app: an ASGI application.
             ready: called once it answers.
-            cancel: called when requests have not ended `SHUTDOWN_GRACE` seconds after the signal to stop.
+            cancel: called when requests have not ended `SHUTDOWN_GRACE_SECONDS` seconds after the signal to stop.
             options: further options of `uvicorn.Config`.
         """
         # No log of uvicorn's: its access log has addresses, and tracebacks may quote values.
@@ -62,7 +62,7 @@ class Server(uvicorn.Server):
 
     def _stop(self, number: int, frame: Any) -> None:
         if self._cancel and not self.should_exit:
-            timer = threading.Timer(SHUTDOWN_GRACE, self._cancel)
+            timer = threading.Timer(SHUTDOWN_GRACE_SECONDS, self._cancel)
             timer.daemon = True
             timer.start()
         self.handle_exit(number, frame)
@@ -84,7 +84,7 @@ def running_in_thread(app: Any, name: str, **options: Any) -> Iterator[str]:
     try:
         while not ready.wait(0.1):
             waited += 0.1
-            if not thread.is_alive() or waited > _START_WITHIN:
+            if not thread.is_alive() or waited > _START_TIMEOUT_SECONDS:
                 raise UnreachableError(f"The server of {name} did not start.")
         yield url
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from sink.retirement.outcomes import Outcome
+from sink.retirement.batch import Outcome
 
 # .. no_pii: opaque ids.
 

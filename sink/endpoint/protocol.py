@@ -26,8 +26,8 @@ if sys.version_info >= (3, 14):  # pragma: no cover
 else:
     from backports import zstd
 
-SESSION_TIMEOUT = 60
-MAX_SESSION_TIMEOUT = 3600
+SESSION_TIMEOUT_SECONDS = 60
+MAX_SESSION_TIMEOUT_SECONDS = 3600
 
 # Parameters of the protocol; all others are settings of the engine or values to bind.
 _PROTOCOL_PARAMETERS = frozenset(
@@ -52,15 +52,15 @@ _ALLOWED_BY_GET = READING | {"SET", "USE"}
 
 
 @dataclass(frozen=True)
-class Job:
-    """One request, understood."""
+class QueryRequest:
+    """What one request asks."""
 
     statement: Statement
     settings: Mapping[str, str]
     parameters: Mapping[str, str]
     database: str | None
     session: str | None
-    session_timeout: float
+    session_timeout_seconds: float
     session_check: bool
     close_session: bool
     format: str
@@ -75,16 +75,16 @@ class Job:
         return not self.buffered and self.format in _STREAMED_FORMATS and self.statement.kind in ("SELECT", "WITH")
 
 
-def read_job(
-    method: str, headers: Mapping[str, str], url: Mapping[str, str], body: bytes | bytearray, max_body: int
-) -> Job:
+def read_query_request(
+    method: str, headers: Mapping[str, str], url: Mapping[str, str], body: bytes | bytearray, max_body_bytes: int
+) -> QueryRequest:
     """Understand a request.
 
     Raises:
         ProtocolError: it is malformed, or asks for what is not supported.
     """
     given = dict(url)
-    body = _decompress(body, headers.get("content-encoding", "identity"), max_body)
+    body = _decompress(body, headers.get("content-encoding", "identity"), max_body_bytes)
     if headers.get("content-type", "").startswith("multipart/form-data"):
         form = _read_form(headers["content-type"], body)
         body = form.pop("query", b"")
@@ -105,18 +105,20 @@ def read_job(
     try:
         settings = {check_identifier(k): v for k, v in given.items() if _is_setting(k)}
         parameters = {check_identifier(k[6:]): v for k, v in given.items() if k.startswith("param_")}
-        timeout = float(given.get("session_timeout", SESSION_TIMEOUT))
+        timeout = float(given.get("session_timeout", SESSION_TIMEOUT_SECONDS))
     except ValueError:
         raise ProtocolError("BAD_ARGUMENTS", "The name of a setting or the session's timeout is not valid.") from None
-    if not 0 < timeout <= MAX_SESSION_TIMEOUT:
-        raise ProtocolError("INVALID_SESSION_TIMEOUT", f"A session's timeout is at most {MAX_SESSION_TIMEOUT} seconds.")
-    return Job(
+    if not 0 < timeout <= MAX_SESSION_TIMEOUT_SECONDS:
+        raise ProtocolError(
+            "INVALID_SESSION_TIMEOUT", f"A session's timeout is at most {MAX_SESSION_TIMEOUT_SECONDS} seconds."
+        )
+    return QueryRequest(
         statement=statement,
         settings=settings,
         parameters=parameters,
         database=given.get("database") or headers.get("x-clickhouse-database") or None,
         session=given.get("session_id") or None,
-        session_timeout=timeout,
+        session_timeout_seconds=timeout,
         session_check=given.get("session_check") == "1",
         close_session=given.get("close_session") == "1",
         format=output,
@@ -146,7 +148,7 @@ def _read_form(content_type: str, body: bytes | bytearray) -> dict[str, bytes]:
     return form
 
 
-def _decompress(body: bytes | bytearray, encoding: str, max_body: int) -> bytes | bytearray:
+def _decompress(body: bytes | bytearray, encoding: str, max_body_bytes: int) -> bytes | bytearray:
     """Undo a Content-Encoding. Clients compress block by block, so there may be several frames."""
     makers: dict[str, Callable[[], Any]] = {
         "gzip": lambda: zlib.decompressobj(wbits=31),
@@ -163,20 +165,20 @@ def _decompress(body: bytes | bytearray, encoding: str, max_body: int) -> bytes 
     while body:
         frame = makers[encoding]()
         try:
-            result += frame.decompress(body, max_body - len(result) + 1)
+            result += frame.decompress(body, max_body_bytes - len(result) + 1)
         except (zlib.error, zstd.ZstdError, RuntimeError, EOFError):
             raise ProtocolError("CANNOT_DECOMPRESS", "The body cannot be decompressed.") from None
-        if len(result) > max_body:
-            raise too_large(max_body)
+        if len(result) > max_body_bytes:
+            raise too_large(max_body_bytes)
         if not frame.eof:
             raise ProtocolError("CANNOT_DECOMPRESS", "The compressed body is cut off.")
         body = frame.unused_data
     return result
 
 
-def too_large(max_body: int) -> ProtocolError:
+def too_large(max_body_bytes: int) -> ProtocolError:
     """The answer to a body that would not fit into memory."""
-    return ProtocolError("TOO_MANY_BYTES", f"The body is larger than {max_body} bytes; send it in parts.")
+    return ProtocolError("TOO_MANY_BYTES", f"The body is larger than {max_body_bytes} bytes; send it in parts.")
 
 
 def _choose_compression(headers: Mapping[str, str], given: Mapping[str, str]) -> str | None:

@@ -31,7 +31,7 @@ from sink.doors.web.desk import PROBE_TIMEOUT, Connection, Desk, Sweeper
 from sink.errors import HttpProblemError, UsageError
 from sink.installation import read_map
 from sink.resources import VERSION
-from sink.serving import SHUTDOWN_GRACE, Server, is_loopback, listen, running_in_thread
+from sink.serving import SHUTDOWN_GRACE_SECONDS, Server, is_loopback, listen, running_in_thread
 from sink.settings import Settings
 
 # .. pii: A request may carry a user name: it is checked to be one, and neither kept nor logged.
@@ -271,7 +271,7 @@ def _describe(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-_SERVER_OPTIONS: dict[str, Any] = {"timeout_graceful_shutdown": SHUTDOWN_GRACE, "limit_concurrency": 200}
+_SERVER_OPTIONS: dict[str, Any] = {"timeout_graceful_shutdown": SHUTDOWN_GRACE_SECONDS, "limit_concurrency": 200}
 
 
 def serve_web(settings: Settings, host: str = "127.0.0.1", port: int = 8321) -> None:

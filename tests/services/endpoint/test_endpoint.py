@@ -364,7 +364,7 @@ def test_external_data_is_refused(server: Server) -> None:
 
 
 def test_a_body_has_a_limit(server: Server) -> None:
-    app = create_app(server.folder, max_body=1000)
+    app = create_app(server.folder, max_body_bytes=1000)
     bodies: list[tuple[bytes, dict[str, str], int]] = [
         (b"SELECT 1", {}, 200),
         (b"SELECT 1" + b" " * 1000, {}, 413),

@@ -8,5 +8,5 @@ from pathlib import Path
 from sink import serving
 from sink.endpoint.app import serve
 
-serving.SHUTDOWN_GRACE = 2
+serving.SHUTDOWN_GRACE_SECONDS = 2
 serve(Path(sys.argv[1]), port=int(sys.argv[2]))

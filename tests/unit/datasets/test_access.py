@@ -24,7 +24,7 @@ PROJECT = read_project(find_resource("dbt_project"))
 PLAN = plan_access(PII_MAP, DATABASES)
 PII_TABLES = set(PII_MAP.targets)
 # They print grants, or are about the embedded engine, which grants nothing.
-WITHOUT_GRANTS = ("sink.datasets.access", "sink.doors.cli.demo", "sink.endpoint.app", "sink.endpoint.engine")
+WITHOUT_GRANTS = ("sink.datasets.access", "sink.doors.cli.demo", "sink.endpoint.engine", "sink.endpoint.execution")
 
 
 def find_grants(plan: AccessPlan, role: str, privilege: str = "") -> set[str]:

@@ -22,7 +22,8 @@ RETIREMENTS = {"retained", "local_api", "consumer_api", "third_party"}
 HANDLING_PII = (
     "sink.clickhouse.client",
     "sink.demo_data.events",
-    "sink.endpoint.engine",
+    "sink.endpoint.execution",
+    "sink.endpoint.handlers",
     "sink.erasure.plan",
     "sink.doors.events.avro_events",
     "sink.doors.events.json_events",
