@@ -30,7 +30,7 @@
     argMaxIf({{ events }}.kind, (emission_time, event_id), kind in ('passed', 'failed')) as outcome,
     maxOrNullIf(emission_time, kind = 'visit') as last_visit_at,
     maxOrNullIf(emission_time, kind in ('visit', 'video', 'problem', 'post')) as last_activity_at,
-    uniqExactIf(toDate(emission_time), kind = 'visit') as visits,
+    uniqExactIf(toDate(emission_time), kind = 'visit') as visit_days,
     uniqExactIf(object_id, kind = 'problem') as problems_attempted,
     uniqExactIf(object_id, kind = 'problem' and is_success) as problems_solved,
     uniqExactIf(object_id, kind = 'video') as videos_watched,

@@ -30,7 +30,7 @@ select
     activity.enrollment_status as enrollment_status,
     activity.grade as grade,
     toBool(activity.outcome = 'passed') as is_passed,
-    activity.visits as visits,
+    activity.visit_days as visit_days,
     activity.problems_attempted as problems_attempted,
     activity.problems_solved as problems_solved,
     activity.videos_watched as videos_watched,
