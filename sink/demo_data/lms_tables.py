@@ -1,9 +1,15 @@
-"""The tables of a generated LMS, as the LMS has them."""
+"""The tables of a generated LMS, as the LMS has them.
+
+.. pii: Generated rows on their way into the database; of nobody.
+.. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
+.. pii_retirement: local_api
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import (
@@ -28,11 +34,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql
 
-#: When the made-up story ends, unless told otherwise.
-UNTIL = datetime(2026, 6, 30, 12, 0, tzinfo=UTC)
+from sink.demo_data.lms_description import UNTIL
+
 _LONGTEXT = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 _TIME = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
-_ROWS_AT_ONCE = 5_000
+_BATCH_ROWS = 5_000
 
 METADATA = MetaData()
 
@@ -157,7 +163,7 @@ RETIREMENT_STATE_ROWS = (
 )
 
 
-def open_writable(url: str, *, native_uuid: bool = True) -> Engine:
+def open_writable(url: str) -> Engine:
     """An engine for the tables of this module."""
     address = make_url(url)
     backend = address.get_backend_name()
@@ -165,12 +171,7 @@ def open_writable(url: str, *, native_uuid: bool = True) -> Engine:
         address = address.set(drivername="mysql+pymysql")
     elif backend == "postgresql":
         address = address.set(drivername="postgresql+psycopg")
-    engine = create_engine(address, hide_parameters=True)
-    if not native_uuid:
-        # SQLAlchemy finds out when it connects first.
-        engine.connect().close()
-        engine.dialect.supports_native_uuid = False
-    return engine
+    return create_engine(address, hide_parameters=True)
 
 
 def create_tables(connection: Connection) -> None:
@@ -200,17 +201,12 @@ def create_tables(connection: Connection) -> None:
 
 
 def insert_all(connection: Connection, table: Table, rows: Iterator[dict[str, Any]]) -> int:
+    """Insert the rows in batches, and return how many there were."""
     total = 0
-    batch: list[dict[str, Any]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == _ROWS_AT_ONCE:
-            connection.execute(insert(table), batch)
-            total += len(batch)
-            batch = []
-    if batch:
+    while batch := list(islice(rows, _BATCH_ROWS)):
         connection.execute(insert(table), batch)
-    return total + len(batch)
+        total += len(batch)
+    return total
 
 
 def advance_sequences(connection: Connection) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from sink.clickhouse.client import ClickHouse
 from sink.demo_data.events import COURSE_ENROLLMENT_COLUMNS, COURSE_OVERVIEW_COLUMNS, course_overview_rows, event_rows
-from sink.demo_data.lms import DemoLms, create_lms
-from sink.demo_data.lms_tables import UNTIL
+from sink.demo_data.lms import create_lms
+from sink.demo_data.lms_description import UNTIL, DemoLms
 from sink.demo_data.people import make_external_id
 from tests.support.installation import Installation
 from tests.support.lms_writer import LmsWriter

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sink.demo_data.lms import DemoLms, create_lms
+from sink.demo_data.lms import create_lms
+from sink.demo_data.lms_description import DemoLms
 from tests.support.installation import Installation
 from tests.support.lms_writer import LmsWriter
 

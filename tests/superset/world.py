@@ -20,7 +20,8 @@ from sink.demo_data.events import (
     course_overview_rows,
     event_rows,
 )
-from sink.demo_data.lms import DemoLms, create_lms
+from sink.demo_data.lms import create_lms
+from sink.demo_data.lms_description import DemoLms
 from sink.demo_data.people import make_username
 from sink.installation import open_store
 from sink.settings import load_settings

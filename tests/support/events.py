@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sink.demo_data.lms import DemoLms
+from sink.demo_data.lms_description import DemoLms
 from sink.doors.events.consumer import Counts, run_consumer
 from sink.settings import Settings
 from sink.store import Store

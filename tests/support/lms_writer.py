@@ -6,8 +6,9 @@ import hashlib
 import uuid
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Engine, delete, insert, select, update
 
+from sink.demo_data.lms_description import UNTIL
 from sink.demo_data.lms_tables import (
     ENROLLMENTS,
     EXTERNAL_IDS,
@@ -17,12 +18,26 @@ from sink.demo_data.lms_tables import (
     RETIREMENT_STATE_ROWS,
     RETIREMENT_STATUSES,
     ROLES,
-    UNTIL,
     USERS,
     make_naive,
     open_writable,
 )
 from sink.demo_data.people import make_external_id
+
+
+def open_lms(url: str, *, native_uuid: bool = True) -> Engine:
+    """An engine for the tables of a generated LMS.
+
+    Args:
+        url: SQLAlchemy address of the database.
+        native_uuid: on MariaDB, have anonymous ids as `uuid`, as Django 5 does, instead of char(32).
+    """
+    engine = open_writable(url)
+    if not native_uuid:
+        # SQLAlchemy (2.1.9) decides by the server's version when it connects first, and offers no option.
+        engine.connect().close()
+        engine.dialect.supports_native_uuid = False
+    return engine
 
 
 class LmsWriter:
@@ -33,8 +48,8 @@ class LmsWriter:
     """
 
     def __init__(self, url: str, *, native_uuid: bool = True) -> None:
-        """Open a database that `create_lms` or `create_tables` has filled; `native_uuid` as there."""
-        self._engine = open_writable(url, native_uuid=native_uuid)
+        """Open a database that `create_lms` or `create_tables` has filled; `native_uuid` as in `open_lms`."""
+        self._engine = open_lms(url, native_uuid=native_uuid)
 
     def close(self) -> None:
         """Give up the connections."""

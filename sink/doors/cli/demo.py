@@ -21,7 +21,8 @@ from sink.demo_data.events import (
     course_overview_rows,
     event_rows,
 )
-from sink.demo_data.lms import DemoLms, create_lms
+from sink.demo_data.lms import create_lms
+from sink.demo_data.lms_description import DemoLms
 from sink.doors.cli.display import print_lines, print_table
 from sink.errors import DemoError, UsageError
 from sink.installation import open_store

@@ -18,23 +18,23 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine, insert, text, update
 
-from sink.demo_data.lms import DemoLms, _profile_rows, _user_rows, create_lms, describe_lms
+from sink.demo_data.lms import fill_lms
+from sink.demo_data.lms_description import UNTIL, DemoLms, describe_lms
+from sink.demo_data.lms_rows import make_profile_rows, make_user_rows
 from sink.demo_data.lms_tables import (
     EXTERNAL_IDS,
     PROFILES,
     ROLES,
-    UNTIL,
     USERS,
     create_tables,
     insert_all,
-    open_writable,
 )
 from sink.demo_data.people import make_email, make_external_id, make_username
 from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
 from sink.lms.values import LONGEST_TEXT, BadRow
-from tests.support.lms_writer import LmsWriter
+from tests.support.lms_writer import LmsWriter, open_lms
 
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
 POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432"
@@ -65,14 +65,17 @@ class Place:
         return self.kind == "sqlite"
 
     def fill(self, users: int = 60, courses: int = 3) -> DemoLms:
-        return create_lms(self.url, users, courses, native_uuid=self.native_uuid)
+        lms = describe_lms(users, courses)
+        with self.engine() as engine:
+            fill_lms(engine, lms)
+        return lms
 
     def create_tables(self) -> None:
         with self.engine() as engine, engine.begin() as connection:
             create_tables(connection)
 
     def engine(self) -> Any:
-        return _disposing(open_writable(self.url, native_uuid=self.native_uuid))
+        return _disposing(open_lms(self.url, native_uuid=self.native_uuid))
 
     def execute(self, *statements: Any) -> None:
         with self.engine() as engine, engine.begin() as connection:
@@ -338,8 +341,8 @@ def test_memory_does_not_grow_with_the_number_of_users(place: Place) -> None:
         lms = describe_lms(5_000, 3)
         first = 1 + number * 500
         with place.engine() as engine, engine.begin() as connection:
-            insert_all(connection, USERS, slice_rows(_user_rows(lms), first, users))
-            insert_all(connection, PROFILES, slice_rows(_profile_rows(lms), first, users))
+            insert_all(connection, USERS, slice_rows(make_user_rows(lms), first, users))
+            insert_all(connection, PROFILES, slice_rows(make_profile_rows(lms), first, users))
         with LmsDatabase(place.url).snapshot() as snapshot:
             # Statements are compiled once and kept.
             next(snapshot.rows("user_profile", tuple(OBJECTS["user_profile"].columns), 250))

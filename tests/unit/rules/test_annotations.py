@@ -22,6 +22,10 @@ RETIREMENTS = {"retained", "local_api", "consumer_api", "third_party"}
 HANDLING_PII = (
     "sink.clickhouse.client",
     "sink.demo_data.events",
+    "sink.demo_data.lms",
+    "sink.demo_data.lms_rows",
+    "sink.demo_data.lms_tables",
+    "sink.demo_data.people",
     "sink.endpoint.execution",
     "sink.endpoint.handlers",
     "sink.erasure.plan",
