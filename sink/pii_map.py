@@ -39,7 +39,10 @@ PiiType = Literal[
 ]
 
 DEFAULT_REPLACEMENT = "Deleted User"
+# What rules call the subject's id.
 SUBJECT_ID = "id"
+SubjectId = int | str
+"""The id of a subject, as `subject.type` of the map has it."""
 
 
 def _check_table(name: str) -> str:
@@ -245,6 +248,11 @@ class Target(_Model):
         return self
 
     @property
+    def id_column(self) -> str:
+        """The column that holds the subject's id; every target that identifiers are read from has one."""
+        return next(rule.key for rule in self.rules if rule.is_by_id)
+
+    @property
     def pii_columns(self) -> set[str]:
         """The columns with PII, paths into JSON cut to their column."""
         return {path.partition(".")[0] for path in self.pii}
@@ -369,6 +377,3 @@ def _explain(problem: Any, data: dict[str, Any]) -> str:
         message = "is missing"
     # What is wrong with the map as a whole names its place itself.
     return f"{'.'.join(map(str, place))}: {message}" if place else message
-
-
-SubjectId = int | str

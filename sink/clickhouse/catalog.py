@@ -23,11 +23,17 @@ class Table:
     """Name -> type, in order."""
     key_columns: frozenset[str] = frozenset()
     """Columns of the sort or partition key, which ALTER … UPDATE cannot change."""
-    version_column: str | None = None
+    computed_columns: frozenset[str] = frozenset()
+    """Columns that nobody writes: ALIAS, MATERIALIZED, EPHEMERAL."""
     rows: int = 0
     create_query: str = ""
     comment: str = ""
     uuid: str = ""
+
+    @property
+    def stored_columns(self) -> dict[str, str]:
+        """Name -> type of the columns that a row is written with, in order."""
+        return {column: kind for column, kind in self.columns.items() if column not in self.computed_columns}
 
     @property
     def is_merge_tree(self) -> bool:
@@ -74,9 +80,11 @@ def read_tables(client: ClickHouse, names: Iterable[TableName] | None = None) ->
     wanted = None if names is None else set(names)
     databases = sorted({name.database for name in wanted} if wanted is not None else client.databases.values())
     keys: dict[TableName, set[str]] = {}
+    computed: dict[TableName, set[str]] = {}
     columns: dict[TableName, dict[str, str]] = {}
-    for database, table, column, kind, is_key in client.rows(
-        "SELECT database, table, name, type, is_in_sorting_key OR is_in_partition_key FROM system.columns "
+    for database, table, column, kind, is_key, is_computed in client.rows(
+        "SELECT database, table, name, type, is_in_sorting_key OR is_in_partition_key, "
+        "default_kind IN ('ALIAS', 'MATERIALIZED', 'EPHEMERAL') FROM system.columns "
         "WHERE database IN {databases:Array(String)} ORDER BY database, table, position",
         databases=databases,
     ):
@@ -84,9 +92,11 @@ def read_tables(client: ClickHouse, names: Iterable[TableName] | None = None) ->
         columns.setdefault(name, {})[column] = kind
         if is_key:
             keys.setdefault(name, set()).add(column)
+        if is_computed:
+            computed.setdefault(name, set()).add(column)
     tables = {}
-    for database, table, engine, engine_full, rows, create_query, comment, uuid in client.rows(
-        "SELECT database, name, engine, engine_full, ifNull(total_rows, 0), create_table_query, comment, toString(uuid) "
+    for database, table, engine, rows, create_query, comment, uuid in client.rows(
+        "SELECT database, name, engine, ifNull(total_rows, 0), create_table_query, comment, toString(uuid) "
         "FROM system.tables "
         "WHERE database IN {databases:Array(String)} AND NOT is_temporary ORDER BY database, name",
         databases=databases,
@@ -99,7 +109,7 @@ def read_tables(client: ClickHouse, names: Iterable[TableName] | None = None) ->
             engine=engine,
             columns=columns.get(name, {}),
             key_columns=frozenset(keys.get(name, ())),
-            version_column=_find_version_column(engine, engine_full),
+            computed_columns=frozenset(computed.get(name, ())),
             rows=rows,
             create_query=create_query,
             comment=comment,
@@ -111,6 +121,7 @@ def read_tables(client: ClickHouse, names: Iterable[TableName] | None = None) ->
 def find_dependents(tables: dict[TableName, Table], roots: Iterable[TableName]) -> dict[TableName, set[TableName]]:
     """What is built on `roots`, directly or through others, as dependent -> the roots it goes back to."""
     origins: dict[TableName, set[TableName]] = {root: {root} for root in roots}
+    known_roots = set(origins)
     dependents = [t for t in tables.values() if t.engine in ("View", "MaterializedView", "Dictionary", "LiveView")]
     changed = True
     while changed:
@@ -123,16 +134,7 @@ def find_dependents(tables: dict[TableName, Table], roots: Iterable[TableName]) 
                 if not roots_of_source <= known:
                     known |= roots_of_source
                     changed = True
-    return {name: found for name, found in origins.items() if name not in set(roots)}
-
-
-def _find_version_column(engine: str, engine_full: str) -> str | None:
-    if not engine.endswith("ReplacingMergeTree"):
-        return None
-    arguments = re.match(r"\w+\(([^)]*)\)", engine_full)
-    names = [part.strip() for part in arguments[1].split(",")] if arguments else []
-    columns = [name for name in names if re.fullmatch(r"\w+", name)]
-    return columns[0] if columns else None
+    return {name: found for name, found in origins.items() if name not in known_roots}
 
 
 def read_path(table: Table, path: str) -> str:
@@ -152,6 +154,11 @@ def read_path(table: Table, path: str) -> str:
 def is_text(kind: str) -> bool:
     """True for the types of text columns."""
     return kind.removeprefix("LowCardinality(").removeprefix("Nullable(").startswith(("String", "FixedString"))
+
+
+def is_nullable(kind: str) -> bool:
+    """True for the types that can hold NULL."""
+    return kind.startswith(("Nullable(", "LowCardinality(Nullable("))
 
 
 def is_json(kind: str) -> bool:

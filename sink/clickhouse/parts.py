@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from sink.clickhouse.client import WAIT_FOR_MUTATIONS, ClickHouse
@@ -41,11 +42,11 @@ def drop_hidden_rows(client: ClickHouse, table: TableName) -> None:
         client.execute(f"ALTER TABLE {table.sql} {client.on_cluster} APPLY DELETED MASK", WAIT_FOR_MUTATIONS)
 
 
-def scrub(client: ClickHouse, tables: Iterable[TableName], within: float) -> int:
+def scrub(client: ClickHouse, tables: Iterable[TableName], within: float) -> datetime:
     """Take hidden rows and replaced parts of `tables` off the disk, on every replica.
 
     Returns:
-        The time, by `read_clock`, until which nothing that was replaced is left.
+        The time, by ClickHouse's clock, until which nothing that was replaced is left.
 
     Raises:
         ErasureError: after `within` seconds old parts were still there.
@@ -53,7 +54,7 @@ def scrub(client: ClickHouse, tables: Iterable[TableName], within: float) -> int
     names = list(tables)
     for table in names:
         drop_hidden_rows(client, table)
-    before = read_clock(client)
+    before = client.now()
     deadline = time.monotonic() + within
     pause = 0.05
     waiting = {name for name in names if count_old_parts(client, name, before)}
@@ -104,20 +105,16 @@ def _count_mutations(client: ClickHouse) -> int:
     return int(client.value(f"SELECT count() FROM {client.replicas('system.mutations')} WHERE NOT is_done"))
 
 
-def read_clock(client: ClickHouse) -> int:
-    """ClickHouse's clock, in seconds since 1970."""
-    return int(client.value("SELECT toUnixTimestamp(now())"))
-
-
-def count_old_parts(client: ClickHouse, table: TableName, before: int) -> int:
-    """Parts of a table that were replaced until `before` (by `read_clock`) and still lie on a disk, on any replica."""
+def count_old_parts(client: ClickHouse, table: TableName, before: datetime) -> int:
+    """Parts of a table that were replaced until `before` and still lie on a disk, on any replica."""
     return int(
         client.value(
             f"SELECT count() FROM {client.replicas('system.parts')} WHERE database = {{database:String}} "
             "AND table = {table:String} AND NOT active AND toUnixTimestamp(remove_time) <= {before:UInt32}",
             database=table.database,
             table=table.table,
-            before=before,
+            # ClickHouse notes the time of a part in whole seconds.
+            before=int(before.timestamp()),
         )
     )
 

@@ -143,7 +143,7 @@ class _Planner:
         if target.keep is not None or may_be_rewritten:
             yield self._on(["INSERT"], place)
         if may_be_rewritten:
-            # Rows that cannot be changed where they are go through tables beside it; see sink.erasure.rewrite.
+            # Rows that cannot be changed where they are go through tables beside it; see sink.erasure.swap.
             yield Grant(("TABLE ENGINE",), name="MergeTree")
             for suffix in ("__aspects_pii_new", "__aspects_pii_replaced"):
                 beside = (place[0], f"{place[1]}{suffix}")

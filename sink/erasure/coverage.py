@@ -8,17 +8,18 @@ PII without the map saying so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.lineage import find_storage, trace_columns
 from sink.erasure.plan import plan_steps
+from sink.erasure.problems import Problem
+from sink.erasure.scan import NotPii, list_not_pii
 from sink.names import TableName
 from sink.pii_map import PiiMap
+from sink.store import Store
 
 # Words that the LMS, Aspects and their neighbours use in names of columns with PII, alone or between underscores.
 _SUSPICIOUS = re.compile(
@@ -34,20 +35,6 @@ _SUSPICIOUS_WHOLE = ("name", "address", "city", "country", "location", "anonymou
 _ABOUT = re.compile(r"^(is|has|num|count)_|_(count|verified)$")
 # The ledger and its kin hold opaque ids, counts, and names of files and things; nothing else is in their database.
 _OWN_DATABASE = "pii_ledger"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something to put right, with the fix."""
-
-    place: str
-    reason: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.reason}. {self.fix}"
-
-
 _STATEMENTS_LOOKED_AT = 1_000_000
 
 
@@ -67,54 +54,67 @@ class Coverage:
         return not self.problems
 
 
-def check_map(
-    client: ClickHouse, pii_map: PiiMap, *, redact_history: bool = True, secret: SecretStr | None = None
-) -> Coverage:
+def check_map(store: Store) -> Coverage:
     """Interrogate the live schema. Rules that are switched off are checked all the same."""
+    client, pii_map = store.client, store.pii_map
     targets = {name: client.table(name) for name in pii_map.targets}
     derived = {client.table(name) for name in pii_map.derived}
     tables = {**read_tables(client), **read_tables(client, [*targets.values(), *derived])}
-    plan = plan_steps(pii_map, targets, tables, redact_history=redact_history, secret=secret)
-    problems = [_split_problem(problem) for problem in plan.problems]
-    harmless = _read_exemptions(client, pii_map)
+    plan = plan_steps(pii_map, targets, tables, redact_history=True, secret=store.policy.pseudonym_secret)
     mapped = {targets[name]: target.pii_columns for name, target in pii_map.targets.items()}
-    survey = Survey(tables, mapped, derived, harmless, {actual: name for name, actual in client.databases.items()})
-    problems += _find_missing_columns(pii_map, targets, tables)
-    problems += survey.find_derived_with_rows()
-    problems += survey.find_shown_columns()
+    databases = {actual: name for name, actual in client.databases.items()}
+    survey = Survey(tables, mapped, derived, list_not_pii(store), databases)
+    problems = [
+        *plan.problems,
+        *_find_missing_columns(pii_map, targets, tables),
+        *survey.find_derived_with_rows(),
+        *survey.find_shown_columns(),
+    ]
     reported = {problem.place for problem in problems}
     problems += [problem for problem in survey.find_suspicious_columns() if problem.place not in reported]
     present = [name for name in pii_map.targets if targets[name] in tables]
-    warnings = list(_find_named_actors(client, pii_map, targets, tables))
+    warnings = _find_named_actors(store, targets, tables)
     return Coverage(present, plan.absent, sorted(set(problems), key=str), warnings)
 
 
 def _find_named_actors(
-    client: ClickHouse, pii_map: PiiMap, targets: Mapping[str, TableName], tables: Mapping[TableName, Table]
-) -> Iterator[Problem]:
+    store: Store, targets: Mapping[str, TableName], tables: Mapping[TableName, Table]
+) -> list[Problem]:
     """Statements whose actor is an e-mail address, or a hash of one, in tables that no rule of the map rewrites."""
     rewritten = {
-        (targets[name], path) for name, _, rule in pii_map.rules(redact_history=True) for path in rule.on_retire.redact
+        (targets[name], path)
+        for name, _, rule in store.pii_map.rules(redact_history=True)
+        for path in rule.on_retire.redact
     }
+    warnings = []
     for table in tables.values():
         if not table.is_merge_tree or table.columns.get("event") != "String":
             continue
         for field_name in ("mbox", "mbox_sha1sum"):
             if (table.name, f"event.actor.{field_name}") in rewritten:
                 continue
-            # Of so many statements: enough to tell, and bounded.
-            found = client.value(
-                f"SELECT countIf(JSONHas(event, 'actor', {{field:String}})) FROM (SELECT event FROM {table.name.sql} "
-                "LIMIT {limit:UInt64})",
-                field=field_name,
-                limit=_STATEMENTS_LOOKED_AT,
-            )
-            if found:
-                yield Problem(
-                    f"{table.name}.event.actor.{field_name}",
-                    f"{found} statements name their actor by e-mail address (XAPI_AGENT_IFI_TYPE of the LMS)",
-                    "Set it to external_id, and add a rule for the old ones: docs/map.md, «Events that are not anonymous».",
+            if found := _count_named_actors(store.client, table.name, field_name):
+                warnings.append(
+                    Problem(
+                        f"{table.name}.event.actor.{field_name}",
+                        f"{found} statements name their actor by e-mail address (XAPI_AGENT_IFI_TYPE of the LMS)",
+                        "Set it to external_id, and add a rule for the old ones: docs/map.md, "
+                        "«Events that are not anonymous».",
+                    )
                 )
+    return warnings
+
+
+def _count_named_actors(client: ClickHouse, table: TableName, field_name: str) -> int:
+    # Of so many statements: enough to tell, and bounded.
+    return int(
+        client.value(
+            f"SELECT countIf(JSONHas(event, 'actor', {{field:String}})) FROM (SELECT event FROM {table.sql} "
+            "LIMIT {limit:UInt64})",
+            field=field_name,
+            limit=_STATEMENTS_LOOKED_AT,
+        )
+    )
 
 
 def looks_like_pii(column: str, kind: str = "") -> bool:
@@ -132,32 +132,17 @@ def _is_suspicious(name: str) -> bool:
     return _SUSPICIOUS.search(words) is not None and _ABOUT.search(words) is None
 
 
-def _split_problem(problem: str) -> Problem:
-    place, _, rest = problem.partition(": ")
-    reason, _, fix = rest.partition(". ")
-    return Problem(place, reason, fix)
-
-
-def _read_exemptions(client: ClickHouse, pii_map: PiiMap) -> set[tuple[TableName, str | None]]:
-    """(table, column), or (table, None) for a whole table."""
-    exempt: set[tuple[TableName, str | None]] = set()
-    for name in pii_map.not_pii:
-        parts = name.split(".", 2)
-        exempt.add((client.table(".".join(parts[:2])), parts[2] if len(parts) == 3 else None))
-    return exempt
-
-
 def _find_missing_columns(
     pii_map: PiiMap, targets: Mapping[str, TableName], tables: Mapping[TableName, Table]
-) -> Iterator[Problem]:
+) -> list[Problem]:
+    """Upstream's tables lack columns that later releases added; what `sync` keeps has to be there."""
+    problems = []
     for name, target in pii_map.targets.items():
-        table = tables.get(targets[name])
-        if table is None:
-            continue
-        # Upstream's tables lack columns that later releases added; what `sync` keeps has to be there.
-        for column in sorted(target.pii_columns - set(table.columns)):
-            if column in (target.keep or ()):
-                yield Problem(f"targets.{name}.pii.{column}", "the table has no such column", "Correct the map.")
+        if table := tables.get(targets[name]):
+            missing = (target.pii_columns - set(table.columns)) & set(target.keep or ())
+            reason, fix = "the table has no such column", "Correct the map."
+            problems += [Problem(f"targets.{name}.pii.{column}", reason, fix) for column in sorted(missing)]
+    return problems
 
 
 @dataclass(frozen=True)
@@ -168,25 +153,27 @@ class Survey:
     mapped: Mapping[TableName, set[str]]
     """Targets with their PII columns."""
     derived: set[TableName]
-    harmless: set[tuple[TableName, str | None]]
-    """(table, column), or (table, None) for a whole table, that is no PII."""
+    not_pii: NotPii
     databases: Mapping[str, str]
     """The map's names of the databases, by their names in this installation."""
 
-    def find_derived_with_rows(self) -> Iterator[Problem]:
+    def find_derived_with_rows(self) -> list[Problem]:
         """What is listed as a view and keeps rows, which nothing would erase."""
-        for name in sorted(self.derived & set(self.tables)):
-            table = self.tables[name]
-            if table.has_rows and not self._is_erased_elsewhere(table):
-                yield Problem(
-                    f"derived.{self._name(name)}",
-                    f"a {table.engine} keeps rows of its own, which a retirement does not reach here",
-                    self._advise(table),
-                )
+        listed = [self.tables[name] for name in sorted(self.derived & set(self.tables))]
+        return [
+            Problem(
+                f"derived.{self._name(table.name)}",
+                f"a {table.engine} keeps rows of its own, which a retirement does not reach here",
+                self._advise(table),
+            )
+            for table in listed
+            if table.has_rows and not self._is_erased_elsewhere(table)
+        ]
 
-    def find_shown_columns(self) -> Iterator[Problem]:
+    def find_shown_columns(self) -> list[Problem]:
         """Columns of views, dictionaries and their like that show PII of targets without the map saying so."""
-        for name, columns in trace_columns(self.tables, self.mapped, self.harmless).items():
+        problems = []
+        for name, columns in trace_columns(self.tables, self.mapped, self.not_pii).items():
             table = self.tables.get(name)
             if table is None or name in self.derived or _is_inner(table) or self._is_erased_elsewhere(table):
                 continue
@@ -195,14 +182,14 @@ class Survey:
                 # Its rows are in a table of their own, which is reported instead.
                 continue
             for column, origins in columns.items():
-                yield Problem(
-                    f"{name}.{column}",
-                    f"this {table.engine} shows PII of {', '.join(sorted(map(str, origins)))} and is not in the map",
-                    self._advise(table),
-                )
+                shown = ", ".join(sorted(map(str, origins)))
+                reason = f"this {table.engine} shows PII of {shown} and is not in the map"
+                problems.append(Problem(f"{name}.{column}", reason, self._advise(table)))
+        return problems
 
-    def find_suspicious_columns(self) -> Iterator[Problem]:
+    def find_suspicious_columns(self) -> list[Problem]:
         """Columns that look like PII by their names and are not in the map."""
+        problems = []
         for table in self.tables.values():
             if self.databases.get(table.name.database) == _OWN_DATABASE or table.name in self.derived:
                 continue
@@ -211,21 +198,24 @@ class Survey:
                 continue
             known = self.mapped.get(table.name, set())
             for column, kind in table.columns.items():
-                if column in known or self._is_harmless(table.name, column) or not looks_like_pii(column, kind):
+                if column in known or self._is_not_pii(table.name, column) or not looks_like_pii(column, kind):
                     continue
                 fix = self._advise(table)
                 if table.name in self.mapped:
                     fix = f"Add it as targets.{self._name(table.name)}.pii.{column}."
-                yield Problem(
-                    f"{table.name}.{column}",
-                    "the column looks like PII by its name and is not in the map",
-                    f"{fix} If it is none, name it under `not_pii` with the reason.",
+                problems.append(
+                    Problem(
+                        f"{table.name}.{column}",
+                        "the column looks like PII by its name and is not in the map",
+                        f"{fix} If it is none, name it under `not_pii` with the reason.",
+                    )
                 )
+        return problems
 
-    def _is_harmless(self, table: TableName, column: str) -> bool:
+    def _is_not_pii(self, table: TableName, column: str) -> bool:
         # Elements of a Nested column are columns with a dot.
         names = {column, column.partition(".")[0]}
-        return (table, None) in self.harmless or any((table, name) in self.harmless for name in names)
+        return (table, None) in self.not_pii or any((table, name) in self.not_pii for name in names)
 
     def _is_erased_elsewhere(self, table: Table) -> bool:
         return find_storage(table, self.tables) in self.mapped

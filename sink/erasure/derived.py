@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sink.clickhouse.catalog import Table, find_dependents, read_tables
-from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.lineage import find_storage
 from sink.clickhouse.parts import scrub
 from sink.names import TableName
-from sink.pii_map import PiiMap
+from sink.store import Store
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,11 @@ class Dependent:
     """The column that holds the subject's id, where it has one."""
 
 
-def read_dependents(client: ClickHouse, pii_map: PiiMap) -> list[Dependent]:
+def read_dependents(store: Store) -> list[Dependent]:
     """What the configured databases build on the targets of the map, and what the map lists as derived."""
-    names = {client.table(name): target for name, target in pii_map.targets.items()}
-    derived = {client.table(name): entry for name, entry in pii_map.derived.items()}
+    client = store.client
+    names = {client.table(name): target for name, target in store.pii_map.targets.items()}
+    derived = {client.table(name): entry for name, entry in store.pii_map.derived.items()}
     tables = {**read_tables(client), **read_tables(client, [*names, *derived])}
     found = find_dependents(tables, names)
     dependents = []
@@ -41,41 +41,41 @@ def read_dependents(client: ClickHouse, pii_map: PiiMap) -> list[Dependent]:
         origins = frozenset(found.get(name, ()))
         key = derived[name].key if name in derived else None
         if key is None:
-            key = _guess_key(tables[name], pii_map, {names[origin].rules[0].key for origin in origins})
+            key = _guess_key(tables[name], {names[origin].rules[0].key for origin in origins})
         dependents.append(Dependent(tables[name], origins, key))
     return dependents
 
 
-def _guess_key(table: Table, pii_map: PiiMap, keys: Iterable[str]) -> str | None:
+def _guess_key(table: Table, keys: Iterable[str]) -> str | None:
     """The column of a dictionary that is called as the targets call their key."""
     return next((key for key in sorted(keys) if table.is_dictionary and key in table.columns), None)
 
 
-def reload(client: ClickHouse, dependents: Iterable[Dependent], within: float) -> list[str]:
+def reload(store: Store, dependents: Iterable[Dependent]) -> list[str]:
     """Make dictionaries and refreshable views read the targets again, and return their names.
 
     A refresh puts a new table in the place of the old one, whose files then stay for minutes (ClickHouse's
     `database_atomic_delay_before_drop_table_sec`); so the old one is emptied first, and readers see nothing for a moment.
 
     Args:
-        client: the connection.
+        store: the store.
         dependents: what `read_dependents` has found.
-        within: seconds in which the files of a refreshable view must be gone.
 
     Raises:
         DatabaseError: one of them could not be reloaded, so it may still serve what was erased.
-        ErasureError: files were still there.
+        ErasureError: files of a refreshable view were still there after ASPECTS_SCRUB_WITHIN.
     """
+    client = store.client
     reloaded = []
     for dependent in dependents:
         name = dependent.table.name
         if dependent.table.is_dictionary:
             client.execute(f"SYSTEM RELOAD DICTIONARY {name.sql} {client.on_cluster}")
         elif dependent.table.is_refreshable_view:
-            storage = find_storage(dependent.table, read_tables(client, None))
+            storage = find_storage(dependent.table, read_tables(client))
             if storage is not None:
                 client.execute(f"TRUNCATE TABLE {storage.sql} {client.on_cluster} SYNC")
-                scrub(client, [storage], within)
+                scrub(client, [storage], store.policy.scrub_within)
             client.execute(f"SYSTEM REFRESH VIEW {name.sql}")
             client.execute(f"SYSTEM WAIT VIEW {name.sql}")
         else:

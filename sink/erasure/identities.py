@@ -11,10 +11,12 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
+from sink.clickhouse.catalog import read_tables
+from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.lms.database import LmsDatabase
 from sink.names import quote
-from sink.pii_map import SUBJECT_ID, PiiMap, Rule, SubjectId
+from sink.pii_map import SUBJECT_ID, Rule, SubjectId
+from sink.store import Store
 
 _SHA1 = "sha1:"
 
@@ -42,22 +44,23 @@ class Identities:
         return Identities(merged)
 
 
-def read_identities(client: ClickHouse, pii_map: PiiMap, subjects: Sequence[SubjectId]) -> Identities:
+def read_identities(store: Store, subjects: Sequence[SubjectId]) -> Identities:
     """What the PII tables say that `subjects` are called.
 
     Raises:
         DatabaseError: it could not be read, so a retirement must not go on.
     """
     found: dict[str, dict[str, set[str]]] = {}
-    for identifier, source in pii_map.subject.identifiers.items():
-        table_name, _, column = source.rpartition(".")
-        table = client.table(table_name)
-        if not _exists(client, table.database, table.table, column):
+    places = {name: source.rpartition(".") for name, source in store.pii_map.subject.identifiers.items()}
+    tables = read_tables(store.client, [store.client.table(target) for target, _, _ in places.values()])
+    for identifier, (target, _, column) in places.items():
+        table = tables.get(store.client.table(target))
+        if table is None or column not in table.columns:
             continue
-        key = quote(next(rule.key for rule in pii_map.targets[table_name].rules if rule.is_by_id))
+        key = quote(store.pii_map.targets[target].id_column)
         for batch in split_for_binding(subjects):
-            rows = client.rows(
-                f"SELECT DISTINCT toString({key}), toString({quote(column)}) FROM {table.sql} "
+            rows = store.client.rows(
+                f"SELECT DISTINCT toString({key}), toString({quote(column)}) FROM {table.name.sql} "
                 f"WHERE toString({key}) IN {{subjects:Array(String)}}",
                 # An interrupted retirement may have hidden the profile already.
                 INCLUDING_HIDDEN,
@@ -85,18 +88,6 @@ def ask_lms(lms: LmsDatabase | None, subjects: Sequence[int | str]) -> Identitie
             }
             for user_id, identity in known.items()
         }
-    )
-
-
-def _exists(client: ClickHouse, database: str, table: str, column: str) -> bool:
-    return bool(
-        client.value(
-            "SELECT count() FROM system.columns WHERE database = {database:String} AND table = {table:String} "
-            "AND name = {column:String}",
-            database=database,
-            table=table,
-            column=column,
-        )
     )
 
 

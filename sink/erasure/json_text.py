@@ -2,6 +2,10 @@
 
 Reading a statement into objects and writing it again would turn `1.50` into `1.5` and lose repeated keys; an event
 must come out of a retirement as it went in, but for the person.
+
+.. pii: Sees events with the people that they are about, in memory only.
+.. pii_types: id, name, username, email_address, other
+.. pii_retirement: consumer_api
 """
 
 from __future__ import annotations

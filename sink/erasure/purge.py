@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from sink.clickhouse.catalog import Table
-from sink.clickhouse.client import INCLUDING_HIDDEN
 from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, scrub
 from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.derived import Dependent, read_dependents, reload
@@ -22,13 +22,21 @@ from sink.store import Store
 _SUBJECTS_AT_ONCE = 10_000
 
 
+class PurgeAction(StrEnum):
+    """What a purge does to an object."""
+
+    DROP = "drop"
+    EMPTY = "empty"
+    REDACT = "redact"
+    RELOAD = "reload"
+
+
 @dataclass(frozen=True)
 class PurgeLine:
     """What a purge does to one object."""
 
     name: str
-    action: str
-    """`empty`, `redact`, `drop` or `reload`."""
+    action: PurgeAction
     rows: int = 0
     columns: list[str] = field(default_factory=list)
 
@@ -46,17 +54,17 @@ class PurgePlan:
     def lines(self) -> list[PurgeLine]:
         """The plan for people, in the order in which it is carried out."""
         return [
-            *(PurgeLine(str(table.name), "drop") for table in self.datasets),
+            *(PurgeLine(str(table.name), PurgeAction.DROP) for table in self.datasets),
             *(
                 PurgeLine(
                     str(step.table.name),
-                    "empty" if step.rule.on_retire.delete else "redact",
+                    PurgeAction.EMPTY if step.rule.on_retire.delete else PurgeAction.REDACT,
                     self.rows[step.table.name],
                     step.columns,
                 )
                 for step in self.steps
             ),
-            *(PurgeLine(str(other.table.name), "reload") for other in self.others),
+            *(PurgeLine(str(other.table.name), PurgeAction.RELOAD) for other in self.others),
         ]
 
 
@@ -73,7 +81,7 @@ def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
     """
     plan = read_plan(store, with_history=True)
     require_valid_plan(plan)
-    dependents = read_dependents(store.client, store.pii_map)
+    dependents = read_dependents(store)
     ours = set(datasets)
     rows = {step.table.name: _count_rows(store, step) for step in plan.steps}
     return PurgePlan(
@@ -110,7 +118,7 @@ def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, 
         kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")
     left = {step.table.name: _purge_step(store, step) for step in plan.steps}
-    reload(store.client, plan.others, store.policy.scrub_within)
+    reload(store, plan.others)
     scrub(store.client, left, store.policy.scrub_within)
     _require_empty(store, left)
     store.ledger.record_event(
@@ -131,35 +139,33 @@ def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
 
 def _count_rows(store: Store, step: Step) -> int:
     """Rows that a purge deletes or redacts, those included that are hidden and still in the files."""
-    if not isinstance(step, DirectStep) or step.needs_subjects:
-        return sum(sum(_count_batch(store, step, batch)) for batch in _list_batches(store, step))
-    everybody = replace(step, everybody=True)
-    count = store.client.value(
-        f"SELECT count() FROM {store.client.replicas(step.table.name.sql)} WHERE {everybody.left}",
-        INCLUDING_HIDDEN,
-        **everybody.values([]),
-    )
-    return int(count)
+    if isinstance(step, DirectStep) and not step.needs_subjects:
+        return step.count_everybody(store.client)
+    return sum(_count_batch(store, step, batch) for batch in _list_batches(store, step))
 
 
 def _purge_step(store: Store, step: Step) -> int:
     """Delete or redact every row of the step's table that is not exempt, and return how many are left."""
     if isinstance(step, DirectStep) and not step.needs_subjects:
-        replace(step, everybody=True).hide(store.client, [""], Identities(), 1)
+        step.hide_everybody(store.client)
         drop_hidden_rows(store.client, step.table.name)
-        return _count_rows(store, step)
+        return step.count_everybody(store.client)
     left = 0
     for batch in _list_batches(store, step):
-        identities = read_identities(store.client, store.pii_map, batch) if step.needs_identities else Identities()
-        step.hide(store.client, batch, identities, _SUBJECTS_AT_ONCE)
+        step.hide(store.client, batch, _read_names(store, step, batch), _SUBJECTS_AT_ONCE)
         drop_hidden_rows(store.client, step.table.name)
-        left += sum(_count_batch(store, step, batch))
+        left += _count_batch(store, step, batch)
     return left
 
 
-def _count_batch(store: Store, step: Step, batch: Sequence[SubjectId]) -> list[int]:
-    identities = read_identities(store.client, store.pii_map, batch) if step.needs_identities else Identities()
-    return list(step.count_left(store.client, batch, identities, including_hidden=True).values())
+def _count_batch(store: Store, step: Step, batch: Sequence[SubjectId]) -> int:
+    identities = _read_names(store, step, batch)
+    return sum(step.count_left(store.client, batch, identities, including_hidden=True).values())
+
+
+def _read_names(store: Store, step: Step, batch: Sequence[SubjectId]) -> Identities:
+    """The other names of subjects, where the step finds rows by them."""
+    return read_identities(store, batch) if step.needs_identities else Identities()
 
 
 def _list_batches(store: Store, step: Step) -> Iterator[list[SubjectId]]:
@@ -167,8 +173,8 @@ def _list_batches(store: Store, step: Step) -> Iterator[list[SubjectId]]:
     table, subject = step.table.name.sql, step.subject_expression
     if step.needs_identities:
         source = next(iter(store.pii_map.subject.identifiers.values())).rpartition(".")[0]
-        key = next(rule.key for rule in store.pii_map.targets[source].rules if rule.is_by_id)
-        table, subject = store.client.table(source).sql, f"toString({quote(key)})"
+        table = store.client.table(source).sql
+        subject = f"toString({quote(store.pii_map.targets[source].id_column)})"
     after = ""
     while texts := store.client.column(
         f"SELECT DISTINCT {subject} AS subject FROM {table} WHERE subject > {{after:String}} "
@@ -177,5 +183,8 @@ def _list_batches(store: Store, step: Step) -> Iterator[list[SubjectId]]:
         limit=_SUBJECTS_AT_ONCE,
     ):
         after = texts[-1]
-        with_id = [text for text in texts if step.subject_type == "String" or text.isdecimal()]
-        yield [text if step.subject_type == "String" else int(text) for text in with_id]
+        if step.subject_type == "String":
+            yield texts
+        else:
+            # What is no id in such a column is nobody's.
+            yield [int(text) for text in texts if text.isdecimal()]

@@ -11,81 +11,89 @@ so that single assets can be handed over.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sink.clickhouse.catalog import read_path
+from sink.clickhouse.catalog import Table, read_path, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.parts import drop_hidden_rows
+from sink.erasure.changes import Change
 from sink.erasure.identities import Identities
-from sink.erasure.plan import read_plan, require_valid_plan
+from sink.erasure.plan import Plan, read_plan, require_valid_plan
 from sink.erasure.rewrite import RewriteStep
+from sink.erasure.steps import Step
 from sink.errors import RefusedError
 from sink.ledger.entries import Action, State
 from sink.ledger.leases import hold
 from sink.names import quote
-from sink.pii_map import PiiMap, Redaction, SubjectId
+from sink.pii_map import Rule, SubjectId
 from sink.store import Store
 
 _WAIT_FOR_OTHERS_SECONDS = 30.0
+# OEP-30 types of what names a person in rows of others.
+_CALLED_BY = ("name", "username", "email_address")
 
 
 @dataclass(frozen=True)
-class HandOver(RewriteStep):
-    """A rule of an owned target that gives rows to an heir instead of redacting them."""
+class Heir:
+    """Who takes over."""
 
-    heir: str = ""
-    heir_values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    id: str
+    values: Mapping[str, str] = field(repr=False)
     """What the heir is called, by OEP-30 type."""
-    asset: str = ""
-    """The column, or path, that says which asset a row is about."""
-    assets: tuple[str, ...] | None = None
-    """Only rows about these."""
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Which rows of a table are handed over."""
+
+    expression: str
+    """The asset that a row is about, as text."""
+    wanted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HandOver(Change):
+    """Gives rows of an owned target to an heir instead of redacting them."""
+
+    rule: Rule
+    pii_types: Mapping[str, str]
+    heir: Heir
+    assets: Assets | None
+    """None for every row."""
 
     @property
-    def _asset(self) -> str:
-        return f"toString({read_path(self.table, self.asset)})"
+    def paths(self) -> Sequence[str]:
+        """See `Change`."""
+        return [*self.rule.on_retire.redact, self.rule.key]
 
     @property
-    def _match(self) -> str:
-        return (
-            super()._match if self.assets is None else f"{super()._match} AND {self._asset} IN {{assets:Array(String)}}"
-        )
-
-    def _values(self, keys: Mapping[str, str]) -> dict[str, Any]:
-        return super()._values(keys) | ({} if self.assets is None else {"assets": list(self.assets)})
-
-    def find_assets(self, client: ClickHouse, owners: Sequence[SubjectId]) -> set[str]:
-        """Which of `assets` one of `owners` has."""
-        return set(
-            client.column(
-                f"SELECT DISTINCT {self._asset} FROM {self.table.name.sql} WHERE {self._match}",
-                None,
-                **self._values({str(owner): str(owner) for owner in owners}),
-            )
-        )
-
-    @property
-    def _changed_columns(self) -> list[str]:
-        return sorted({self.rule.key.partition(".")[0], *super()._changed_columns})
-
-    @property
-    def _key_goes(self) -> bool:
-        return True
-
-    @property
-    def _deletes(self) -> bool:
+    def deletes(self) -> bool:
+        """See `Change`."""
         return False
 
     @property
-    def _redactions(self) -> dict[str, Redaction]:
-        return {**self.rule.on_retire.redact, self.rule.key: Redaction(kind="empty")}
+    def changes_key(self) -> bool:
+        """See `Change`."""
+        return True
 
-    def _replace(self, redaction: Redaction, path: str, subject: str, old: Any) -> Any:
+    def replace(self, path: str, subject: str, old: Any) -> Any:
+        """See `Change`."""
         if path == self.rule.key:
-            return int(self.heir) if isinstance(old, int) else self.heir
-        return self.heir_values.get(self.pii_types[path], "")
+            return int(self.heir.id) if isinstance(old, int) else self.heir.id
+        return self.heir.values.get(self.pii_types[path], "")
+
+    @property
+    def further_condition(self) -> str:
+        """See `Change`."""
+        return f" AND {self.assets.expression} IN {{assets:Array(String)}}" if self.assets else ""
+
+    @property
+    def further_values(self) -> dict[str, Any]:
+        """See `Change`."""
+        return {"assets": list(self.assets.wanted)} if self.assets else {}
 
 
 @dataclass(frozen=True)
@@ -129,82 +137,78 @@ def reassign(
         raise RefusedError("The heir is the one who leaves; name somebody else.")
     if any(retirement.state is not State.WITHDRAWN for retirement in store.ledger.find([heir])):
         raise RefusedError(f"{heir} is retired and cannot own anything.")
-    values = _describe_heir(store.client, store.pii_map, heir)
+    values = _describe_heir(store, heir)
     if values is None:
         raise RefusedError(f"{heir} is not known here; run `aspects-pii sync --user-id {heir}` or name somebody else.")
-    steps, absent = _list_steps(store, str(heir), values, assets)
+    plan = read_plan(store, with_history=True)
+    require_valid_plan(plan)
+    steps = _list_steps(store, plan, Heir(str(heir), values), assets)
     with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
-        rows: dict[str, int] = {}
-        unknown = set(assets or ()).difference(*(step.find_assets(store.client, [leaving, heir]) for step in steps))
-        for step in steps:
-            count = step.count_left(store.client, [leaving], Identities()).get(str(leaving), 0)
-            if count:
-                name = str(step.table.name)
-                rows[name] = rows.get(name, 0) + count
-                if not dry_run:
-                    step.hide(store.client, [leaving], Identities(), 1)
-                    drop_hidden_rows(store.client, step.table.name)
+        unknown = set(assets or ()).difference(*(_find_assets(store.client, step, [leaving, heir]) for step in steps))
+        rows = _hand_over(store.client, steps, leaving, dry_run=dry_run)
         if rows and not dry_run:
             # How many assets, and not which: what names them is not ours, and may name a person.
             named = {} if assets is None else {"assets": len(set(assets))}
             detail = {"from": str(leaving), "to": str(heir), "rows": rows, **named}
             store.ledger.record_event(Action.REASSIGNED, detail, actor)
+    absent = [name for name in plan.absent if store.pii_map.targets[name].owned]
     return Reassigned(str(leaving), str(heir), rows, absent, sorted(unknown))
 
 
-def _list_steps(
-    store: Store, heir: str, values: Mapping[str, str], assets: Sequence[str] | None
-) -> tuple[list[HandOver], list[str]]:
+def _hand_over(client: ClickHouse, steps: Sequence[Step], leaving: SubjectId, *, dry_run: bool) -> dict[str, int]:
+    """Carry out `steps`, or only count, and return the rows by table."""
+    rows: Counter[str] = Counter()
+    for step in steps:
+        count = step.count_left(client, [leaving], Identities()).get(str(leaving), 0)
+        rows[str(step.table.name)] += count
+        if count and not dry_run:
+            step.hide(client, [leaving], Identities(), 1)
+            drop_hidden_rows(client, step.table.name)
+    return {name: count for name, count in rows.items() if count}
+
+
+def _list_steps(store: Store, plan: Plan, heir: Heir, assets: Sequence[str] | None) -> list[RewriteStep]:
     owned = {store.client.table(name): target for name, target in store.pii_map.targets.items() if target.owned}
-    plan = read_plan(store, with_history=True)
-    require_valid_plan(plan)
     steps = []
-    for s in plan.steps:
-        target = owned.get(s.table.name)
-        if target is None or not s.rule.is_by_id:
-            continue
-        asset = target.asset or ""
-        if assets is not None and asset.partition(".")[0] not in s.table.columns:
-            raise RefusedError(
-                f"{s.table.name} holds what users own, and the map does not say which of its columns names an asset. "
-                "Add `asset: COLUMN` to the target, or hand over everything without --asset."
-            )
-        named = None if assets is None else tuple(dict.fromkeys(assets))
-        steps.append(
-            HandOver(
-                s.table,
-                s.rule,
-                s.subject_type,
-                s.secret,
-                s.pii_types,
-                heir=heir,
-                heir_values=values,
-                asset=asset,
-                assets=named,
-            )
+    for step in plan.steps:
+        if step.table.name in owned and step.rule.is_by_id:
+            meant = None if assets is None else _express_assets(step.table, owned[step.table.name].asset, assets)
+            change = HandOver(step.rule, step.pii_types, heir, meant)
+            steps.append(RewriteStep(step.table, step.rule, step.subject_type, step.pii_types, change))
+    return steps
+
+
+def _express_assets(table: Table, path: str | None, wanted: Sequence[str]) -> Assets:
+    if path is None or path.partition(".")[0] not in table.columns:
+        raise RefusedError(
+            f"{table.name} holds what users own, and the map does not say which of its columns names an asset. "
+            "Add `asset: COLUMN` to the target, or hand over everything without --asset."
         )
-    return steps, [name for name in plan.absent if store.client.table(name) in owned]
+    return Assets(f"toString({read_path(table, path)})", tuple(dict.fromkeys(wanted)))
 
 
-def _describe_heir(client: ClickHouse, pii_map: PiiMap, heir: SubjectId) -> dict[str, str] | None:
+def _find_assets(client: ClickHouse, step: RewriteStep, owners: Sequence[SubjectId]) -> set[str]:
+    """Which of the assets that a step hands over one of `owners` has."""
+    assert isinstance(step.change, HandOver)
+    if step.change.assets is None:
+        return set()
+    sql = f"SELECT DISTINCT {step.change.assets.expression} FROM {step.table.name.sql} WHERE {step.match}"
+    return set(client.column(sql, None, **step.bind({str(owner): str(owner) for owner in owners})))
+
+
+def _describe_heir(store: Store, heir: SubjectId) -> dict[str, str] | None:
     """What the PII tables say that the heir is called, by OEP-30 type; None where they do not know the heir."""
-    source = next(iter(pii_map.subject.identifiers.values()), "").rpartition(".")[0]
-    target = pii_map.targets.get(source)
-    if target is None:
+    source = next(iter(store.pii_map.subject.identifiers.values()), "").rpartition(".")[0]
+    if not source:
         return None
-    key = next(rule.key for rule in target.rules if rule.is_by_id)
-    known = client.column(
-        "SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String}",
-        database=client.table(source).database,
-        table=client.table(source).table,
-    )
-    columns = {kind: column for column, kind in target.pii.items() if column in known and kind in _CALLED_BY}
+    target, name = store.pii_map.targets[source], store.client.table(source)
+    table = read_tables(store.client, [name]).get(name)
+    if table is None:
+        return None
+    columns = {kind: column for column, kind in target.pii.items() if column in table.columns and kind in _CALLED_BY}
     chosen = ", ".join(["1", *(f"toString({quote(column)})" for column in columns.values())])
-    rows = client.rows(
-        f"SELECT {chosen} FROM {client.table(source).sql} WHERE toString({quote(key)}) = {{heir:String}} LIMIT 1",
+    rows = store.client.rows(
+        f"SELECT {chosen} FROM {name.sql} WHERE toString({quote(target.id_column)}) = {{heir:String}} LIMIT 1",
         heir=str(heir),
     )
     return dict(zip(columns, rows[0][1:], strict=True)) if rows else None
-
-
-_CALLED_BY = ("name", "username", "email_address")

@@ -8,31 +8,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse
 from sink.erasure.identities import Identities
-from sink.names import quote
+from sink.names import TableName, quote
 from sink.pii_map import PiiMap, SubjectId
+from sink.store import Store
 
 # Shorter names are in every other word.
 _SHORTEST = 4
 _SEARCHABLE = ("String", "FixedString", "JSON", "Array", "Map", "Tuple", "Nested", "Variant", "Dynamic")
+
+NotPii = set[tuple[TableName, str | None]]
+"""(table, column), or (table, None) for a whole table, that the map says is no PII."""
 
 
 @dataclass(frozen=True)
 class Hit:
     """A column in which a subject's user name or address stands."""
 
-    table: str
+    table: TableName
     column: str
     subject: str
     rows: int
 
+    @property
+    def place(self) -> str:
+        """The column, as a finding names it."""
+        return f"{self.table}.{self.column}"
 
-def scan(client: ClickHouse, pii_map: PiiMap, subjects: Sequence[SubjectId], identities: Identities) -> list[Hit]:
+
+def scan(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> list[Hit]:
     """Search every text column of every table that holds rows, arrays and JSON included.
 
     Anonymous ids are not searched for: they are what the anonymised events keep.
@@ -40,37 +49,60 @@ def scan(client: ClickHouse, pii_map: PiiMap, subjects: Sequence[SubjectId], ide
     Raises:
         DatabaseError: a table could not be searched, so nothing is known about it.
     """
-    names = [name for name, source in pii_map.subject.identifiers.items() if _is_personal(pii_map, source)]
-    tables = [table for table in read_tables(client).values() if table.is_merge_tree or table.engine == "Memory"]
+    not_pii = list_not_pii(store)
+    columns = {
+        table.name: found
+        for table in read_tables(store.client).values()
+        if table.is_merge_tree or table.engine == "Memory"
+        if (found := _list_searchable(table, not_pii))
+    }
     hits = []
     for subject in subjects:
-        needles = {v for name in names for v in identities.of(subject, name) if len(v) >= _SHORTEST}
-        if needles:
-            hits += [hit for table in tables for hit in _search(client, table, str(subject), needles)]
-    return [
-        hit for hit in hits if f"{hit.table}.{hit.column}" not in pii_map.not_pii and hit.table not in pii_map.not_pii
-    ]
+        if names := _list_names(store.pii_map, subject, identities):
+            for table, searched in columns.items():
+                hits += _search(store.client, table, searched, str(subject), names)
+    return hits
 
 
 def can_scan(pii_map: PiiMap, subject: SubjectId, identities: Identities) -> bool:
     """True where a name or address of the subject is known that is long enough to be searched for."""
-    names = [name for name, source in pii_map.subject.identifiers.items() if _is_personal(pii_map, source)]
-    return any(len(value) >= _SHORTEST for name in names for value in identities.of(subject, name))
+    return bool(_list_names(pii_map, subject, identities))
 
 
-def _is_personal(pii_map: PiiMap, source: str) -> bool:
-    table, _, column = source.rpartition(".")
-    return pii_map.targets[table].pii[column] != "id"
+def list_not_pii(store: Store) -> NotPii:
+    """What the map lists under `not_pii`, by the names of this installation."""
+    listed: NotPii = set()
+    for name in store.pii_map.not_pii:
+        database, table, *column = name.split(".", 2)
+        listed.add((store.client.table(f"{database}.{table}"), column[0] if column else None))
+    return listed
 
 
-def _search(client: ClickHouse, table: Table, subject: str, needles: set[str]) -> Iterator[Hit]:
-    columns = [column for column, kind in table.columns.items() if any(word in kind for word in _SEARCHABLE)]
-    if not columns:
-        return
+def _list_names(pii_map: PiiMap, subject: SubjectId, identities: Identities) -> set[str]:
+    """The names and addresses of a subject, but those that are too short."""
+    names: set[str] = set()
+    for identifier, source in pii_map.subject.identifiers.items():
+        target, _, column = source.rpartition(".")
+        if pii_map.targets[target].pii[column] != "id":
+            names |= {value for value in identities.of(subject, identifier) if len(value) >= _SHORTEST}
+    return names
+
+
+def _list_searchable(table: Table, not_pii: NotPii) -> list[str]:
+    if (table.name, None) in not_pii:
+        return []
+    return [
+        column
+        for column, kind in table.columns.items()
+        if (table.name, column) not in not_pii and any(word in kind for word in _SEARCHABLE)
+    ]
+
+
+def _search(client: ClickHouse, table: TableName, columns: Sequence[str], subject: str, names: set[str]) -> list[Hit]:
     # As a word of its own: a user name is often part of another one.
-    pattern = f"(^|[^a-z0-9_.-])({'|'.join(sorted(re.escape(needle.lower()) for needle in needles))})($|[^a-z0-9_-])"
+    pattern = f"(^|[^a-z0-9_.-])({'|'.join(sorted(re.escape(name.lower()) for name in names))})($|[^a-z0-9_-])"
     counts = ", ".join(
         f"countIf(match(lowerUTF8(toString({quote(column)})), {{pattern:String}}))" for column in columns
     )
-    row = client.rows(f"SELECT {counts} FROM {client.replicas(table.name.sql)}", INCLUDING_HIDDEN, pattern=pattern)[0]
-    yield from (Hit(str(table.name), c, subject, int(n)) for c, n in zip(columns, row, strict=True) if n)
+    row = client.rows(f"SELECT {counts} FROM {client.replicas(table.sql)}", INCLUDING_HIDDEN, pattern=pattern)[0]
+    return [Hit(table, column, subject, int(rows)) for column, rows in zip(columns, row, strict=True) if rows]

@@ -5,12 +5,14 @@ All questions are asked set-wise, for as many subjects as fit into one statement
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property, partial
 
 from sink.clickhouse.client import ClickHouse, split_for_binding
-from sink.clickhouse.parts import count_detached_parts, count_old_parts, read_clock
+from sink.clickhouse.parts import count_detached_parts, count_old_parts
 from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
 from sink.erasure.identities import Identities, ask_lms, read_identities
@@ -22,8 +24,23 @@ from sink.errors import DatabaseError
 from sink.ledger.entries import Action, Ledger, State
 from sink.lms.database import LmsDatabase
 from sink.names import TableName, quote
-from sink.pii_map import PiiMap, SubjectId
+from sink.pii_map import SubjectId
 from sink.store import Store
+
+
+class Kind(StrEnum):
+    """What a finding is about."""
+
+    ROWS = "rows"
+    HIDDEN_ROWS = "hidden rows"
+    """Rows that no reader sees and that are in the files still."""
+    DICTIONARY = "dictionary"
+    VIEW = "view"
+    OLD_PARTS = "old parts"
+    DETACHED_PARTS = "detached parts"
+    TEXTS = "texts"
+    UNCHECKED = "unchecked"
+    """A question that got no answer."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +48,16 @@ class Finding:
     """Something that is there and should not be, or a question that got no answer."""
 
     place: str
-    kind: str
-    """`rows`, `hidden rows`, `dictionary`, `view`, `old parts`, `detached parts`, `texts` or `unchecked`."""
+    kind: Kind
     subject: str | None = None
     count: int = 0
     reason: str = ""
+    """Why there was no answer."""
 
     def __str__(self) -> str:
-        of = f" of {self.subject}" if self.subject else ""
-        return (
-            f"{self.place}: {self.count} {self.kind}{of}"
-            if self.kind != "unchecked"
-            else f"{self.place}: {self.reason}"
-        )
+        if self.kind is Kind.UNCHECKED:
+            return f"{self.place}: {self.reason}"
+        return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}"
 
 
 @dataclass(frozen=True)
@@ -74,43 +88,84 @@ class Report:
         """What a receipt says about the places where this subject could not be looked for."""
         return [
             f"{place}: rows are found by another name of the subject, and none was stored"
-            for place, subjects in self.not_asked.items()
+            for place, subjects in self._unknown_subjects.items()
             if str(subject) in subjects
         ]
 
     def residue_of(self, subject: SubjectId) -> list[Finding]:
         """The findings that keep this subject's retirement open: its own, and those about no one in particular."""
-        return [finding for finding in self.findings if finding.subject in (None, str(subject))]
+        return [*self._by_subject.get(None, ()), *self._by_subject.get(str(subject), ())]
+
+    @cached_property
+    def _by_subject(self) -> dict[str | None, list[Finding]]:
+        grouped: dict[str | None, list[Finding]] = {}
+        for finding in self.findings:
+            grouped.setdefault(finding.subject, []).append(finding)
+        return grouped
+
+    @cached_property
+    def _unknown_subjects(self) -> dict[str, set[str]]:
+        return {place: set(subjects) for place, subjects in self.not_asked.items()}
 
 
 def verify(
-    client: ClickHouse,
-    pii_map: PiiMap,
+    store: Store,
     plan: Plan,
     subjects: Sequence[SubjectId],
     identities: Identities,
     *,
-    scrubbed_at: int | None = None,
+    scrubbed_at: datetime | None = None,
 ) -> Report:
     """Look for anything of `subjects` in targets, dictionaries and views.
 
-    With `scrubbed_at` (a time of `sink.clickhouse.parts.read_clock`) also in what only files hold: rows that are hidden but
+    With `scrubbed_at` (what `sink.clickhouse.parts.scrub` returned) also in what only files hold: rows that are hidden but
     not gone, parts that were replaced until then, parts that were set aside.
     """
-    findings: list[Finding] = [Finding("PII map", "unchecked", reason=problem) for problem in plan.problems]
-    checked: set[str] = set()
-    for place, ask in _list_questions(client, pii_map, plan, subjects, identities, scrubbed_at):
-        checked.add(place)
-        try:
-            findings += ask()
-        except DatabaseError as error:
-            findings.append(Finding(place, "unchecked", reason=str(error)))
+    client = store.client
+    inquiry = _Inquiry()
+    inquiry.ask("row policies", lambda: _find_hidden_tables(client, plan.tables))
+    for step in plan.steps:
+        in_files = scrubbed_at is not None
+        inquiry.ask(str(step.table.name), partial(_find_rows, client, step, subjects, identities, in_files=in_files))
+    if scrubbed_at is not None:
+        for table in plan.tables:
+            inquiry.ask(str(table), partial(_find_parts, client, table, scrubbed_at))
+    for dependent in inquiry.list_dependents(store):
+        name, key = dependent.table.name, dependent.key
+        if key is not None:
+            inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))
+            inquiry.ask(str(name), partial(_find_in_dependent, client, dependent, key, subjects))
+    problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
     not_asked = {
         str(step.table.name): unknown
         for step in plan.steps
         if step.needs_identities and (unknown := _find_unknown(step, subjects, identities))
     }
-    return Report(len(subjects), sorted(checked), plan.absent, findings, not_asked)
+    return Report(len(subjects), sorted(inquiry.checked), plan.absent, [*problems, *inquiry.findings], not_asked)
+
+
+@dataclass
+class _Inquiry:
+    """Questions that were asked, and what was found. A question that gets no answer is a finding."""
+
+    checked: set[str] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+
+    def ask(self, place: str, question: Callable[[], list[Finding]]) -> None:
+        self.checked.add(place)
+        try:
+            self.findings += question()
+        except DatabaseError as error:
+            self.findings.append(Finding(place, Kind.UNCHECKED, reason=str(error)))
+
+    def list_dependents(self, store: Store) -> list[Dependent]:
+        """What to ask beside the targets; that it cannot be told is a finding too."""
+        try:
+            return read_dependents(store)
+        except DatabaseError as error:
+            self.checked.add("derived")
+            self.findings.append(Finding("derived", Kind.UNCHECKED, reason=str(error)))
+            return []
 
 
 def _find_unknown(step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[str]:
@@ -139,19 +194,19 @@ def verify_subjects(
     if len(erased) == len(subjects) and erased:
         scrubbed_at = max(retirement.scrubbed_at for retirement in erased)
     else:
-        scrubbed_at = read_clock(store.client)
+        scrubbed_at = store.client.now()
     by_name = any(step.needs_identities for step in plan.steps)
     if lms is None and by_name and store.lms_url is not None:
         lms = LmsDatabase(store.lms_url)
     identities = ask_lms(lms, subjects)
     if scan or by_name:
-        identities = identities.merge(read_identities(store.client, store.pii_map, subjects))
-    report = verify(store.client, store.pii_map, plan, subjects, identities, scrubbed_at=scrubbed_at)
+        identities = identities.merge(read_identities(store, subjects))
+    report = verify(store, plan, subjects, identities, scrubbed_at=scrubbed_at)
     if not scan:
         return report
     unknown = [str(subject) for subject in subjects if not can_scan(store.pii_map, subject, identities)]
     not_searched = [
-        Finding("scan", "unchecked", subject, reason="neither the PII tables nor the LMS know a name to search for")
+        Finding("scan", Kind.UNCHECKED, subject, reason="neither the PII tables nor the LMS know a name to search for")
         for subject in unknown
     ]
     found = scan_for(store, subjects, identities)
@@ -179,70 +234,42 @@ def record_report(ledger: Ledger, report: Report, *, everybody: bool) -> None:
 def scan_for(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> list[Finding]:
     """Search every text of the configured databases for what `subjects` were called."""
     try:
-        hits = search_texts(store.client, store.pii_map, subjects, identities)
+        hits = search_texts(store, subjects, identities)
     except DatabaseError as error:
-        return [Finding("scan", "unchecked", reason=str(error))]
-    return [Finding(f"{hit.table}.{hit.column}", "texts", hit.subject, hit.rows) for hit in hits]
+        return [Finding("scan", Kind.UNCHECKED, reason=str(error))]
+    return [Finding(hit.place, Kind.TEXTS, hit.subject, hit.rows) for hit in hits]
 
 
-_Question = tuple[str, Callable[[], list[Finding]]]
-
-
-def _list_questions(
-    client: ClickHouse,
-    pii_map: PiiMap,
-    plan: Plan,
-    subjects: Sequence[SubjectId],
-    identities: Identities,
-    scrubbed_at: int | None,
-) -> Iterator[_Question]:
-    in_files = scrubbed_at is not None
-    yield "row policies", partial(_ask_policies, client, plan.tables)
-    for step in plan.steps:
-        yield str(step.table.name), partial(_ask_rows, client, step, subjects, identities, in_files)
-    if scrubbed_at is not None:
-        for table in plan.tables:
-            yield str(table), partial(_ask_parts, client, table, scrubbed_at)
-    try:
-        dependents = read_dependents(client, pii_map)
-    except DatabaseError as error:
-        finding = Finding("derived", "unchecked", reason=str(error))
-        yield "derived", lambda: [finding]
-        return
-    for dependent in dependents:
-        if dependent.key is not None:
-            yield str(dependent.table.name), partial(_ask_policies, client, [dependent.table.name])
-            yield str(dependent.table.name), partial(_ask_dependent, client, dependent, dependent.key, subjects)
-
-
-def _ask_policies(client: ClickHouse, tables: Sequence[TableName]) -> list[Finding]:
+def _find_hidden_tables(client: ClickHouse, tables: Sequence[TableName]) -> list[Finding]:
     """Where rows may be hidden from us, nothing that is not seen is gone."""
     hiding = find_hiding_policies(client, tables)
-    return [Finding(str(table), "unchecked", reason=reason) for table, reason in hiding.items()]
+    return [Finding(str(table), Kind.UNCHECKED, reason=reason) for table, reason in hiding.items()]
 
 
-def _ask_rows(
-    client: ClickHouse, step: Step, subjects: Sequence[SubjectId], identities: Identities, in_files: bool
+def _find_rows(
+    client: ClickHouse, step: Step, subjects: Sequence[SubjectId], identities: Identities, *, in_files: bool
 ) -> list[Finding]:
     place = str(step.table.name)
     readable = step.count_left(client, subjects, identities)
-    findings = [Finding(place, "rows", subject, count) for subject, count in readable.items()]
+    findings = [Finding(place, Kind.ROWS, subject, count) for subject, count in readable.items()]
     if in_files:
         everything = step.count_left(client, subjects, identities, including_hidden=True)
-        findings += [Finding(place, "hidden rows", s, count) for s, count in everything.items() if s not in readable]
+        findings += [Finding(place, Kind.HIDDEN_ROWS, s, count) for s, count in everything.items() if s not in readable]
     return findings
 
 
-def _ask_parts(client: ClickHouse, table: TableName, before: int) -> list[Finding]:
+def _find_parts(client: ClickHouse, table: TableName, before: datetime) -> list[Finding]:
     counts = {
-        "old parts": count_old_parts(client, table, before),
-        "detached parts": count_detached_parts(client, table),
+        Kind.OLD_PARTS: count_old_parts(client, table, before),
+        Kind.DETACHED_PARTS: count_detached_parts(client, table),
     }
     return [Finding(str(table), kind, count=count) for kind, count in counts.items() if count]
 
 
-def _ask_dependent(client: ClickHouse, dependent: Dependent, key: str, subjects: Sequence[SubjectId]) -> list[Finding]:
-    place, kind = str(dependent.table.name), "dictionary" if dependent.table.is_dictionary else "view"
+def _find_in_dependent(
+    client: ClickHouse, dependent: Dependent, key: str, subjects: Sequence[SubjectId]
+) -> list[Finding]:
+    kind = Kind.DICTIONARY if dependent.table.is_dictionary else Kind.VIEW
     findings: list[Finding] = []
     for batch in split_for_binding(subjects):
         rows = client.rows(
@@ -250,5 +277,5 @@ def _ask_dependent(client: ClickHouse, dependent: Dependent, key: str, subjects:
             f"WHERE toString({quote(key)}) IN {{subjects:Array(String)}} GROUP BY subject",
             subjects=[str(subject) for subject in batch],
         )
-        findings += [Finding(place, kind, str(subject), int(count)) for subject, count in rows]
+        findings += [Finding(str(dependent.table.name), kind, str(subject), int(count)) for subject, count in rows]
     return findings

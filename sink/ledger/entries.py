@@ -79,9 +79,10 @@ class Retirement:
     detail: dict[str, Any]
 
     @property
-    def scrubbed_at(self) -> int:
-        """The time, by ClickHouse's clock in seconds, until which the proof of the erasure answers for files."""
-        return int(self.detail.get("scrubbed_at", self.since.timestamp()))
+    def scrubbed_at(self) -> datetime:
+        """The time, by ClickHouse's clock, until which the proof of the erasure answers for files."""
+        seconds = self.detail.get("scrubbed_at")
+        return self.since if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
     @property
     def is_open(self) -> bool:

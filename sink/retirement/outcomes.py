@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sink.caches import CacheLine
-from sink.clickhouse.parts import read_clock
 from sink.erasure.plan import Plan
 from sink.erasure.scan import can_scan
 from sink.erasure.steps import Step
@@ -32,7 +31,7 @@ class Proof:
     reloaded: list[str]
     """Dictionaries and views that read the targets again."""
     hidden_at: datetime
-    scrubbed_at: int
+    scrubbed_at: datetime
     """The time, by ClickHouse's clock in seconds, until which no file holds what was replaced."""
     report: Report
     """What was asked after the scrubbing, with nothing found of those who are pending still."""
@@ -76,7 +75,7 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
     """Write the receipts, then close the retirements: a receipt that cannot be written leaves them open."""
     if not batch.pending:
         return
-    erased_at = datetime.fromtimestamp(read_clock(store.client), UTC)
+    erased_at = store.client.now()
     found = store.ledger.find_counts(list(batch.pending.values()))
     outcomes = []
     for subject, retirement in batch.pending.items():
@@ -103,7 +102,11 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
     store.ledger.record(
         Action.ERASED,
         [
-            (o.subject, batch.pending[o.subject].request, {"receipt": o.receipt, "scrubbed_at": proof.scrubbed_at})
+            (
+                o.subject,
+                batch.pending[o.subject].request,
+                {"receipt": o.receipt, "scrubbed_at": int(proof.scrubbed_at.timestamp())},
+            )
             for o in outcomes
         ],
     )

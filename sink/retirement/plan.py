@@ -58,7 +58,7 @@ def plan_retirement(
     identities = known or Identities()
     by_name = any(step.needs_identities for step in plan.steps)
     if scan or by_name:
-        identities = identities.merge(read_identities(store.client, store.pii_map, subjects))
+        identities = identities.merge(read_identities(store, subjects))
     if by_name and store.lms_url is not None:
         # The LMS replaces the address when retirement is asked for, and a copy before the request brings that here.
         identities = identities.merge(ask_lms(LmsDatabase(store.lms_url), subjects))

@@ -65,7 +65,7 @@ def _find_returned(store: Store, erased: Sequence[Retirement]) -> list[Retiremen
         return []
     subjects = [store.pii_map.subject.parse(retirement.subject) for retirement in erased]
     planned = plan_retirement(store, subjects)
-    report = verify(store.client, store.pii_map, planned.plan, subjects, planned.identities)
+    report = verify(store, planned.plan, subjects, planned.identities)
     found = {finding.subject for finding in report.findings if finding.subject}
     found |= {subject for count in planned.counts for subject in count.rows}
     return [retirement for retirement in erased if retirement.subject in found]

@@ -183,7 +183,7 @@ def reload_dependents(store: Store, batch: Batch) -> list[str]:
     """Have dictionaries and refreshable views read the targets again, and return which."""
     if not batch.pending:
         return []
-    return reload(store.client, read_dependents(store.client, store.pii_map), store.policy.scrub_within)
+    return reload(store, read_dependents(store))
 
 
 def drop_visible(store: Store, batch: Batch, planned: Planned) -> None:
@@ -199,12 +199,12 @@ def record_hidden(store: Store, batch: Batch) -> datetime:
     )
 
 
-def scrub_targets(store: Store, batch: Batch, planned: Planned) -> int:
+def scrub_targets(store: Store, batch: Batch, planned: Planned) -> datetime:
     """Take what was hidden or replaced off the disks, and return the time until which that holds."""
     return scrub(store.client, planned.plan.tables if batch.pending else [], store.policy.scrub_within)
 
 
-def drop_unproved(store: Store, batch: Batch, planned: Planned, scrubbed_at: int) -> Report:
+def drop_unproved(store: Store, batch: Batch, planned: Planned, scrubbed_at: datetime) -> Report:
     """Look once more, in files too: of whoever anything is found has failed."""
     report = _verify(store, planned, batch.subjects, scrubbed_at) if batch.pending else Report(0)
     batch.fail(_explain_residue(report, batch.pending))
@@ -238,8 +238,10 @@ def forget_caches(store: Store, batch: Batch) -> list[CacheLine]:
         return []
 
 
-def _verify(store: Store, planned: Planned, subjects: Sequence[SubjectId], scrubbed_at: int | None = None) -> Report:
-    return verify(store.client, store.pii_map, planned.plan, subjects, planned.identities, scrubbed_at=scrubbed_at)
+def _verify(
+    store: Store, planned: Planned, subjects: Sequence[SubjectId], scrubbed_at: datetime | None = None
+) -> Report:
+    return verify(store, planned.plan, subjects, planned.identities, scrubbed_at=scrubbed_at)
 
 
 def _explain_residue(report: Report, subjects: Collection[str]) -> dict[str, str]:

@@ -17,9 +17,9 @@ commands = typer.Typer(help="The PII map: what is where, and whether anything is
 @commands.command("check")
 def map_check(as_json: Json = False) -> int:
     """Hold the map against the live schema: is there PII that no rule reaches?"""
-    settings, store = open_configured_store()
+    _, store = open_configured_store()
     with store:
-        found = coverage.check_map(store.client, store.pii_map, secret=settings.pseudonym_secret)
+        found = coverage.check_map(store)
     if as_json:
         print_json({**asdict(found), "complete": found.is_complete})
     else:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from sink.erasure.purge import plan_purge, purge
 from sink.erasure.steps import keyed_hash
 from sink.erasure.verify import verify_subjects
 from sink.errors import MapError
@@ -86,6 +87,13 @@ def test_rows_are_redacted_before_they_are_deleted_where_the_map_asks_for_both(w
     assert "UPDATE text" in commands[0]
     assert "_row_exists" in commands[1]
     assert store.client.column("SELECT user_id FROM $event_sink.people ORDER BY user_id") == [2, 3]
+
+
+def test_an_expression_may_have_a_percent_sign_where_everybody_is_meant(with_target: MakeStore) -> None:
+    """The driver takes it for a format where a statement has values and no placeholder."""
+    store = with_target({"redact": {"born": {"expression": "toDate(toYear(born) % 1)"}}})
+    purge(store, plan_purge(store, []), enabled=False)
+    assert store.client.column("SELECT DISTINCT toString(born) FROM $event_sink.people") == ["1970-01-01"]
 
 
 def test_exempted_rows_stay_as_they_are(with_target: MakeStore) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sink.doors.outcomes import log_outcomes
-from sink.retirement.batch import Outcome
+from sink.retirement.batch import Outcome, Result
 
 
 def test_only_open_retirements_are_logged(caplog: pytest.LogCaptureFixture) -> None:
