@@ -92,17 +92,6 @@ class Report:
             if str(subject) in subjects
         ]
 
-    def residue_of(self, subject: SubjectId) -> list[Finding]:
-        """The findings that keep this subject's retirement open: its own, and those about no one in particular."""
-        return [*self._by_subject.get(None, ()), *self._by_subject.get(str(subject), ())]
-
-    @cached_property
-    def _by_subject(self) -> dict[str | None, list[Finding]]:
-        grouped: dict[str | None, list[Finding]] = {}
-        for finding in self.findings:
-            grouped.setdefault(finding.subject, []).append(finding)
-        return grouped
-
     @cached_property
     def _unknown_subjects(self) -> dict[str, set[str]]:
         return {place: set(subjects) for place, subjects in self.not_asked.items()}

@@ -14,12 +14,8 @@ UNKNOWN = Finding("xapi.notes", Kind.UNCHECKED, reason="nobody answers")
 
 
 def test_residue_is_of_a_subject_or_of_everybody() -> None:
-    report = Report(3, findings=[ROWS])
-    assert (report.residue_of(1), report.residue_of(2)) == ([ROWS], [])
-    assert report.with_residue == 1
-    report = Report(3, findings=[ROWS, PARTS])
-    assert (report.residue_of("1"), report.residue_of("2")) == ([PARTS, ROWS], [PARTS])
-    assert report.with_residue == 3
+    assert Report(3, findings=[ROWS]).with_residue == 1
+    assert Report(3, findings=[ROWS, PARTS]).with_residue == 3
 
 
 def test_who_could_not_be_looked_for_is_said_of_them_only() -> None:
