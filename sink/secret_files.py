@@ -19,7 +19,7 @@ from sink.errors import SettingsError
 FOLDER_FIELD = "secrets_dir"
 """The setting that names the folder; it cannot be in there itself."""
 
-NEAR = 0.85
+MIN_SIMILARITY = 0.85
 """How much a name must look like one of ours to be taken for a misspelt one."""
 
 
@@ -40,8 +40,9 @@ class FileText(str):
 class SecretFiles(PydanticBaseSettingsSource):
     """Source of settings below the environment and the `.env` file.
 
-    The source that pydantic-settings brings warns of a missing folder and goes on, cuts spaces that may belong to a
-    password, shows what an undecodable file holds, and lets a stale variable win over a new file without a word.
+    The source that pydantic-settings brings (SecretsSettingsSource, seen with 2.16.3) warns of a missing folder and goes on, cuts
+    spaces that may belong to a password, shows what an undecodable file holds, and lets a stale variable win over a new
+    file without a word.
     """
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
@@ -93,7 +94,7 @@ class SecretFiles(PydanticBaseSettingsSource):
             if field is not None:
                 found[field] = path
             elif name.startswith(self._prefix.lower()) and (
-                near := difflib.get_close_matches(name, known, n=1, cutoff=NEAR)
+                near := difflib.get_close_matches(name, known, n=1, cutoff=MIN_SIMILARITY)
             ):
                 raise SettingsError(f"{path} is not a setting of aspects-pii. Did you mean {folder / near[0]}?")
         return found

@@ -1,7 +1,7 @@
 """What an operator can set, read from the environment, a `.env` file and a folder of secrets.
 
 Every setting has a default that works with the embedded engine, except secrets. Only the doors
-(`cli`, `tasks`, `events`, `web`, `plugin`) call `load_settings`; everything else is handed what it needs.
+and the composition root (`sink.installation`) know them; everything else is handed what it needs.
 """
 
 from __future__ import annotations
@@ -9,78 +9,18 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sink.errors import SettingsError
-from sink.names import check_identifier
-from sink.secret_files import NEAR, FileText, SecretFiles
+from sink.secret_files import MIN_SIMILARITY, FileText, SecretFiles
+from sink.setting_types import ClickHouseUrl, Identifier, LedgerDatabase, LmsUrl, Names, SupersetUrl
 
 PREFIX = "ASPECTS_"
 ENV_FILE = ".env"
-
-
-def _check_clickhouse_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - checked when it is read
-    except ValueError:
-        raise ValueError("it is not an address with a host and a port") from None
-    if parts.scheme not in ("chdb", "http", "https"):
-        raise ValueError("the address begins with chdb://, http:// or https://")
-    if parts.scheme == "chdb" and not url.removeprefix("chdb://"):
-        raise ValueError("the address of the embedded engine names a folder")
-    if parts.scheme != "chdb" and not parts.hostname:
-        raise ValueError("the address names a host")
-    if parts.username or parts.password:
-        raise ValueError("user and password have settings of their own")
-    if parts.scheme != "chdb" and (parts.path.strip("/") or parts.query or parts.fragment):
-        raise ValueError("the address ends after the host and the port, without a path")
-    return url
-
-
-def _check_superset_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - checked when it is read
-    except ValueError:
-        raise ValueError("it is not an address with a host and a port") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("the address begins with http:// or https:// and a host")
-    if parts.username or parts.password:
-        raise ValueError("user and password have settings of their own")
-    return url.rstrip("/")
-
-
-def _check_lms_url(url: SecretStr) -> SecretStr:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        make_url(url.get_secret_value())
-    except (ArgumentError, ValueError):
-        # These messages quote the address, password included.
-        raise ValueError("it is not an SQLAlchemy address") from None
-    return url
-
-
-def _check_ledger_database(name: str, info: ValidationInfo) -> str:
-    if name in (info.data.get(f"{other}_database") for other in ("event_sink", "xapi", "reporting")):
-        raise ValueError("the ledger needs a database of its own, so that the others can be restored without it")
-    return name
-
-
-def _split_names(value: Any) -> Any:
-    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
-
-
-Identifier = Annotated[str, AfterValidator(check_identifier)]
-# Several names in one variable, with commas between them.
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_names)]
 
 
 class Settings(BaseSettings):
@@ -96,7 +36,7 @@ class Settings(BaseSettings):
     )
 
     enable_pii: bool = Field(False, description="Store PII. Removing it works either way.", examples=["true"])
-    clickhouse_url: Annotated[str, AfterValidator(_check_clickhouse_url)] = Field(
+    clickhouse_url: ClickHouseUrl = Field(
         "chdb://./aspects-pii-data",
         description="Address of ClickHouse: chdb://FOLDER (in process), http://HOST:8123 or https://HOST:8443.",
         examples=["chdb:///var/lib/aspects-pii", "https://clickhouse.example.org:8443"],
@@ -127,7 +67,7 @@ class Settings(BaseSettings):
         description="How often a statement that failed for a passing reason is tried again.",
         examples=[4],
     )
-    lms_database_url: Annotated[SecretStr, AfterValidator(_check_lms_url)] | None = Field(
+    lms_database_url: LmsUrl | None = Field(
         None,
         description="SQLAlchemy address of the LMS database, read only.",
         examples=["mysql+pymysql://reader:secret@mysql:3306/openedx"],
@@ -140,7 +80,7 @@ class Settings(BaseSettings):
     )
     xapi_database: Identifier = Field("xapi", description="Database of the events.", examples=["xapi"])
     reporting_database: Identifier = Field("reporting", description="Database dbt builds into.", examples=["reporting"])
-    ledger_database: Annotated[Identifier, AfterValidator(_check_ledger_database)] = Field(
+    ledger_database: LedgerDatabase = Field(
         "pii_ledger", description="Database of ledger and tombstones.", examples=["pii_ledger"]
     )
     receipts_dir: Path = Field(
@@ -290,7 +230,7 @@ class Settings(BaseSettings):
     web_sweep: bool = Field(
         True, description="Work retirements off in the HTTP hook too, not only in a worker.", examples=["false"]
     )
-    superset_url: Annotated[str, AfterValidator(_check_superset_url)] | None = Field(
+    superset_url: SupersetUrl | None = Field(
         None, description="Address of Superset.", examples=["https://superset.example.org"]
     )
     superset_user: str | None = Field(
@@ -303,7 +243,7 @@ class Settings(BaseSettings):
     superset_language: str = Field(
         "en", pattern="^[a-z]{2,3}(_[A-Z]{2})?$", description="Language of the dashboards: en or es.", examples=["es"]
     )
-    superset_clickhouse_url: Annotated[str, AfterValidator(_check_clickhouse_url)] | None = Field(
+    superset_clickhouse_url: ClickHouseUrl | None = Field(
         None,
         description="Address by which Superset reaches ClickHouse, if another than ours.",
         examples=["http://clickhouse:8123"],
@@ -393,7 +333,7 @@ def _refuse_unknown_names() -> None:
     for name in sorted({*in_file, *in_environment}):
         if name.upper() in known:
             continue
-        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=NEAR)
+        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=MIN_SIMILARITY)
         if near or name in in_file:
             field = Settings.model_fields[(near or known)[0].removeprefix(PREFIX).lower()]
             hint = f"Did you mean {near[0]}={(field.examples or [''])[0]}?" if near else "See the README for the list."

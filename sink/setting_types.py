@@ -1,0 +1,79 @@
+"""The types of settings, with what makes a value valid. A message never quotes the value.
+
+.. no_pii: addresses and names of databases.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
+from pydantic_settings import NoDecode
+
+from sink.names import check_identifier
+
+
+def _split_url(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - checked when it is read
+    except ValueError:
+        raise ValueError("it is not an address with a host and a port") from None
+    return parts
+
+
+def _check_clickhouse_url(url: str) -> str:
+    parts = _split_url(url)
+    if parts.scheme not in ("chdb", "http", "https"):
+        raise ValueError("the address begins with chdb://, http:// or https://")
+    if parts.scheme == "chdb" and not url.removeprefix("chdb://"):
+        raise ValueError("the address of the embedded engine names a folder")
+    if parts.scheme != "chdb" and not parts.hostname:
+        raise ValueError("the address names a host")
+    if parts.username or parts.password:
+        raise ValueError("user and password have settings of their own")
+    if parts.scheme != "chdb" and (parts.path.strip("/") or parts.query or parts.fragment):
+        raise ValueError("the address ends after the host and the port, without a path")
+    return url
+
+
+def _check_superset_url(url: str) -> str:
+    parts = _split_url(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("the address begins with http:// or https:// and a host")
+    if parts.username or parts.password:
+        raise ValueError("user and password have settings of their own")
+    return url.rstrip("/")
+
+
+def _check_lms_url(url: SecretStr) -> SecretStr:
+    # Only for who has an LMS: SQLAlchemy takes long to import.
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(url.get_secret_value())
+    except (ArgumentError, ValueError):
+        # These messages quote the address, password included.
+        raise ValueError("it is not an SQLAlchemy address") from None
+    return url
+
+
+def _check_ledger_database(name: str, info: ValidationInfo) -> str:
+    if name in (info.data.get(f"{other}_database") for other in ("event_sink", "xapi", "reporting")):
+        raise ValueError("the ledger needs a database of its own, so that the others can be restored without it")
+    return name
+
+
+def _split_names(value: Any) -> Any:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+ClickHouseUrl = Annotated[str, AfterValidator(_check_clickhouse_url)]
+SupersetUrl = Annotated[str, AfterValidator(_check_superset_url)]
+LmsUrl = Annotated[SecretStr, AfterValidator(_check_lms_url)]
+Identifier = Annotated[str, AfterValidator(check_identifier)]
+LedgerDatabase = Annotated[Identifier, AfterValidator(_check_ledger_database)]
+# Several names in one variable, with commas between them.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_names)]
