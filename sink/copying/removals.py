@@ -11,7 +11,7 @@ from sink.clickhouse.parts import delete_rows, drop_hidden_rows
 from sink.copying.copies import KEYED, Copy, express_key
 from sink.errors import RefusedError
 from sink.ledger.leases import hold
-from sink.lms.database import Snapshot
+from sink.lms.snapshot import Snapshot
 from sink.lms.values import Batch
 from sink.names import TableName, quote
 from sink.store import Store

@@ -33,8 +33,9 @@ from sink.copying.removals import (
 from sink.errors import PiiDisabledError
 from sink.ledger.entries import Action
 from sink.ledger.leases import hold
-from sink.lms.database import LmsDatabase, Snapshot
+from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
+from sink.lms.snapshot import Snapshot
 from sink.names import quote
 from sink.store import Store
 

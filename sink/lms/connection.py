@@ -1,19 +1,18 @@
-"""The way into the LMS database: addresses, drivers, transactions, and what their errors mean.
+"""The way into the LMS database: addresses, drivers, transactions.
 
-.. no_pii: Addresses without user and password, codes of errors, names of tables and columns.
+.. no_pii: Addresses without user and password, names of tables and columns.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import sqlite3
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote as quote_path
 
 from sqlalchemy import URL, Connection, Engine, bindparam, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from sink.errors import SettingsError
@@ -41,15 +40,6 @@ _CONNECT_OPTIONS: dict[str, dict[str, Any]] = {
     "sqlite": {},
 }
 EXAMPLE = "Example: ASPECTS_LMS_DATABASE_URL=mysql+pymysql://reader:secret@mysql:3306/openedx"
-
-# Codes of MySQL (include/mysqld_error.h, include/errmsg.h) and PostgreSQL (errcodes.txt), by what the operator can do.
-_MYSQL_UNREACHABLE = {1040, 1053, 1129, 1205, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
-_MYSQL_AUTHENTICATION = {1044, 1045, 1698, 2059}
-_MYSQL_DENIED = {1142, 1143, 1227}
-_MYSQL_NO_DATABASE = 1049
-_MYSQL_NO_TABLE = {1054, 1146}
-_POSTGRES_UNREACHABLE = ("08", "53", "57P")
-_SQLITE_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 
 def parse_url(url: str) -> URL:
@@ -116,60 +106,6 @@ def create_read_only_engine(address: URL, file: Path | None) -> Engine:
             "which brings pymysql and psycopg."
         )
     raise SettingsError(f"ASPECTS_LMS_DATABASE_URL has options that do not fit. {EXAMPLE}")
-
-
-Problem = Literal["unreachable", "authentication", "no database", "denied", "no table", "other"]
-
-
-def classify(backend: str, error: DBAPIError) -> tuple[Problem, str]:
-    """What kind of problem it is, and its code."""
-    original = error.orig
-    if backend == "mysql":
-        code = original.args[0] if original is not None and original.args else None
-        return _classify_mysql(code if isinstance(code, int) else 0), f"MySQL error {code}"
-    if backend == "postgresql":
-        state = getattr(original, "sqlstate", None)
-        if state is None:
-            return _classify_postgres_connection(str(original)), "no connection"
-        return _classify_postgres(state), f"SQLSTATE {state}"
-    name = getattr(original, "sqlite_errorname", "") or "SQLite error"
-    if name.startswith(_SQLITE_PASSING):
-        return "unreachable", name
-    # SQLite has no code of its own for it, and names no value in this message.
-    return ("no table" if str(original).startswith(("no such table", "no such column")) else "other"), name
-
-
-def _classify_mysql(code: int) -> Problem:
-    if code in _MYSQL_UNREACHABLE or code == 0:
-        return "unreachable"
-    if code in _MYSQL_AUTHENTICATION:
-        return "authentication"
-    if code in _MYSQL_DENIED:
-        return "denied"
-    if code == _MYSQL_NO_DATABASE:
-        return "no database"
-    return "no table" if code in _MYSQL_NO_TABLE else "other"
-
-
-def _classify_postgres(state: str) -> Problem:
-    if state.startswith(_POSTGRES_UNREACHABLE):
-        return "unreachable"
-    if state.startswith("28"):
-        return "authentication"
-    if state == "42501":
-        return "denied"
-    if state == "3D000":
-        return "no database"
-    return "no table" if state in ("42P01", "42703") else "other"
-
-
-def _classify_postgres_connection(message: str) -> Problem:
-    """The driver gives no code while connecting; where the server speaks another language, it is unreachable."""
-    if re.search(r'FATAL: +database "[^"]*" does not exist', message):
-        return "no database"
-    if re.search(r"authentication failed|FATAL: +role .* does not exist|no pg_hba.conf entry", message):
-        return "authentication"
-    return "unreachable"
 
 
 def begin_snapshot(connection: Connection) -> None:

@@ -1,4 +1,7 @@
-"""What is read from the LMS: its tables, and the objects that they make."""
+"""What is read from the LMS: its tables, and the objects that they make.
+
+.. no_pii: Names of tables and columns.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +44,10 @@ USERS = table(
     *(column(name, Boolean) for name in ("is_active", "is_staff", "is_superuser")),
 )
 ROLES = table("student_courseaccessrole", *map(column, ("id", "user_id", "org", "course_id", "role")))
-IDS = table("external_user_ids_externalid", *map(column, ("id", "user_id", "external_user_id", "external_id_type_id")))
-ID_TYPES = table("external_user_ids_externalidtype", *map(column, ("id", "name")))
+EXTERNAL_IDS = table(
+    "external_user_ids_externalid", *map(column, ("id", "user_id", "external_user_id", "external_id_type_id"))
+)
+EXTERNAL_ID_TYPES = table("external_user_ids_externalidtype", *map(column, ("id", "name")))
 REQUESTS = table("user_api_userretirementrequest", column("user_id", BigInteger))
 STATUSES = table(
     "user_api_userretirementstatus",
@@ -56,7 +61,8 @@ STATES = table("user_api_retirementstate", *map(column, ("id", "state_name")))
 # (student/roles.py, BASE_ROLE), the instructor dashboard's among them.
 COURSE_ROLES = ("staff", "instructor", "limited_staff")
 
-PROFILE_LENGTHS = {
+# Characters, as in the LMS's models; None for longtext.
+_PROFILE_LENGTHS = {
     "name": 255,
     "meta": None,
     "courseware": 255,
@@ -75,7 +81,7 @@ PROFILE_LENGTHS = {
 
 
 def _profile(name: str) -> LmsColumn:
-    return LmsColumn("text", "auth_userprofile", name, PROFILE_LENGTHS[name])
+    return LmsColumn("text", "auth_userprofile", name, _PROFILE_LENGTHS[name])
 
 
 _USERNAME = LmsColumn("text", "auth_user", "username", 150)
@@ -101,15 +107,15 @@ OBJECTS: dict[str, LmsObject] = {
     "external_id": LmsObject(
         "external_id",
         {
-            "external_user_id": LmsColumn("uuid", IDS.name, "external_user_id"),
-            "external_id_type": LmsColumn("text", ID_TYPES.name, "name", 32),
+            "external_user_id": LmsColumn("uuid", EXTERNAL_IDS.name, "external_user_id"),
+            "external_id_type": LmsColumn("text", EXTERNAL_ID_TYPES.name, "name", 32),
             "username": _USERNAME,
             "user_id": LmsColumn("int", "auth_user", "id"),
         },
         needs={
             "auth_user": ("id",),
-            IDS.name: ("id", "user_id", "external_id_type_id"),
-            ID_TYPES.name: ("id",),
+            EXTERNAL_IDS.name: ("id", "user_id", "external_id_type_id"),
+            EXTERNAL_ID_TYPES.name: ("id",),
         },
     ),
     "course_access": LmsObject(
@@ -149,20 +155,25 @@ class Part:
     """Columns of the object that are the same in every row of this part."""
 
 
-PROFILES = table("auth_userprofile", *map(column, ("id", "user_id", "year_of_birth", "profile_image_uploaded_at")))
-TABLES: dict[str, TableClause] = {t.name: t for t in (USERS, PROFILES, IDS, ID_TYPES, ROLES)}
+PROFILES = table(
+    "auth_userprofile",
+    *map(column, ("id", "user_id", "year_of_birth", "profile_image_uploaded_at", *_PROFILE_LENGTHS)),
+)
+TABLES: dict[str, TableClause] = {t.name: t for t in (USERS, PROFILES, EXTERNAL_IDS, EXTERNAL_ID_TYPES, ROLES)}
 
-HAS_GLOBAL_ROLE_ROW = (
+_HAS_GLOBAL_ROLE_ROW = (
     select(ROLES.c.id)
     .where(ROLES.c.user_id == USERS.c.id, ROLES.c.org == "", ROLES.c.course_id == "", ROLES.c.role == "staff")
     .exists()
 )
-OPTIONAL_PARTS: dict[str, tuple[Part, ...]] = {
+PARTS: dict[str, tuple[Part, ...]] = {
     "user_profile": (Part(USERS.join(PROFILES, PROFILES.c.user_id == USERS.c.id), PROFILES.c.id),),
     "external_id": (
         Part(
-            USERS.join(IDS, IDS.c.user_id == USERS.c.id).join(ID_TYPES, ID_TYPES.c.id == IDS.c.external_id_type_id),
-            IDS.c.id,
+            USERS.join(EXTERNAL_IDS, EXTERNAL_IDS.c.user_id == USERS.c.id).join(
+                EXTERNAL_ID_TYPES, EXTERNAL_ID_TYPES.c.id == EXTERNAL_IDS.c.external_id_type_id
+            ),
+            EXTERNAL_IDS.c.id,
         ),
     ),
     "course_access": (
@@ -175,7 +186,7 @@ OPTIONAL_PARTS: dict[str, tuple[Part, ...]] = {
         Part(
             USERS,
             literal_column("NULL"),
-            and_(USERS.c.is_active, or_(USERS.c.is_staff, USERS.c.is_superuser), ~HAS_GLOBAL_ROLE_ROW),
+            and_(USERS.c.is_active, or_(USERS.c.is_staff, USERS.c.is_superuser), ~_HAS_GLOBAL_ROLE_ROW),
             {"org": "", "course_key": "", "role": "staff"},
         ),
     ),

@@ -1,4 +1,7 @@
-"""Which users the LMS has retired or is about to, as conditions in SQL."""
+"""Which users the LMS has retired or is about to, as conditions in SQL.
+
+.. no_pii: Names of tables and columns, and of states of a retirement.
+"""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from typing import Any, Literal
 Page = Sequence[Sequence[Any]]
 
 #: Longer texts are refused: the LMS's longtext columns take 4 GiB, its forms a few kilobytes.
-LONGEST_TEXT = 1 << 20
-UTF8_BYTES = 4
+MAX_TEXT_BYTES = 1 << 20
+UTF8_BYTES_PER_CHARACTER = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LmsColumn:
     table: str
     name: str
     max_length: int | None = None
-    """Characters; None for longtext, which ends at `LONGEST_TEXT` bytes."""
+    """Characters; None for longtext, which ends at `MAX_TEXT_BYTES` bytes."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def make_converter(source: LmsColumn) -> Converter:
 def _convert_text(value: Any, max_length: int | None) -> str:
     if value is None:
         return ""
-    limit = LONGEST_TEXT if max_length is None else UTF8_BYTES * max_length
+    limit = MAX_TEXT_BYTES if max_length is None else UTF8_BYTES_PER_CHARACTER * max_length
     reason = "longer than 1 MiB" if max_length is None else f"longer than {max_length} characters"
     # Before decoding: what was cut at the limit may end in the middle of a character.
     if isinstance(value, bytes) and len(value) > limit:

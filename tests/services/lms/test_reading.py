@@ -33,7 +33,7 @@ from sink.demo_data.people import make_email, make_external_id, make_username
 from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
-from sink.lms.values import LONGEST_TEXT, BadRow
+from sink.lms.values import MAX_TEXT_BYTES, BadRow
 from tests.support.lms_writer import LmsWriter, open_lms
 
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
@@ -253,7 +253,7 @@ class TestBatches:
 
     def test_chosen_users(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         place.fill()
-        monkeypatch.setattr("sink.lms.database._IDS_AT_ONCE", 3)
+        monkeypatch.setattr("sink.lms.snapshot._MAX_IDS_PER_STATEMENT", 3)
         wanted = [59, 3, 20, 40, 3, 999_999_999_999]
         rows = read(place, "external_id", batch_size=2, user_ids=wanted)
         assert [row["user_id"] for row in rows] == [3, 20, 20, 40, 40, 59]
@@ -261,7 +261,7 @@ class TestBatches:
 
     def test_user_ids_come_in_chunks(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         place.fill()
-        monkeypatch.setattr("sink.lms.database._USER_PAGE", 25)
+        monkeypatch.setattr("sink.lms.snapshot._PAGE_USERS", 25)
         with LmsDatabase(place.url).snapshot() as snapshot:
             chunks = list(snapshot.user_ids("external_id"))
         assert list(map(len, chunks)) == [25, 25, 10]
@@ -411,8 +411,8 @@ class TestBadRows:
         self.expect(place, "gender", "longer than 6 characters")
 
     def test_longer_than_a_mebibyte(self, place: Place, writer: LmsWriter) -> None:
-        writer.change_profile(1, goals="g" * LONGEST_TEXT)
-        writer.change_profile(2, goals="g" * (LONGEST_TEXT - 1) + "é")
+        writer.change_profile(1, goals="g" * MAX_TEXT_BYTES)
+        writer.change_profile(2, goals="g" * (MAX_TEXT_BYTES - 1) + "é")
         self.expect(place, "goals", "longer than 1 MiB")
 
     def test_year_that_is_no_number(self, place: Place) -> None:
@@ -485,29 +485,27 @@ class TestSchema:
         place.create_tables()
         place.execute("DROP TABLE user_api_userretirementrequest")
         with LmsDatabase(place.url).snapshot() as snapshot:
-            for ask in (snapshot.retired_user_ids, snapshot.pending_user_ids, lambda: snapshot.identities([1])):
+            for ask in (snapshot.retired_user_ids, lambda: snapshot.identities([1])):
                 with pytest.raises(LmsSchemaError, match="user_api_userretirementrequest"):
                     ask()
 
 
-def ids(place: Place) -> tuple[list[int], list[int]]:
-    """Who is retired, and who could still take it back."""
+def list_retired(place: Place) -> list[int]:
     with LmsDatabase(place.url).snapshot() as snapshot:
-        retired = [u for chunk in snapshot.retired_user_ids() for u in chunk]
-        return retired, [u for chunk in snapshot.pending_user_ids() for u in chunk]
+        return [user_id for chunk in snapshot.retired_user_ids() for user_id in chunk]
 
 
-# The states a retirement went through, whether the LMS had erased the profile, and what that makes of it.
+# The states a retirement went through, whether the LMS had erased the profile, and whether the user counts as retired.
 STATES = (
-    (["ERRORED"], False, "pending"),
-    (["RETIRING_LMS_MISC", "ERRORED"], False, "retired"),
-    (["RETIRING_LMS", "ERRORED"], True, "retired"),
-    (["ABORTED"], False, "neither"),
-    (["RETIRING_LMS_MISC", "ABORTED"], False, "neither"),
-    (["COMPLETE"], True, "retired"),
-    (["ABORTED"], True, "retired"),
+    (["ERRORED"], False, False),
+    (["RETIRING_LMS_MISC", "ERRORED"], False, True),
+    (["RETIRING_LMS", "ERRORED"], True, True),
+    (["ABORTED"], False, False),
+    (["RETIRING_LMS_MISC", "ABORTED"], False, False),
+    (["COMPLETE"], True, True),
+    (["ABORTED"], True, True),
     # An operator put it back to the start after the LMS had erased the profile.
-    (["PENDING"], True, "retired"),
+    (["PENDING"], True, True),
 )
 
 
@@ -515,18 +513,18 @@ STATES = (
 class TestRetirement:
     def test_life_of_a_retirement(self, place: Place, writer: LmsWriter) -> None:
         place.fill()
-        assert ids(place) == ([], [])
+        assert list_retired(place) == []
         writer.request_retirement(7)
-        assert ids(place) == ([], [7])
+        assert list_retired(place) == []
         for step in (writer.retire_misc, writer.retire, writer.complete_retirement, writer.clean_up_retirement):
             step(7)
-            assert ids(place) == ([7], [])
+            assert list_retired(place) == [7]
 
     def test_cancelled_in_time(self, place: Place, writer: LmsWriter) -> None:
         lms = place.fill()
         writer.request_retirement(7)
         writer.cancel_retirement(7)
-        assert ids(place) == ([], [])
+        assert list_retired(place) == []
         (row,) = read(place, "user_profile", user_ids=[7])
         assert row["email"] == make_email(lms.seed, 7)
 
@@ -539,17 +537,14 @@ class TestRetirement:
                 writer.retire(user_id)
             for state in states:
                 writer.set_retirement_state(user_id, state)
-        retired, pending = (
-            [user_id for user_id, (_, _, expected) in enumerate(STATES, start=1) if expected == wanted]
-            for wanted in ("retired", "pending")
-        )
-        assert ids(place) == (retired, pending)
+        retired = [user_id for user_id, (_, _, is_retired) in enumerate(STATES, start=1) if is_retired]
+        assert list_retired(place) == retired
 
     def test_retired_users_come_in_chunks(
         self, place: Place, writer: LmsWriter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place.fill()
-        monkeypatch.setattr("sink.lms.database._USER_PAGE", 2)
+        monkeypatch.setattr("sink.lms.snapshot._PAGE_USERS", 2)
         for user_id in (9, 2, 5):
             writer.request_retirement(user_id)
             writer.retire(user_id)
@@ -611,8 +606,10 @@ def test_postgres_connection_problems(url: str, kind: type[LmsError], says: str)
 
 
 def check_connection_problem(url: str, kind: type[LmsError], says: str) -> None:
-    with pytest.raises(LmsError, match=says) as caught, LmsDatabase(SecretStr(url), retries=1).snapshot():
-        pass
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sink.lms.database.CONNECT_ATTEMPTS", 2)
+        with pytest.raises(LmsError, match=says) as caught, LmsDatabase(SecretStr(url)).snapshot():
+            pass
     assert type(caught.value) is kind
     assert caught.value.retriable is (kind is LmsUnreachableError)
     assert "ASPECTS_LMS_DATABASE_URL" in str(caught.value)

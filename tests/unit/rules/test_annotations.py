@@ -44,7 +44,7 @@ HANDLING_PII = {
     "sink.erasure.rewrite",
     "sink.erasure.scan",
     "sink.erasure.swap",
-    "sink.lms.database",
+    "sink.lms.snapshot",
     "sink.lms.values",
 }
 

@@ -1,0 +1,224 @@
+"""The LMS database as it was at one moment.
+
+A table is read page by page, each page beginning after the last user of the one before
+(docs/decisions/0005-lms-reading.md says why not with a server-side cursor), so memory holds one page, whatever
+the number of users, and several readings of one snapshot may be under way at once.
+
+Text comes as bytes wherever the driver would abort on bytes that are no UTF-8, and is decoded in `sink.lms.values`, row
+by row: a bad row costs itself, not the copy.
+
+.. pii: Profiles, anonymous ids and roles on their way from the LMS, a page at a time, in memory only.
+.. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
+.. pii_retirement: consumer_api
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import (
+    BINARY,
+    BLOB,
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects import mysql
+
+from sink.lms.driver_errors import DriverErrors
+from sink.lms.objects import OBJECTS, PARTS, RETIREMENT, STATUSES, TABLES, USERS, Part
+from sink.lms.retirements import CURRENT_STATE, IS_ERASED, IS_WAITING, select_requests
+from sink.lms.schema import Columns, require_columns
+from sink.lms.values import (
+    MAX_TEXT_BYTES,
+    UTF8_BYTES_PER_CHARACTER,
+    Batch,
+    LmsColumn,
+    Page,
+    convert_page,
+    make_converter,
+    read_original,
+)
+
+_BELOW_ALL_IDS = -1
+_MAX_IDS_PER_STATEMENT = 5_000
+_PAGE_USERS = 50_000
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a user was before the retirement; empty where the LMS no longer says. Kept in memory only."""
+
+    username: str = field(repr=False)
+    email: str = field(repr=False)
+
+
+class Snapshot:
+    """The LMS database as it was at one moment. Not safe for use by several threads at once."""
+
+    def __init__(self, connection: Connection, columns: Columns, errors: DriverErrors) -> None:
+        """Made by `LmsDatabase.snapshot`."""
+        self._connection = connection
+        self._columns = columns
+        self._errors = errors
+
+    def count_rows(self, object_name: str, user_ids: Sequence[int] | None = None) -> int:
+        """How many rows `rows` will give, good and bad."""
+        total = 0
+        for ids in _split_ids(user_ids):
+            counted = self._select_rows(object_name, (), ids).order_by(None).subquery()
+            total += int(self._fetch(select(func.count()).select_from(counted), low=_BELOW_ALL_IDS)[0][0])
+        return total
+
+    def user_ids(self, object_name: str) -> Iterator[list[int]]:
+        """The ids of the users who have a row in the object, ascending, in lists of limited length."""
+        users = self._select_rows(object_name, (), None).order_by(None).subquery().c.subject_id
+        return self._page_ids(select(users).distinct().order_by(users))
+
+    def rows(
+        self, object_name: str, columns: Sequence[str], batch_size: int, user_ids: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
+        """Read an object.
+
+        Args:
+            object_name: a name from `OBJECTS`.
+            columns: which of its columns, in the order in which the rows have them.
+            batch_size: rows in a batch; one user with more than that makes a longer one.
+            user_ids: only these users; all if None.
+
+        Raises:
+            LmsUnreachableError: the connection broke; the snapshot is lost with it.
+            LmsSchemaError: something is missing that `LmsDatabase.check_schema` would have named.
+        """
+        converters = [(name, make_converter(OBJECTS[object_name].columns[name])) for name in columns]
+        for ids in _split_ids(user_ids):
+            for page in self._read_pages(object_name, columns, batch_size, ids):
+                yield convert_page(page, converters)
+
+    def retired_user_ids(self) -> Iterator[list[int]]:
+        """Users whose retirement the LMS will not take back, ascending, in lists of limited length.
+
+        Of those with a retirement request or a retirement status, these are:
+
+        - who has no status any more: it was cleaned up after the retirement (a request that is cancelled goes itself);
+        - whose username is the retired one already, whatever the status says: the LMS has erased the profile;
+        - whose status is any other than PENDING, ERRORED at the very first step, or ABORTED. The LMS cancels from
+          PENDING only, so COMPLETE and every working state count, and so does ERRORED: the pipeline had begun, and an
+          operator mends it and goes on.
+
+        Not retired is who is ABORTED with the username intact: an operator stopped it before the LMS erased anything,
+        and may give the account back.
+
+        Raises:
+            LmsSchemaError: a table or column is missing.
+        """
+        self._require_retirement_tables()
+        status = STATUSES.c.user_id
+        begun = and_(~IS_WAITING, CURRENT_STATE != "ABORTED")
+        return self._page_ids(select_requests().where(or_(status.is_(None), IS_ERASED, begun)))
+
+    def identities(self, user_ids: Sequence[int]) -> dict[int, Identity]:
+        """Who users were before their retirement, as far as their status rows still say. Keep it in memory only.
+
+        Raises:
+            LmsSchemaError: a table or column is missing.
+        """
+        self._require_retirement_tables()
+        names = (STATUSES.c.original_username, STATUSES.c.original_email)
+        statement = select(STATUSES.c.user_id, *names)
+        found = {}
+        for ids in _split_ids(user_ids):
+            for row in self._fetch(statement.where(STATUSES.c.user_id.in_(ids or ()))):
+                username, email = read_original(row[1]), read_original(row[2])
+                if username or email:
+                    found[int(row[0])] = Identity(username, email)
+        return found
+
+    def _require_retirement_tables(self) -> None:
+        require_columns(self._errors.place, self._columns, RETIREMENT)
+
+    def _fetch(self, statement: Select[Any] | CompoundSelect[Any], **values: Any) -> Page:
+        page: Page = self._errors.run(lambda: self._connection.execute(statement, values).all())
+        return page
+
+    def _page_ids(self, statement: Select[Any]) -> Iterator[list[int]]:
+        """Ids from a statement whose only column is an ascending id, the smallest above the parameter `low`."""
+        low = _BELOW_ALL_IDS
+        while ids := [int(row[0]) for row in self._fetch(statement.limit(_PAGE_USERS), low=low)]:
+            yield ids
+            low = ids[-1]
+
+    def _read_pages(
+        self, object_name: str, columns: Sequence[str], size: int, ids: Sequence[int] | None
+    ) -> Iterator[Page]:
+        """Pages of whole users."""
+        statement = self._select_rows(object_name, columns, ids).limit(size + 1)
+        low = _BELOW_ALL_IDS
+        while page := self._fetch(statement, low=low):
+            if len(page) <= size:
+                yield page
+                return
+            # The last user may have rows beyond the page: they are left to the next one.
+            last = page[-1][0]
+            whole = [row for row in page if row[0] != last]
+            page = whole or self._fetch(self._select_rows(object_name, columns, [last]), low=low)
+            yield page
+            low = page[-1][0]
+
+    def _select_rows(
+        self, object_name: str, columns: Sequence[str], ids: Sequence[int] | None
+    ) -> Select[Any] | CompoundSelect[Any]:
+        """Rows of users above the parameter `low`, by user: id, key, columns."""
+        parts = []
+        for part in PARTS[object_name]:
+            values = [self._express(part, OBJECTS[object_name].columns[name], name) for name in columns]
+            statement = select(USERS.c.id.label("subject_id"), part.key.label("row_key"), *values)
+            statement = statement.select_from(part.source).where(USERS.c.id > bindparam("low", type_=BigInteger))
+            if part.condition is not None:
+                statement = statement.where(part.condition)
+            if ids is not None:
+                statement = statement.where(USERS.c.id.in_(ids))
+            parts.append(statement)
+        whole = parts[0] if len(parts) == 1 else union_all(*parts)
+        return whole.order_by("subject_id")
+
+    def _express(self, part: Part, source: LmsColumn, name: str) -> ColumnElement[Any]:
+        """The expression that brings a column: texts cut above what is accepted, and as bytes where a driver decodes."""
+        if name in part.constants:
+            return literal_column(f"'{part.constants[name]}'").label(name)
+        value: ColumnElement[Any] = TABLES[source.table].c[source.name]
+        if source.kind != "text":
+            return value.label(name)
+        longest = MAX_TEXT_BYTES if source.max_length is None else UTF8_BYTES_PER_CHARACTER * source.max_length
+        if self._errors.backend == "sqlite":
+            # As a blob, since SQLite's substr ends a text at a zero byte.
+            return func.substr(cast(value, BLOB), 1, longest + 1).label(name)
+        cut: ColumnElement[Any] = func.substr(value, 1, longest + 1)
+        charset = self._columns.get(source.table, {}).get(source.name)
+        if charset is not None:
+            # The server converts what is in another character set; a blob has none and comes as it is.
+            cut = cast(cast(cut, mysql.CHAR(charset="utf8mb4")), BINARY)
+        return cut.label(name)
+
+
+def _split_ids(user_ids: Sequence[int] | None) -> Iterator[list[int] | None]:
+    """Ids in ascending lists that a statement can take, or once None for everybody."""
+    if user_ids is None:
+        yield None
+        return
+    # What no column of a database can hold, its driver does not take either.
+    ids = sorted({user_id for user_id in user_ids if user_id.bit_length() < 64})
+    for start in range(0, len(ids), _MAX_IDS_PER_STATEMENT):
+        yield ids[start : start + _MAX_IDS_PER_STATEMENT]
