@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sink.demo_data.lms_description import DemoLms
-from sink.doors.events.consumer import Counts, run_consumer
+from sink.doors.events.consumer import run_consumer
+from sink.doors.events.handling import MessageCounts
 from sink.settings import Settings
 from sink.store import Store
 from tests.support.paths import ROOT, SUPPORT
@@ -46,7 +47,7 @@ class EventPlace:
     lms: Lms
     environment: dict[str, str] = field(default_factory=dict)
 
-    def consume(self, **changes: Any) -> Counts:
+    def consume(self, **changes: Any) -> MessageCounts:
         """Work off what is there."""
         return run_consumer(self.settings.model_copy(update=changes), once=True)
 
@@ -94,7 +95,7 @@ def produce(producer: str, *arguments: str, sent: tuple[tuple[str, int], ...]) -
 
 
 @contextmanager
-def consuming(settings: Settings) -> Iterator[list[Counts]]:
+def consuming(settings: Settings) -> Iterator[list[MessageCounts]]:
     """A consumer in a thread; what it counted is in the list when it has stopped."""
     stop, counted = threading.Event(), []
     thread = threading.Thread(target=lambda: counted.append(run_consumer(settings, stop=stop)))

@@ -22,24 +22,24 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
-    """A message and what it asks for."""
+class Delivery:
+    """A message with the work that it asks for."""
 
     message: Message
     work: Work
 
 
-class Office:
-    """Where the work is done: the store and the LMS, opened when they are first needed."""
+class Actions:
+    """What messages can ask for, done in the store; it and the LMS are opened when they are first needed."""
 
-    def __init__(self, settings: Settings, *, copies: bool) -> None:
-        """Check the settings; `copies` says that messages can ask for copies.
+    def __init__(self, settings: Settings, *, asks_for_copies: bool) -> None:
+        """Check the settings; `asks_for_copies` says whether messages can ask for copies from the LMS.
 
         Raises:
             UsageError: PII is on and there is no LMS to copy from.
             SettingsError: the LMS's address is not valid.
         """
-        if settings.enable_pii and copies and settings.lms_database_url is None:
+        if settings.enable_pii and asks_for_copies and settings.lms_database_url is None:
             raise UsageError(
                 "ASPECTS_ENABLE_PII is on, so events lead to copies, but ASPECTS_LMS_DATABASE_URL is not set. "
                 "Example: mysql+pymysql://reader:secret@mysql:3306/openedx"
@@ -65,19 +65,19 @@ class Office:
         if self._store is not None:
             self._store.client.close()
 
-    def copies(self, work: Work) -> bool:
-        """Whether a message leads to a copy; while PII is off only of course roles, and where there is an LMS to ask."""
+    def can_copy(self, work: Work) -> bool:
+        """Whether a message leads to a copy: while PII is off only of course roles, where there is an LMS to ask."""
         return self.enabled or (self._lms is not None and not {*WITHOUT_PII}.isdisjoint(work.objects or WITHOUT_PII))
 
-    def sync(self, jobs: Iterable[Job]) -> None:
-        """Copy the users whom jobs name, each once."""
+    def sync(self, deliveries: Iterable[Delivery]) -> None:
+        """Copy the users whom messages name, each once."""
         assert self._lms is not None
         by_user: dict[int, set[str]] = {}
         whole: set[int] = set()
-        for job in jobs:
-            for subject in job.work.subjects:
-                by_user.setdefault(int(subject), set()).update(job.work.objects)
-                if not job.work.objects:
+        for delivery in deliveries:
+            for subject in delivery.work.subjects:
+                by_user.setdefault(int(subject), set()).update(delivery.work.objects)
+                if not delivery.work.objects:
                     whole.add(int(subject))
         groups: dict[tuple[str, ...], list[int]] = {}
         for user_id, objects in by_user.items():
@@ -89,11 +89,11 @@ class Office:
                 for bad in count.bad:
                     _log.warning("%s: user %s, %s: %s; not copied", count.object, bad.user_id, bad.column, bad.reason)
 
-    def request(self, jobs: Iterable[Job]) -> list[SubjectId]:
-        """Record that the subjects of jobs are to be retired, and return them."""
+    def request(self, deliveries: Iterable[Delivery]) -> list[SubjectId]:
+        """Record that the subjects of messages are to be retired, and return them."""
         by_actor: dict[str | None, list[SubjectId]] = {}
-        for job in jobs:
-            by_actor.setdefault(job.work.actor, []).extend(job.work.subjects)
+        for delivery in deliveries:
+            by_actor.setdefault(delivery.work.actor, []).extend(delivery.work.subjects)
         for actor, subjects in by_actor.items():
             self.store.ledger.request(subjects, actor)
         return list(dict.fromkeys(subject for subjects in by_actor.values() for subject in subjects))
@@ -106,12 +106,12 @@ class Office:
         """Work off whatever is open; False where a retirement stays open."""
         return log_outcomes(sweep(self.store))
 
-    def reassign(self, jobs: Iterable[Job]) -> None:
+    def reassign(self, deliveries: Iterable[Delivery]) -> None:
         """Hand over what leaving users owned, in the order of the messages."""
-        heirs = sorted({job.work.heir for job in jobs if isinstance(job.work.heir, int)})
+        heirs = sorted({delivery.work.heir for delivery in deliveries if isinstance(delivery.work.heir, int)})
         if heirs and self.enabled and self._lms is not None:
             # Rows carry the heir's name, and the event that announces the heir may come later.
             sync(self.store, self._lms, enabled=True, objects=("user_profile",), user_ids=heirs)
-        for job in jobs:
-            assert job.work.heir is not None
-            reassign(self.store, job.work.subjects[0], job.work.heir, assets=job.work.assets, actor=job.work.actor)
+        for work in (delivery.work for delivery in deliveries):
+            assert work.heir is not None
+            reassign(self.store, work.subjects[0], work.heir, assets=work.assets, actor=work.actor)

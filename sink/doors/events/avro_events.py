@@ -15,7 +15,7 @@ from typing import Any
 
 import fastavro
 
-from sink.doors.events.work import Message, Work
+from sink.doors.events.work import VALUE, Message, Work
 from sink.errors import InvalidMessageError, translated
 from sink.pii_map import Subject
 from sink.resources import find_resource
@@ -37,6 +37,9 @@ EVENTS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
         ("course_access",),
     ),
 }
+
+# Confluent's frame around a value: a zero, and the number of the schema in a registry.
+_FRAME_BYTES = 5
 
 
 def decode_open_edx_event(message: Message) -> Work | None:
@@ -65,6 +68,26 @@ def decode_open_edx_event(message: Message) -> Work | None:
     except ValueError:
         raise InvalidMessageError(f"{'.'.join(path)} is not an id", kind) from None
     return Work("sync", (user_id,), tuple(objects), kind=kind)
+
+
+def decode_framed_event(message: Message) -> Work | None:
+    """Read one message as edx-event-bus-kafka 6.1.0 writes them: headers, and Avro in Confluent's frame.
+
+    Returns:
+        Whom to copy again; None for kinds of event that are not read.
+
+    Raises:
+        InvalidMessageError: it is not such a message, or was written with another schema.
+    """
+    fields = dict(message.fields)
+    value = fields.pop(VALUE.encode(), b"")
+    kind = fields.get(b"type", b"").decode("ascii", "replace")
+    if not kind:
+        raise InvalidMessageError("the header `ce_type` is missing")
+    if kind in EVENTS and (value[:1] != b"\0" or len(value) <= _FRAME_BYTES):
+        raise InvalidMessageError("it is not framed: a zero and the number of a schema come before the Avro", kind)
+    fields[b"event_data"] = value[_FRAME_BYTES:]
+    return decode_open_edx_event(Message(message.stream, message.id, fields))
 
 
 def _read(kind: str, data: bytes) -> Any:

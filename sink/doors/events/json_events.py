@@ -119,13 +119,13 @@ def _apply(kind: str, rule: EventRule, subject: Subject, event: Any) -> Work:
         if _is_blank(find_value(event, path)):
             raise InvalidMessageError(f"{path} is empty", kind)
     subjects = [_require_id(subject, event, rule.subject, kind)]
-    complaints = []
+    unusable = []
     for path in rule.also:
         found, bad = _read_ids(subject, find_value(event, path))
         subjects += found
         if bad:
             # The others are retired all the same: what is certain must not wait for what is not.
-            complaints.append(f"{path}: {bad} of {bad + len(found)} are not ids; the others were taken")
+            unusable.append(f"{path}: {bad} of {bad + len(found)} are not ids; the others were taken")
     heir = _require_id(subject, event, rule.heir, kind) if rule.heir else None
     if heir in subjects:
         raise InvalidMessageError("the one who leaves and the one who takes over are the same", kind)
@@ -136,7 +136,7 @@ def _apply(kind: str, rule: EventRule, subject: Subject, event: Any) -> Work:
         assets=_read_assets(find_value(event, rule.asset), rule.asset, kind) if rule.asset else None,
         actor=_read_actor(find_value(event, rule.actor)) if rule.actor else None,
         kind=kind,
-        complaint="; ".join(complaints),
+        unusable="; ".join(unusable),
     )
 
 

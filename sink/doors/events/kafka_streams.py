@@ -18,41 +18,33 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from sink.doors.events.avro_events import EVENTS, decode_open_edx_event
-from sink.doors.events.work import Message, Work, describe_dead_letter
-from sink.errors import InvalidMessageError, SettingsError, StreamsUnreachableError, translated
-from sink.settings import Settings
+from sink.doors.events.work import VALUE, Message, describe_dead_letter
+from sink.errors import SettingsError, StreamsUnreachableError, translated
 
 # .. pii: Values of messages pass through unread; the dead letters written here hold none of them.
 # .. pii_types: username, email_address, name
 # .. pii_retirement: consumer_api
 
-VALUE = "value"
-"""The field of a message that holds what was sent."""
-
 _log = logging.getLogger(__name__)
 
-# What a consumer without a sign of life is given before its partitions go to another, in milliseconds.
-_SESSION = 10_000
-# The same for one that lives and does not read, because it is erasing.
-_LONGEST_WORK = 1_800_000
-# Seconds to wait for an answer, and for a part in the group.
-_PATIENCE = 10.0
-_JOINING = 60.0
-_SHORTEST_WAIT = 0.1
+# After this time without a heartbeat of its client, the partitions of a consumer go to another.
+SESSION_TIMEOUT_MS = 10_000
+# The same for a consumer that lives and does not read, because it is erasing.
+_MAX_POLL_INTERVAL_MS = 1_800_000
+_ANSWER_TIMEOUT_SECONDS = 10.0
+_JOIN_TIMEOUT_SECONDS = 60.0
+_SHORTEST_WAIT_SECONDS = 0.1
 # CloudEvents headers, as edx-event-bus-kafka writes them, by what the other transport calls them.
 _HEADERS = {"ce_type": b"type", "ce_id": b"id", "ce_time": b"time"}
-# Confluent's frame around a value: a zero, and the number of the schema in a registry.
-_FRAME = 5
 _UNKNOWN_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)  # noqa: SLF001 - so called by the client
-_REFUSED = (
+_NOT_AUTHORIZED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 )
-_NOT_LET_IN = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)  # noqa: SLF001
-# The group has moved on: what was not noted comes again, to whoever has the partition now.
-_MOVED_ON = (
+_NOT_AUTHENTICATED = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)  # noqa: SLF001
+# The group was rebalanced: what was not committed comes again, to whoever has the partition now.
+_REBALANCED = (
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
@@ -67,7 +59,7 @@ class _Partition:
 
     next: int
     """The offset after the last one that was read."""
-    noted: int
+    committed: int
     """The offset that Kafka was told."""
     unfinished: dict[int, Message] = field(default_factory=dict)
     is_at_end: bool = False
@@ -76,37 +68,6 @@ class _Partition:
     def done(self) -> int:
         """The offset before which everything is done."""
         return min(self.unfinished, default=self.next)
-
-
-def make_options(settings: Settings) -> dict[str, Any]:
-    """How to connect, in the client's words; they hold the password.
-
-    Raises:
-        SettingsError: some of the settings do not go together.
-    """
-    options: dict[str, Any] = {
-        "bootstrap.servers": settings.kafka_bootstrap_servers,
-        "security.protocol": settings.kafka_security_protocol,
-        # The client's own lines go where ours go.
-        "logger": logging.getLogger(f"{__name__}.client"),
-    }
-    uses_sasl = settings.kafka_security_protocol.startswith("SASL")
-    if uses_sasl != (settings.kafka_username is not None) or uses_sasl != (settings.kafka_password is not None):
-        raise SettingsError(
-            "ASPECTS_KAFKA_USERNAME and ASPECTS_KAFKA_PASSWORD go with SASL, and SASL needs both. "
-            "Example: ASPECTS_KAFKA_SECURITY_PROTOCOL=SASL_SSL"
-        )
-    if uses_sasl and settings.kafka_password is not None:
-        options |= {
-            "sasl.mechanism": settings.kafka_sasl_mechanism,
-            "sasl.username": settings.kafka_username,
-            "sasl.password": settings.kafka_password.get_secret_value(),
-        }
-    if settings.kafka_ca_file is not None:
-        if not settings.kafka_ca_file.is_file():
-            raise SettingsError("ASPECTS_KAFKA_CA_FILE is not valid: there is no such file.")
-        options["ssl.ca.location"] = str(settings.kafka_ca_file)
-    return options
 
 
 class KafkaStreams:
@@ -118,7 +79,7 @@ class KafkaStreams:
         """Take what `make_options` says; nothing is connected yet."""
         self.streams = tuple(topics)
         self.group, self.consumer, self.dead_letters = group, consumer, dead_letters
-        self._options = {**options, "client.id": consumer, "error_cb": self._note_problem}
+        self._options = {**options, "client.id": consumer, "error_cb": self._on_error}
         self._reader: confluent_kafka.Consumer | None = None
         self._writer: confluent_kafka.Producer | None = None
         self._partitions: dict[tuple[str, int], _Partition] = {}
@@ -147,12 +108,16 @@ class KafkaStreams:
         if self._writer is None:
             with translated(self._translate):
                 self._writer = confluent_kafka.Producer(
-                    {**self._options, "enable.idempotence": True, "message.timeout.ms": int(_PATIENCE * 1_000)}
+                    {
+                        **self._options,
+                        "enable.idempotence": True,
+                        "message.timeout.ms": int(_ANSWER_TIMEOUT_SECONDS * 1_000),
+                    }
                 )
         if self._reader is not None:
             # The client connects again by itself.
             return
-        self._find_dead_letters(self._writer)
+        self._require_dead_letter_topic(self._writer)
         with translated(self._translate):
             self._reader = confluent_kafka.Consumer(
                 {
@@ -161,34 +126,34 @@ class KafkaStreams:
                     "auto.offset.reset": "earliest",
                     "enable.auto.commit": False,
                     "enable.partition.eof": True,
-                    "session.timeout.ms": _SESSION,
-                    "max.poll.interval.ms": _LONGEST_WORK,
+                    "session.timeout.ms": SESSION_TIMEOUT_MS,
+                    "max.poll.interval.ms": _MAX_POLL_INTERVAL_MS,
                     "partition.assignment.strategy": "cooperative-sticky",
                     # Topics may come into being later.
                     "topic.metadata.refresh.interval.ms": 30_000,
                 }
             )
             self._reader.subscribe(
-                list(self.streams), on_assign=self._take_on, on_revoke=self._give_up, on_lost=self._lose
+                list(self.streams), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
         self._assigned, self._joining_since = False, time.monotonic()
 
-    def _find_dead_letters(self, writer: confluent_kafka.Producer) -> None:
-        """A message that cannot be buried would hold up all others, so this is asked before any is read."""
-        deadline = time.monotonic() + _PATIENCE
+    def _require_dead_letter_topic(self, writer: confluent_kafka.Producer) -> None:
+        """What cannot be sent to the dead letters would hold up all other messages, so this is asked before any is read."""
+        deadline = time.monotonic() + _ANSWER_TIMEOUT_SECONDS
         while True:
             with translated(self._translate):
-                topic = writer.list_topics(self.dead_letters, timeout=_PATIENCE).topics[self.dead_letters]
+                topic = writer.list_topics(self.dead_letters, timeout=_ANSWER_TIMEOUT_SECONDS).topics[self.dead_letters]
             if topic.error is None and topic.partitions:
                 return
-            if topic.error is not None and topic.error.code() in _REFUSED:
+            if topic.error is not None and topic.error.code() in _NOT_AUTHORIZED:
                 raise SettingsError(f"Kafka does not let this user see the topic {self.dead_letters}.")
             if time.monotonic() > deadline:
                 raise SettingsError(
                     f"The topic {self.dead_letters} for dead letters is not there, and Kafka does not make it. "
                     "Create it, or name another in ASPECTS_EVENT_DEAD_LETTERS."
                 )
-            time.sleep(_SHORTEST_WAIT)
+            time.sleep(_SHORTEST_WAIT_SECONDS)
 
     def read_new(self, count: int, wait: float) -> list[Message]:
         """Up to `count` messages that nobody of the group has done, after waiting `wait` seconds for them.
@@ -201,7 +166,7 @@ class KafkaStreams:
         self._commit()
         found: list[Message] = []
         with translated(self._translate):
-            for event in reader.consume(count, max(wait, _SHORTEST_WAIT)):
+            for event in reader.consume(count, max(wait, _SHORTEST_WAIT_SECONDS)):
                 error = event.error()
                 if error is None:
                     found.append(self._receive(event))
@@ -238,11 +203,11 @@ class KafkaStreams:
                 _log.warning("The topic %s is not there yet", topic)
             self._absent.add(topic)
         else:
-            self._note_problem(error)
+            self._on_error(error)
 
-    def _note_problem(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         """What the client tells of itself; most of it passes without us."""
-        if error.fatal() or error.code() in (*_NOT_LET_IN, *_REFUSED, KafkaError._ALL_BROKERS_DOWN):  # noqa: SLF001
+        if error.fatal() or error.code() in (*_NOT_AUTHENTICATED, *_NOT_AUTHORIZED, KafkaError._ALL_BROKERS_DOWN):  # noqa: SLF001
             self._problem = error
         else:
             # In more words, and with the broker's name, the client logs it itself.
@@ -257,7 +222,7 @@ class KafkaStreams:
         if set(self.streams) <= self._absent:
             return True
         if not self._assigned:
-            if time.monotonic() - self._joining_since > _JOINING:
+            if time.monotonic() - self._joining_since > _JOIN_TIMEOUT_SECONDS:
                 raise StreamsUnreachableError("Kafka has given this consumer no part in its group")
             return False
         assert self._reader is not None
@@ -292,7 +257,7 @@ class KafkaStreams:
 
     def _commit(self) -> None:
         """Tell Kafka how far we are, where it does not know."""
-        behind = {key: one.done for key, one in self._partitions.items() if one.done > one.noted}
+        behind = {key: one.done for key, one in self._partitions.items() if one.done > one.committed}
         if not behind or self._reader is None:
             return
         offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in behind.items()]
@@ -300,16 +265,16 @@ class KafkaStreams:
             try:
                 answers = self._reader.commit(offsets=offsets, asynchronous=False) or []
             except KafkaException as error:
-                if error.args[0].code() not in _MOVED_ON:
+                if error.args[0].code() not in _REBALANCED:
                     raise
                 _log.info("How far we are is noted later: %s", error.args[0].name())
                 return
         for answer in answers:
             partition = self._partitions.get((answer.topic, answer.partition))
             if partition is not None and answer.error is None:
-                partition.noted = behind[answer.topic, answer.partition]
+                partition.committed = behind[answer.topic, answer.partition]
 
-    def bury(self, message: Message, reason: str, details: Mapping[str, str]) -> None:
+    def send_to_dead_letters(self, message: Message, reason: str, details: Mapping[str, str]) -> None:
         """Write a dead letter, then count the message as done. No content, no hash of any.
 
         Who is killed between the two writes the letter again.
@@ -324,7 +289,7 @@ class KafkaStreams:
             self._writer.produce(
                 self.dead_letters, json.dumps(letter).encode(), on_delivery=lambda error, _: answers.append(error)
             )
-            self._writer.flush(2 * _PATIENCE)
+            self._writer.flush(2 * _ANSWER_TIMEOUT_SECONDS)
         if answers != [None]:
             why = answers[0].name() if answers and answers[0] is not None else "no answer"
             raise StreamsUnreachableError(f"Kafka did not take a dead letter ({why})")
@@ -335,16 +300,16 @@ class KafkaStreams:
             raise StreamsUnreachableError("Kafka is not connected")
         return self._reader
 
-    def _take_on(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         self._assigned = True
         self._absent -= {one.topic for one in partitions}
 
-    def _give_up(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         with contextlib.suppress(StreamsUnreachableError, SettingsError):
             self._commit()
-        self._lose(_, partitions)
+        self._on_lost(_, partitions)
 
-    def _lose(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, _: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         """They are another's; what is unfinished is read again by whoever has them."""
         for one in partitions:
             self._partitions.pop((one.topic, one.partition), None)
@@ -363,30 +328,10 @@ class KafkaStreams:
 
 
 def _translate_code(error: KafkaError) -> Exception:
-    if error.code() in _NOT_LET_IN:
+    if error.code() in _NOT_AUTHENTICATED:
         return SettingsError("ASPECTS_KAFKA_USERNAME: Kafka refuses the user name or the password.")
-    if error.code() in _REFUSED:
+    if error.code() in _NOT_AUTHORIZED:
         return SettingsError(f"ASPECTS_KAFKA_USERNAME: Kafka does not let this user read the topics ({error.name()}).")
     if error.code() == KafkaError._INVALID_ARG:  # noqa: SLF001
         return SettingsError("The ASPECTS_KAFKA_… settings are not valid: Kafka's client does not take them.")
     return StreamsUnreachableError(f"Kafka cannot be reached ({error.name()})")
-
-
-def decode_framed_event(message: Message) -> Work | None:
-    """Read one message as edx-event-bus-kafka 6.1.0 writes them: headers, and Avro in Confluent's frame.
-
-    Returns:
-        Whom to copy again; None for kinds of event that are not read.
-
-    Raises:
-        InvalidMessageError: it is not such a message, or was written with another schema.
-    """
-    fields = dict(message.fields)
-    value = fields.pop(VALUE.encode(), b"")
-    kind = fields.get(b"type", b"").decode("ascii", "replace")
-    if not kind:
-        raise InvalidMessageError("the header `ce_type` is missing")
-    if kind in EVENTS and (value[:1] != b"\0" or len(value) <= _FRAME):
-        raise InvalidMessageError("it is not framed: a zero and the number of a schema come before the Avro", kind)
-    fields[b"event_data"] = value[_FRAME:]
-    return decode_open_edx_event(Message(message.stream, message.id, fields))

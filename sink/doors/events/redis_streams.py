@@ -27,7 +27,7 @@ from sink.errors import SettingsError, StreamsUnreachableError, translated
 MAX_DEAD_LETTERS = 10_000
 """Dead letters that are kept, about."""
 
-_SOCKET_TIMEOUT = 30
+_SOCKET_TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RedisStreams:
         with translated(_translate_address_error):
             # Without retries of the driver's: a read that was carried out twice would leave entries behind.
             self._redis: Any = redis.Redis.from_url(
-                url.get_secret_value(), socket_timeout=_SOCKET_TIMEOUT, retry=Retry(NoBackoff(), 0), protocol=2
+                url.get_secret_value(), socket_timeout=_SOCKET_TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 0), protocol=2
             )
         self.streams = tuple(streams)
         self.group, self.consumer, self.dead_letters = group, consumer, dead_letters
@@ -148,7 +148,7 @@ class RedisStreams:
                 for start in range(0, len(ids), 1_000):
                     self._redis.xack(stream, self.group, *ids[start : start + 1_000])
 
-    def bury(self, message: Message, reason: str, details: Mapping[str, str]) -> None:
+    def send_to_dead_letters(self, message: Message, reason: str, details: Mapping[str, str]) -> None:
         """Write a dead letter and acknowledge the message, both or neither. No content, no hash of any.
 
         Raises:

@@ -10,6 +10,9 @@ from sink.pii_map import SubjectId
 
 Action = Literal["retire", "sync", "reassign"]
 
+VALUE = "value"
+"""The field of a message from Kafka that holds what was sent; Redis names the fields itself."""
+
 _LONGEST_REASON = 1_000
 
 
@@ -38,7 +41,7 @@ class Work:
     actor: str | None = None
     kind: str = ""
     """The kind of event, as we call it."""
-    complaint: str = ""
+    unusable: str = ""
     """What of the message could not be used, although the rest was."""
 
 
@@ -82,7 +85,7 @@ class Streams(Protocol):
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Say that messages are done."""
 
-    def bury(self, message: Message, reason: str, details: Mapping[str, str]) -> None:
+    def send_to_dead_letters(self, message: Message, reason: str, details: Mapping[str, str]) -> None:
         """Write a dead letter without any content, and acknowledge the message."""
 
     def close(self) -> None:

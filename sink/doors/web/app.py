@@ -24,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from sink.doors.events.sources import open_streams, read_sources
+from sink.doors.events.sources import open_redis_streams, read_sources
 from sink.doors.web.auth import Guard
 from sink.doors.web.body_limit import BodyLimit, Problem
 from sink.doors.web.desk import PROBE_TIMEOUT, Connection, Desk, Sweeper
@@ -120,7 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
         recording=Connection(settings, timeout=RECORD_TIMEOUT, connect_timeout=5, retries=1),
         probing=Connection(settings, timeout=PROBE_TIMEOUT, connect_timeout=PROBE_TIMEOUT, retries=0),
         sweeper=Sweeper(Connection(settings)) if settings.web_sweep else None,
-        streams=open_streams(settings, list(read_sources(settings, pii_map.subject).decoders))
+        streams=open_redis_streams(settings, list(read_sources(settings, pii_map.subject).decoders))
         if settings.event_bus_url
         else None,
     )

@@ -17,5 +17,5 @@ outcomes.SWEEP_RETRY_SECONDS = 2
 if len(sys.argv) > 1:
     from sink.doors.events import kafka_streams
 
-    kafka_streams._SESSION = int(sys.argv[1])
+    kafka_streams.SESSION_TIMEOUT_MS = int(sys.argv[1])
 consumer.run_consumer(load_settings())

@@ -174,7 +174,7 @@ class Streams:
         return list(answer)
 
 
-class Office:
+class Actions:
     """Nothing is open, and nobody is retired or copied."""
 
     enabled = True
@@ -192,8 +192,8 @@ def test_a_consumer_gives_signs_when_it_reads_and_none_when_it_cannot(monkeypatc
         signs.clear()
         stop = threading.Event()
         streams: Any = Streams(stop, list(answers))
-        office: Any = Office()
-        Consumer(streams, {"s": lambda _: signs.append("decoded")}, office).run(stop)
+        actions: Any = Actions()
+        Consumer(streams, {"s": lambda _: signs.append("decoded")}, actions).run(stop)
         return list(signs)
 
     sweep_at_start = [heartbeat.WORKING, heartbeat.WAITING]

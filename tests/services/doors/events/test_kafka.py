@@ -23,8 +23,10 @@ from confluent_kafka import KafkaError, TopicPartition
 import sink
 from sink.clickhouse.migrations import migrate
 from sink.doors.events import kafka_streams
-from sink.doors.events.consumer import Counts, run_consumer
-from sink.doors.events.kafka_streams import KafkaStreams, make_options
+from sink.doors.events.consumer import run_consumer
+from sink.doors.events.handling import MessageCounts
+from sink.doors.events.kafka_options import make_kafka_options
+from sink.doors.events.kafka_streams import KafkaStreams
 from sink.errors import AspectsPiiError, SettingsError, StreamsUnreachableError, UsageError
 from sink.installation import open_store
 from sink.settings import load_settings
@@ -60,7 +62,7 @@ def run_broker() -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 @pytest.fixture(autouse=True)
 def short_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_streams, "_SESSION", SESSION)
+    monkeypatch.setattr(kafka_streams, "SESSION_TIMEOUT_MS", SESSION)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +190,7 @@ def test_events_of_the_lms_bring_the_user_and_the_roles(place: Place) -> None:
     # Before the group exists: what was sent while no consumer ran counts too.
     place.produce(("registration", 1), ("login", 2), ("role added", instructor), ("passing status", 3))
     place.send_job(delete_user(40, 41))
-    assert place.consume() == Counts(read=5, synced=3, skipped=1, retired=1)
+    assert place.consume() == MessageCounts(read=5, synced=3, skipped=1, retired=1)
     assert place.users() == [1, 2]
     assert place.users("external_id") == [1, 2]
     roles = place.users("course_access")
@@ -200,7 +202,7 @@ def test_events_of_the_lms_bring_the_user_and_the_roles(place: Place) -> None:
     # An old event after the retirement, and what was done is done.
     place.send_job(delete_user(1))
     place.produce(("login", 1))
-    assert place.consume() == Counts(read=2, synced=1, retired=1)
+    assert place.consume() == MessageCounts(read=2, synced=1, retired=1)
     assert place.users() == [2]
 
 
@@ -248,7 +250,7 @@ def test_a_message_that_cannot_be_read_becomes_a_dead_letter_without_content(pla
     )
     assert set().union(*letters) == {"stream", "entry", "reason", "bytes", "consumer", "type", "id", "time"}
     assert "zaphod" not in json.dumps(letters).lower()
-    assert place.consume() == Counts()
+    assert place.consume() == MessageCounts()
 
 
 def _find_event(place: Place) -> tuple[dict[str, bytes], bytes]:
@@ -272,7 +274,7 @@ def test_nothing_is_stored_while_pii_is_off(place: Place) -> None:
     place.produce(("registration", 1), ("login", 2))
     place.send_job(delete_user(7))
     counts = place.consume(enable_pii=False, lms_database_url=None)
-    assert counts == Counts(read=3, off=2, retired=1)
+    assert counts == MessageCounts(read=3, off=2, retired=1)
     assert place.users() == []
     assert place.states() == {"7": "erased"}
 
@@ -350,7 +352,7 @@ def test_killed_consumers_lose_nothing_and_double_nothing(place: Place) -> None:
     assert place.dead_letters() == []
     assert "example.com" not in said
     # SIGTERM has left the group in order: nothing is read twice.
-    assert place.consume() == Counts()
+    assert place.consume() == MessageCounts()
 
 
 def test_a_kafka_that_hangs_is_waited_for_and_one_that_is_gone_is_reported(place: Place) -> None:
@@ -378,7 +380,7 @@ def _write_to(address: str) -> confluent_kafka.Producer:
 def test_a_dead_letter_that_cannot_be_written_leaves_the_message(place: Place) -> None:
     place.send_job(b"Zaphod")
     streams = KafkaStreams(
-        make_options(place.settings), [place.jobs], group="of its own", consumer="one", dead_letters=place.dead
+        make_kafka_options(place.settings), [place.jobs], group="of its own", consumer="one", dead_letters=place.dead
     )
     streams.prepare()
     try:
@@ -388,9 +390,9 @@ def test_a_dead_letter_that_cannot_be_written_leaves_the_message(place: Place) -
             found = streams.read_new(10, 1)
         # More than a message may have: Kafka refuses it.
         with pytest.raises(StreamsUnreachableError, match="Kafka"):
-            streams.bury(found[0], "of the test", {"type": "x" * 2_000_000})
+            streams.send_to_dead_letters(found[0], "of the test", {"type": "x" * 2_000_000})
         assert list(streams.read_unfinished(10)) == [found]
-        streams.bury(found[0], "of the test", {})
+        streams.send_to_dead_letters(found[0], "of the test", {})
         assert list(streams.read_unfinished(10)) == []
     finally:
         streams.close()

@@ -18,7 +18,8 @@ import yaml
 
 from sink.clickhouse.migrations import migrate
 from sink.copying.sync import sync
-from sink.doors.events.consumer import Counts, run_consumer
+from sink.doors.events.consumer import run_consumer
+from sink.doors.events.handling import MessageCounts
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.installation import open_store
 from sink.resources import find_resource
@@ -100,14 +101,14 @@ def test_events_of_the_lms_bring_the_user_and_the_roles(place: Place) -> None:
     # Before the group exists: what was sent while no consumer ran counts too.
     place.produce(("registration", 1), ("login", 2), ("role added", instructor), ("passing status", 3))
     counts = place.consume()
-    assert counts == Counts(read=4, synced=3, skipped=1)
+    assert counts == MessageCounts(read=4, synced=3, skipped=1)
     assert place.users() == [1, 2]
     assert place.users("external_id") == [1, 2]
     roles = place.users("course_access")
     assert roles
     assert set(roles) == {instructor}
     assert (place.waiting(USERS), place.waiting(ROLES), place.dead_letters()) == (0, 0, [])
-    assert place.consume() == Counts()
+    assert place.consume() == MessageCounts()
 
 
 def test_a_role_that_was_taken_away_goes(place: Place) -> None:
@@ -178,7 +179,7 @@ def test_nothing_is_stored_while_pii_is_off(place: Place) -> None:
     place.produce(("registration", 1), ("login", 2))
     place.send_job(delete_user(7))
     counts = place.consume(enable_pii=False, lms_database_url=None)
-    assert counts == Counts(read=3, off=2, retired=1)
+    assert counts == MessageCounts(read=3, off=2, retired=1)
     assert place.users() == []
     assert place.waiting(USERS) == 0
     assert place.states() == {"7": "erased"}
@@ -188,7 +189,7 @@ def test_while_pii_is_off_roles_come_without_a_name(place: Place) -> None:
     instructor = next(iter(place.lms.made.instructors.values()))
     place.produce(("registration", 1), ("login", instructor), ("role added", instructor))
     # A login may come with a new role, too.
-    assert place.consume(enable_pii=False) == Counts(read=3, synced=3)
+    assert place.consume(enable_pii=False) == MessageCounts(read=3, synced=3)
     held = place.users("course_access_keyed")
     assert held
     assert set(held) == {instructor}
@@ -406,7 +407,7 @@ def test_ids_that_are_texts_need_no_lms(place: Place, tmp_path: Path) -> None:
     )
     place.send_job(delete_user(leaver, managed))
     counts = place.consume(pii_map=tmp_path / "map.yaml", lms_database_url=None)
-    assert counts == Counts(read=1, retired=1)
+    assert counts == MessageCounts(read=1, retired=1)
     assert place.store.client.column(f"SELECT id FROM {database}.person") == ["other"]
     assert place.states() == {leaver: "erased", managed: "erased"}
 

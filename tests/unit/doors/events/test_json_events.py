@@ -45,7 +45,7 @@ def test_the_type_of_the_object_is_compared_as_sunbird_does(kind: str) -> None:
 def test_nobody_is_managed(managed: Any) -> None:
     work = read_event(SHIPPED, NUMBERS, delete_user(7, managed))
     assert work is not None
-    assert (work.subjects, work.complaint) == ((7,), "")
+    assert (work.subjects, work.unusable) == ((7,), "")
 
 
 @pytest.mark.parametrize("user_id", [None, "", " ", "zaphod", True, 7.0, -1, 0, ["7"], {"id": 7}, "7\n8", "9" * 300])
