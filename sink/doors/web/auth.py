@@ -18,8 +18,8 @@ from sink.settings import Settings
 
 # .. no_pii: reads tokens; the user name in one is compared with those of service accounts, and not kept.
 
-LEEWAY = 30
-"""Seconds that the clocks of the LMS and of this host may differ."""
+LEEWAY_SECONDS = 30
+"""How far the clocks of the LMS and of this host may differ."""
 
 
 class Guard:
@@ -44,7 +44,7 @@ class Guard:
             )
 
     @property
-    def is_closed(self) -> bool:
+    def requires_authentication(self) -> bool:
         """True where callers have to authenticate."""
         return bool(self._token or self._secret or self._keys)
 
@@ -54,7 +54,7 @@ class Guard:
         Raises:
             HttpProblemError: 401 without credentials that count, 403 where they are somebody else's.
         """
-        if not self.is_closed:
+        if not self.requires_authentication:
             _check_local(request)
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -87,7 +87,7 @@ class Guard:
                     algorithms=[algorithm],
                     audience=self._audience,
                     issuer=self._issuer,
-                    leeway=LEEWAY,
+                    leeway=LEEWAY_SECONDS,
                     options={"require": ["exp"], "verify_aud": self._audience is not None},
                 )
         if claims is None:

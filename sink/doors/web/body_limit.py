@@ -1,18 +1,11 @@
-"""Requests whose body is too long are refused before it is read; every refusal has the same form."""
+"""Requests whose body is too long are refused before it is read."""
 
 from __future__ import annotations
 
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-
-class Problem(BaseModel):
-    """Why a request was not carried out."""
-
-    error: str = Field(description="A word for programs.", examples=["invalid"])
-    message: str = Field(description="A sentence for people.", examples=["The request is not valid."])
-    fields: dict[str, str] = Field(default_factory=dict, description="What is wrong, by field; never the value.")
+from sink.doors.web.models import ProblemDetails
 
 
 class BodyLimit:
@@ -50,6 +43,6 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = Problem(error="too_large", message=f"A request has {self._limit} bytes at most.")
+        problem = ProblemDetails(error="too_large", message=f"A request has {self._limit} bytes at most.")
         response = JSONResponse(problem.model_dump(), 413, {"Connection": "close"})
         await response(scope, receive, send)

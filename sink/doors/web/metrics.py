@@ -1,4 +1,4 @@
-"""What /metrics reads from the store."""
+"""What /metrics reads from the store and from the event bus."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from sink.doors.events.redis_streams import RedisStreams
+from sink.errors import SettingsError, StreamsUnreachableError
 from sink.store import Store
 
 
@@ -33,10 +35,10 @@ def read_metrics(store: Store) -> Iterator[Metric]:
     ):
         actions.add_metric([action], count)
     yield actions
-    yield from _read_looks(store)
+    yield from _read_last_checks(store)
 
 
-def _read_looks(store: Store) -> Iterator[Metric]:
+def _read_last_checks(store: Store) -> Iterator[Metric]:
     """What the last search for residue of everybody has found, and how old it and the last full copy are."""
     rows = store.client.rows(
         "SELECT toString(action), dateDiff('millisecond', max(at), now64(6, 'UTC')) / 1000, "
@@ -50,3 +52,26 @@ def _read_looks(store: Store) -> Iterator[Metric]:
         else:
             yield make_gauge("aspects_pii_residue_findings", "What the last `verify` of all has found.", findings)
             yield make_gauge("aspects_pii_residue_age_seconds", "Age of that `verify`.", max(0.0, age))
+
+
+def read_lag(streams: RedisStreams) -> Iterator[Metric]:
+    """How far the consumers are behind."""
+    try:
+        lags = streams.read_lag()
+    except (StreamsUnreachableError, SettingsError):
+        yield make_gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 0.0)
+        return
+    yield make_gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 1.0)
+    waiting = GaugeMetricFamily("aspects_pii_events_waiting", "Events nobody has read yet.", labels=["stream"])
+    unfinished = GaugeMetricFamily(
+        "aspects_pii_events_unfinished", "Events that were read and are not done.", labels=["stream"]
+    )
+    age = GaugeMetricFamily(
+        "aspects_pii_sync_lag_seconds", "Age of the oldest event that is not done.", labels=["stream"]
+    )
+    for lag in lags:
+        if lag.waiting is not None:
+            waiting.add_metric([lag.stream], lag.waiting)
+        unfinished.add_metric([lag.stream], lag.unfinished)
+        age.add_metric([lag.stream], lag.oldest_seconds)
+    yield from (waiting, unfinished, age)

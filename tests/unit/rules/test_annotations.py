@@ -34,7 +34,7 @@ HANDLING_PII = {
     "sink.doors.events.json_events",
     "sink.doors.events.kafka_streams",
     "sink.doors.events.redis_streams",
-    "sink.doors.web.app",
+    "sink.doors.web.models",
     "sink.endpoint.execution",
     "sink.endpoint.handlers",
     "sink.erasure.changes",

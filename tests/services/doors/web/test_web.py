@@ -212,8 +212,8 @@ def test_what_cannot_be_recorded_is_tried_again_by_the_driver(
 def test_a_clickhouse_that_hangs_does_not_hold_the_driver_up(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sink.doors.web.app.RECORD_TIMEOUT", 1)
-    monkeypatch.setattr("sink.doors.web.app.PROBE_TIMEOUT", 1)
+    monkeypatch.setattr("sink.doors.web.app.RECORD_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("sink.doors.web.app.PROBE_TIMEOUT_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # It takes connections and never answers.
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""What the HTTP hook does: record, work off, and say how things stand."""
+"""What the HTTP hook does: record retirements, work them off, and tell how things stand."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
 from sink.doors import outcomes
 from sink.doors.events.redis_streams import RedisStreams
 from sink.doors.outcomes import log_outcomes
-from sink.doors.web.metrics import make_gauge, read_metrics
-from sink.errors import AspectsPiiError, HttpProblemError, SettingsError, StreamsUnreachableError, UnreachableError
+from sink.doors.web.metrics import make_gauge, read_lag, read_metrics
+from sink.errors import AspectsPiiError, HttpProblemError, UnreachableError
 from sink.installation import find_address, open_store
 from sink.retirement.retire import sweep
 from sink.settings import Settings
@@ -26,8 +26,8 @@ from sink.store import Store
 
 _log = logging.getLogger(__name__)
 
-PROBE_TIMEOUT = 5
-"""Seconds that /health and /metrics wait for ClickHouse."""
+PROBE_TIMEOUT_SECONDS = 5
+"""How long /health and /metrics wait for ClickHouse."""
 
 
 class Connection:
@@ -117,8 +117,8 @@ class Sweeper:
 
 
 @dataclass(frozen=True)
-class Desk:
-    """What the endpoints work with."""
+class RetirementService:
+    """What the endpoints call: records retirements, and tells how things stand."""
 
     enabled: bool
     recording: Connection
@@ -153,8 +153,8 @@ class Desk:
         if self.streams is not None:
             self.streams.close()
 
-    def is_clickhouse_there(self) -> bool:
-        """Whether ClickHouse answers within `PROBE_TIMEOUT` seconds."""
+    def is_clickhouse_up(self) -> bool:
+        """Whether ClickHouse answers within `PROBE_TIMEOUT_SECONDS`."""
         try:
             with self.probing.use() as store:
                 store.client.value("SELECT 1")
@@ -173,27 +173,5 @@ class Desk:
             found = []
         yield make_gauge("aspects_pii_clickhouse_up", "Whether ClickHouse answers.", float(bool(found)))
         yield from found
-        yield from self._collect_lag()
-
-    def _collect_lag(self) -> Iterator[Metric]:
-        if self.streams is None:
-            return
-        try:
-            lags = self.streams.read_lag()
-        except (StreamsUnreachableError, SettingsError):
-            yield make_gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 0.0)
-            return
-        yield make_gauge("aspects_pii_event_bus_up", "Whether Redis answers.", 1.0)
-        waiting = GaugeMetricFamily("aspects_pii_events_waiting", "Events nobody has read yet.", labels=["stream"])
-        unfinished = GaugeMetricFamily(
-            "aspects_pii_events_unfinished", "Events that were read and are not done.", labels=["stream"]
-        )
-        age = GaugeMetricFamily(
-            "aspects_pii_sync_lag_seconds", "Age of the oldest event that is not done.", labels=["stream"]
-        )
-        for lag in lags:
-            if lag.waiting is not None:
-                waiting.add_metric([lag.stream], lag.waiting)
-            unfinished.add_metric([lag.stream], lag.unfinished)
-            age.add_metric([lag.stream], lag.oldest_seconds)
-        yield from (waiting, unfinished, age)
+        if self.streams is not None:
+            yield from read_lag(self.streams)
