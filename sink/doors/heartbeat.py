@@ -1,15 +1,15 @@
-"""Signs of life: a file that a loop writes as long as it turns, and the look at it from outside.
+"""Heartbeats: a file that a loop writes as long as it turns, and the check of it from outside.
 
-A process that runs can still be stuck. So the file is written by the loop itself, and says until when the next sign is
-due: soon while the loop waits for work, later while it is at work that may take long.
+A process that runs can still be stuck. So the file is written by the loop itself, and says within which time the next
+heartbeat is due: soon while the loop waits for work, later while it is at work that may take long.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sink.errors import HeartbeatError, SettingsError, UsageError
@@ -20,15 +20,15 @@ WORKER = "worker"
 CONSUMER = "consumer"
 NAMES = (WORKER, CONSUMER)
 
-WAITING = 30.0
-"""Seconds after a sign in which the next one is due while the loop waits for work."""
+IDLE_SECONDS = 30.0
+"""Within this time the next heartbeat is due while the loop waits for work."""
 
-WORKING = 1_800.0
-"""The same for a loop that does its work itself and meanwhile gives no sign; an erasure or a copy may take long."""
+BUSY_SECONDS = 1_800.0
+"""The same for a loop that does its work itself and meanwhile cannot beat; an erasure or a copy may take long."""
 
 
 class Heartbeat:
-    """The signs of one process; does nothing without a folder."""
+    """The heartbeat of one process; does nothing without a folder."""
 
     def __init__(self, folder: Path | None, name: str) -> None:
         """Take the folder and what the process is called there.
@@ -49,53 +49,54 @@ class Heartbeat:
                 "Example: ASPECTS_HEARTBEAT_DIR=/tmp/aspects-pii"
             ) from None
 
-    def beat(self, within: float = WAITING) -> None:
-        """Give a sign, and say that the next one is due `within` so many seconds.
+    def beat(self, within_seconds: float = IDLE_SECONDS) -> None:
+        """Write that the process is alive, and within which time it will say so again.
 
-        A sign that cannot be written is left out: work does not stop for it, and whoever looks sees that it is missing.
+        What cannot be written is left out: work does not stop for it, and whoever checks sees that it is missing.
         """
         if self._file is None:
             return
         new = self._file.with_suffix(".new")
         try:
-            new.write_text(json.dumps({"at": time.time(), "within": within}))
+            new.write_text(json.dumps({"at": datetime.now(UTC).isoformat(), "within_seconds": within_seconds}))
             new.replace(self._file)
         except OSError:
             return
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """While work is under way that gives no sign."""
-        self.beat(WORKING)
+        """While work is under way that cannot beat."""
+        self.beat(BUSY_SECONDS)
         try:
             yield
         finally:
             self.beat()
 
 
-def check(folder: Path | None, name: str) -> float:
-    """The age of the last sign of a process, in seconds.
+def check(folder: Path | None, name: str) -> timedelta:
+    """The age of the last heartbeat of a process.
 
     Raises:
         SettingsError: there is no folder.
         UsageError: no process has this name.
-        HeartbeatError: there is no sign, or the next one is overdue.
+        HeartbeatError: there is none, or the next one is overdue.
     """
     if name not in NAMES:
         raise UsageError(f"{name} gives no signs of life: {' and '.join(NAMES)} do.")
     if folder is None:
         raise SettingsError("ASPECTS_HEARTBEAT_DIR is not set. Example: ASPECTS_HEARTBEAT_DIR=/tmp/aspects-pii")
     try:
-        sign = json.loads((folder / name).read_text())
-        at, within = float(sign["at"]), float(sign["within"])
+        written = json.loads((folder / name).read_text())
+        age = datetime.now(UTC) - datetime.fromisoformat(written["at"])
+        within = timedelta(seconds=written["within_seconds"])
     except FileNotFoundError:
         raise HeartbeatError(f"The {name} has given no sign of life in {folder} yet.") from None
     except (OSError, ValueError, TypeError, KeyError):
         raise HeartbeatError(f"{folder / name} cannot be read as a sign of life.") from None
-    age = time.time() - at
     # A clock that was put back makes it negative; then nothing is known.
     if not -within <= age <= within:
         raise HeartbeatError(
-            f"The last sign of life of the {name} is {age:.0f} s old; one was due within {within:.0f} s."
+            f"The last sign of life of the {name} is {age.total_seconds():.0f} s old; "
+            f"one was due within {within.total_seconds():.0f} s."
         )
     return age

@@ -74,9 +74,9 @@ def heartbeat_command(
 
     age = check(load_settings().heartbeat_dir, name)
     if as_json:
-        print_json({"name": name, "age_seconds": age})
+        print_json({"name": name, "age_seconds": age.total_seconds()})
     else:
-        print_lines([f"The {name} gave a sign of life {age:.0f} s ago."])
+        print_lines([f"The {name} gave a sign of life {age.total_seconds():.0f} s ago."])
     return 0
 
 

@@ -12,7 +12,7 @@ from celery.concurrency import get_implementation
 from sink.doors import heartbeat
 from sink.doors.worker import broker
 from sink.doors.worker.broker import BrokerApp
-from sink.doors.worker.celery_fixes import BeatScheduler, WindowWatch
+from sink.doors.worker.celery_fixes import BeatScheduler, PrefetchWatch
 from sink.doors.worker.tasks import Tasks
 from sink.errors import SettingsError
 from sink.installation import read_map
@@ -30,7 +30,7 @@ def create_app(settings: Settings) -> Celery:
     url = "memory://" if settings.broker_url is None else settings.broker_url.get_secret_value()
     transport_options: dict[str, Any] = {
         "visibility_timeout": settings.broker_visibility_timeout,
-        # Whoever looks for what a killed worker left looks each time, not each tenth.
+        # Whoever looks for what a killed worker has not acknowledged looks each time, not each tenth (kombu 5.7.0).
         "unacked_restore_throttle": 1,
         "socket_connect_timeout": 5,
         "socket_timeout": 30,
@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> Celery:
         beat_max_loop_interval=5,
         beat_schedule=_plan_schedule(settings),
     )
-    app.steps["consumer"].add(WindowWatch)
+    app.steps["consumer"].add(PrefetchWatch)
     Tasks(app, settings, inline).register()
     return app
 
@@ -92,14 +92,14 @@ def run_worker(settings: Settings, *, beat: bool = True, concurrency: int | None
         concurrency: processes, instead of ASPECTS_WORKER_CONCURRENCY.
 
     Raises:
-        SettingsError: there is no broker, or signs of life cannot be written.
+        SettingsError: there is no broker, or heartbeats cannot be written.
         MapError: the map is not valid.
     """
     if settings.broker_url is None:
         raise SettingsError("ASPECTS_BROKER_URL is not set. Example: ASPECTS_BROKER_URL=redis://redis:6379/0")
     read_map(settings)
     embedded = settings.clickhouse_url.startswith("chdb://")
-    signs = heartbeat.Heartbeat(settings.heartbeat_dir, heartbeat.WORKER)
+    beats = heartbeat.Heartbeat(settings.heartbeat_dir, heartbeat.WORKER)
     worker = create_app(settings).Worker(
         # One process may hold the folder of the embedded engine.
         pool_cls=get_implementation("solo" if embedded else "prefork"),
@@ -111,8 +111,8 @@ def run_worker(settings: Settings, *, beat: bool = True, concurrency: int | None
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
-        # For `WindowWatch`. A worker of one process gives no sign while it is at work.
-        give_sign=functools.partial(signs.beat, heartbeat.WORKING if embedded else heartbeat.WAITING),
+        # For `PrefetchWatch`. A worker of one process cannot beat while it is at work.
+        report_alive=functools.partial(beats.beat, heartbeat.BUSY_SECONDS if embedded else heartbeat.IDLE_SECONDS),
     )
     worker.start()
     return int(worker.exitcode or 0)

@@ -23,8 +23,8 @@ SWEEP = "aspects_pii.sweep"
 RECONCILE = "aspects_pii.reconcile"
 SECOND_PASS = "aspects_pii.second_pass"  # noqa: S105
 
-# kombu keeps what is delivered and not acknowledged under keys that all applications of one Redis database share,
-# and puts all of it back after the visibility timeout of whoever looks. Ours is shorter than an LMS's.
+# kombu (5.7.0) keeps what is delivered and not acknowledged under keys that all applications of one Redis database
+# share, and puts all of it back after the visibility timeout of whoever looks. Ours is shorter than an LMS's.
 _OWN_KEYS = {
     "unacked_key": f"{QUEUE}.unacked",
     "unacked_index_key": f"{QUEUE}.unacked_index",
@@ -40,7 +40,8 @@ def is_redis(url: str) -> bool:
 class BrokerApp(Celery):  # type: ignore[misc]  # Celery has no types.
     """A Celery application that talks to one broker, whatever the environment says.
 
-    Celery lets CELERY_BROKER_URL overrule what an application was given; in an LMS's container that is the LMS's own.
+    Celery (5.7.0) lets CELERY_BROKER_URL overrule what an application was given, which in an LMS's container is the LMS's
+    own: https://github.com/celery/celery/issues/4284. Once it does not, the methods below and `backend_cls` can go.
     """
 
     # Here, not as a setting, which CELERY_RESULT_BACKEND would overrule: nobody waits for results.

@@ -32,13 +32,13 @@ from sink.doors.worker import broker
 from sink.doors.worker.waiting import (
     COPY_WANTED,
     COPYING,
-    REQUEST_LASTS,
+    REQUEST_SECONDS,
     SWEEP_WANTED,
     WAITING,
     ask_redis,
     request_sweep,
     request_task,
-    take_waiting,
+    set_waiting_aside,
 )
 from sink.errors import AspectsPiiError, BusyError, RefusedError
 from sink.installation import connect, open_lms, open_store
@@ -58,7 +58,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 #: A retirement that failed waits as long as it has been failing, but no longer than this.
 LONGEST_WAIT = timedelta(hours=1)
-_LONGEST_RETRY = 300
+_MAX_RETRY_SECONDS = 300
 
 
 class Tasks:
@@ -101,7 +101,7 @@ class Tasks:
             max_retries=max_retries,
             retry_backoff=1,
             # A message that waits for its time is not acknowledged: it must not look abandoned meanwhile.
-            retry_backoff_max=max(1, min(_LONGEST_RETRY, self.settings.broker_visibility_timeout // 3)),
+            retry_backoff_max=max(1, min(_MAX_RETRY_SECONDS, self.settings.broker_visibility_timeout // 3)),
             retry_jitter=True,
         )
 
@@ -138,14 +138,14 @@ class Tasks:
         if not self._enqueue(user_ids):
             with self._open() as store:
                 return dict(self._copy(store, lms, user_ids))
-        self._take_request(COPY_WANTED)
+        self._consume_request(COPY_WANTED)
         if not ask_redis(self.app, lambda redis: redis.exists(WAITING, COPYING), default=0):
             return {}
         changed: Counter[str] = Counter()
         nobody: list[str] = []
         try:
             with self._open() as store, self._hold(store, "copy"):
-                while waiting := ask_redis(self.app, take_waiting, default=nobody):
+                while waiting := ask_redis(self.app, set_waiting_aside, default=nobody):
                     changed += self._copy(store, lms, waiting)
                     ask_redis(self.app, lambda redis: redis.delete(COPYING), default=0)
         except BusyError:
@@ -207,26 +207,26 @@ class Tasks:
         """Work off every open retirement that is due, unless another worker is at it."""
         outcomes: list[Outcome] = []
         with self._open() as store:
-            self._take_request(SWEEP_WANTED)
+            self._consume_request(SWEEP_WANTED)
             due = _find_due(store)
             if not due:
                 return _count(outcomes)
             try:
                 with self._hold(store, "sweep"):
                     outcomes += work_off(store, due)
-                    while self._take_request(SWEEP_WANTED):
+                    while self._consume_request(SWEEP_WANTED):
                         outcomes += work_off(store, _find_due(store))
             except BusyError:
                 # Whoever is at it may have looked before this was requested; now they look again.
                 self._repeat_request(SWEEP_WANTED)
         return _count(outcomes)
 
-    def _take_request(self, mark: str) -> bool:
+    def _consume_request(self, mark: str) -> bool:
         """True where it was requested; from here on a new request counts as one."""
         return bool(ask_redis(self.app, lambda redis: redis.delete(mark), default=0))
 
     def _repeat_request(self, mark: str) -> None:
-        ask_redis(self.app, lambda redis: redis.set(mark, 1, ex=REQUEST_LASTS), default=None)
+        ask_redis(self.app, lambda redis: redis.set(mark, 1, ex=REQUEST_SECONDS), default=None)
 
     def reconcile(self) -> dict[str, int]:
         """Request the retirement of whoever the LMS has retired and no event told us of."""

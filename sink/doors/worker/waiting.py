@@ -12,11 +12,10 @@ from sink.doors.worker import broker
 
 logger = logging.getLogger(__name__)
 
-
 T = TypeVar("T")
 
-#: Seconds for which one request for a sweep or a copy stands for all others.
-REQUEST_LASTS = 60
+#: For this time one request for a sweep or a copy stands for all others.
+REQUEST_SECONDS = 60
 # Keys in Redis: that a sweep or a copy was asked for, who waits for a copy, and whose is under way.
 SWEEP_WANTED = f"{broker.QUEUE}.sweep_wanted"
 COPY_WANTED = f"{broker.QUEUE}.copy_wanted"
@@ -33,7 +32,7 @@ def request_task(app: Celery, task: str, arguments: tuple[Any, ...], mark: str) 
     if app.conf.task_always_eager:
         app.tasks[task].apply_async(arguments)
         return
-    if not ask_redis(app, lambda redis: redis.set(mark, 1, nx=True, ex=REQUEST_LASTS), default=True):
+    if not ask_redis(app, lambda redis: redis.set(mark, 1, nx=True, ex=REQUEST_SECONDS), default=True):
         return
     try:
         with app.connection_for_write() as connection:
@@ -44,7 +43,7 @@ def request_task(app: Celery, task: str, arguments: tuple[Any, ...], mark: str) 
         logger.warning("%s could not be requested (%s); the next one on schedule does it", task, type(error).__name__)
 
 
-def take_waiting(redis: Any) -> list[str]:
+def set_waiting_aside(redis: Any) -> list[str]:
     """Who waits to be copied, kept aside until they are; first those whom a killed worker had kept aside."""
     if not redis.exists(COPYING) and redis.exists(WAITING):
         redis.rename(WAITING, COPYING)

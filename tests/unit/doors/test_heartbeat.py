@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sink.doors import heartbeat
 from sink.doors.events.consumer import Consumer
 from sink.doors.events.work import Message
 from sink.doors.heartbeat import Heartbeat, check
-from sink.doors.worker.celery_fixes import WindowWatch
+from sink.doors.worker.celery_fixes import PrefetchWatch
 from sink.errors import HeartbeatError, SettingsError, StreamsUnreachableError, UsageError
 
 
@@ -26,7 +27,8 @@ def folder(tmp_path: Path) -> Path:
 def set_back(folder: Path, name: str, seconds: float) -> None:
     """Make the last sign older."""
     sign = json.loads((folder / name).read_text())
-    (folder / name).write_text(json.dumps(sign | {"at": sign["at"] - seconds}))
+    earlier = datetime.fromisoformat(sign["at"]) - timedelta(seconds=seconds)
+    (folder / name).write_text(json.dumps(sign | {"at": earlier.isoformat()}))
 
 
 def test_a_sign_counts_until_the_next_one_is_due(folder: Path) -> None:
@@ -34,8 +36,8 @@ def test_a_sign_counts_until_the_next_one_is_due(folder: Path) -> None:
     with pytest.raises(HeartbeatError, match="has given no sign of life"):
         check(folder, "worker")
     signs.beat()
-    assert check(folder, "worker") >= 0
-    set_back(folder, "worker", heartbeat.WAITING + 1)
+    assert check(folder, "worker") >= timedelta(0)
+    set_back(folder, "worker", heartbeat.IDLE_SECONDS + 1)
     with pytest.raises(HeartbeatError, match=r"31 s old; one was due within 30 s"):
         check(folder, "worker")
     signs.beat()
@@ -51,15 +53,15 @@ def test_a_sign_counts_until_the_next_one_is_due(folder: Path) -> None:
 def test_work_may_take_longer_than_waiting(folder: Path) -> None:
     signs = Heartbeat(folder, "consumer")
     with signs.working():
-        set_back(folder, "consumer", heartbeat.WAITING + 1)
+        set_back(folder, "consumer", heartbeat.IDLE_SECONDS + 1)
         check(folder, "consumer")
-        set_back(folder, "consumer", heartbeat.WORKING)
+        set_back(folder, "consumer", heartbeat.BUSY_SECONDS)
         with pytest.raises(HeartbeatError):
             check(folder, "consumer")
     with pytest.raises(ZeroDivisionError), signs.working():
         raise ZeroDivisionError
     # However the work ended, from now on signs are due soon again.
-    set_back(folder, "consumer", heartbeat.WAITING + 1)
+    set_back(folder, "consumer", heartbeat.IDLE_SECONDS + 1)
     with pytest.raises(HeartbeatError):
         check(folder, "consumer")
 
@@ -89,7 +91,16 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         check(tmp_path, "../worker")
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"at": "now", "within": 30}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{}", "[]", "null", '{"at": "now", "within_seconds": 30}'),
+        *(
+            '{"at": "2026-01-01T00:00:00", "within_seconds": 30}',
+            '{"at": "2026-01-01T00:00:00Z", "within_seconds": null}',
+        ),
+    ],
+)
 def test_what_is_no_sign_does_not_count(folder: Path, content: str) -> None:
     Heartbeat(folder, "worker").beat()
     (folder / "worker").write_text(content)
@@ -139,13 +150,13 @@ class FakeConsumer:
 
 def test_a_worker_that_no_longer_fetches_gives_no_sign() -> None:
     given: list[int] = []
-    watch = WindowWatch(FakeConsumer(fetches=True), give_sign=lambda: given.append(1))
+    watch = PrefetchWatch(FakeConsumer(fetches=True), report_alive=lambda: given.append(1))
     watch._check(FakeConsumer(fetches=True))
     assert given == [1]
     with pytest.raises(ConnectionError):
         watch._check(FakeConsumer(fetches=False))
     assert given == [1]
-    WindowWatch(FakeConsumer(fetches=True))._check(FakeConsumer(fetches=True))
+    PrefetchWatch(FakeConsumer(fetches=True))._check(FakeConsumer(fetches=True))
 
 
 class Streams:
@@ -186,7 +197,9 @@ class Actions:
 
 def test_a_consumer_gives_signs_when_it_reads_and_none_when_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     signs: list[Any] = []
-    monkeypatch.setattr(Heartbeat, "beat", lambda _, within=heartbeat.WAITING: signs.append(within))
+    monkeypatch.setattr(
+        Heartbeat, "beat", lambda _, within_seconds=heartbeat.IDLE_SECONDS: signs.append(within_seconds)
+    )
 
     def consume(*answers: Any) -> list[Any]:
         signs.clear()
@@ -196,8 +209,8 @@ def test_a_consumer_gives_signs_when_it_reads_and_none_when_it_cannot(monkeypatc
         Consumer(streams, {"s": lambda _: signs.append("decoded")}, actions).run(stop)
         return list(signs)
 
-    sweep_at_start = [heartbeat.WORKING, heartbeat.WAITING]
-    read = heartbeat.WAITING
-    batch = [heartbeat.WORKING, "decoded", heartbeat.WAITING]
+    sweep_at_start = [heartbeat.BUSY_SECONDS, heartbeat.IDLE_SECONDS]
+    read = heartbeat.IDLE_SECONDS
+    batch = [heartbeat.BUSY_SECONDS, "decoded", heartbeat.IDLE_SECONDS]
     assert consume([], [Message("s", "1-0", {b"event": b"{}"})], []) == [*sweep_at_start, read, read, *batch, read]
     assert consume(StreamsUnreachableError("Redis cannot be reached")) == sweep_at_start

@@ -267,7 +267,7 @@ def test_only_one_sweeps_and_it_looks_again(settings: Settings, store: Store, br
     store.ledger.request([1])
     with leases.hold(store.client, "sweep"):
         assert work.sweep() == {"erased": 0, "failed": 0}
-        assert work._take_request(SWEEP_WANTED)
+        assert work._consume_request(SWEEP_WANTED)
     assert work.sweep() == {"erased": 1, "failed": 0}
 
 
