@@ -18,7 +18,7 @@ commands = typer.Typer()
 
 
 # A full copy that was killed blocks the next one for 15 seconds.
-_WAIT_FOR_A_COPY = 20.0
+_LEASE_WAIT_SECONDS = 20.0
 
 
 @commands.command()
@@ -77,7 +77,7 @@ def sync_command(
             user_ids=user_id,
             dry_run=dry_run,
             allow_removals=allow_removals,
-            wait=_WAIT_FOR_A_COPY,
+            wait=_LEASE_WAIT_SECONDS,
             progress=progress.update,
         )
     if as_json:

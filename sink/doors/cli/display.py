@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-# Seconds between plain lines where there is no terminal.
-_PLAIN_INTERVAL = 5
+# Between plain lines, where there is no terminal.
+_LINE_INTERVAL_SECONDS = 5
 
 
 def say(message: str) -> None:
@@ -76,7 +76,7 @@ class Progress:
             if name not in self._tasks:
                 self._tasks[name] = self._bar.add_task(name, total=total, rate="-")
             self._bar.update(self._tasks[name], completed=done, total=total, rate=f"{rate:,.0f}")
-        elif done >= total or now - self._last_line >= _PLAIN_INTERVAL:
+        elif done >= total or now - self._last_line >= _LINE_INTERVAL_SECONDS:
             self._last_line = now
             left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
             say(f"{name}: {done:,} of {total:,} rows, {rate:,.0f} rows/s{left}")

@@ -22,9 +22,9 @@ from sink.doors.plugin.sender import send_retirement, send_sync
 logger = logging.getLogger(__name__)
 
 # Models by name: where an app is not installed, as some are not in Studio, nothing is connected.
-_OF_A_USER = ("student.UserProfile", "external_user_ids.ExternalId", "student.CourseAccessRole")
+_USER_MODELS = ("student.UserProfile", "external_user_ids.ExternalId", "student.CourseAccessRole")
 #: Columns of `auth_user` that are copied or decide what is. A login saves another one.
-_COPIED = frozenset(("username", "email", "is_active", "is_staff", "is_superuser"))
+_COPIED_COLUMNS = frozenset(("username", "email", "is_active", "is_staff", "is_superuser"))
 
 
 def connect_receivers() -> None:
@@ -33,7 +33,7 @@ def connect_receivers() -> None:
         signal = _find_signal(name)
         if signal is not None:
             signal.connect(on_retirement, dispatch_uid=f"aspects_pii.{name}")
-    for model in _OF_A_USER:
+    for model in _USER_MODELS:
         post_save.connect(on_change, sender=model, dispatch_uid=f"aspects_pii.saved.{model}")
     post_delete.connect(on_change, sender="student.CourseAccessRole", dispatch_uid="aspects_pii.deleted")
     post_save.connect(on_user_change, sender=settings.AUTH_USER_MODEL, dispatch_uid="aspects_pii.saved.user")
@@ -51,7 +51,7 @@ def _find_signal(name: str) -> Any:
 def on_retirement(user: Any = None, **_: Any) -> None:
     """The LMS retires a user. Told whether PII is on or off, for something may be left from when it was on."""
     user_id = getattr(user, "pk", None)
-    with _harmless("retirement", user_id):
+    with _log_failure("retirement", user_id):
         transaction.on_commit(lambda: send_retirement(user_id))
 
 
@@ -60,7 +60,7 @@ def on_change(instance: Any = None, using: str | None = None, **_: Any) -> None:
     if not settings.ASPECTS_ENABLE_PII:
         return
     user_id = getattr(instance, "user_id", None)
-    with _harmless("change", user_id):
+    with _log_failure("change", user_id):
         _sync_after_commit(user_id, using or DEFAULT_DB_ALIAS)
 
 
@@ -68,15 +68,15 @@ def on_user_change(
     instance: Any = None, using: str | None = None, update_fields: frozenset[str] | None = None, **_: Any
 ) -> None:
     """An account was saved."""
-    if not settings.ASPECTS_ENABLE_PII or (update_fields is not None and not _COPIED & update_fields):
+    if not settings.ASPECTS_ENABLE_PII or (update_fields is not None and not _COPIED_COLUMNS & update_fields):
         return
     user_id = getattr(instance, "pk", None)
-    with _harmless("change", user_id):
+    with _log_failure("change", user_id):
         _sync_after_commit(user_id, using or DEFAULT_DB_ALIAS)
 
 
 @contextmanager
-def _harmless(what: str, user_id: Any) -> Iterator[None]:
+def _log_failure(what: str, user_id: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -91,7 +91,7 @@ class _Batch:
         self.user_ids: dict[Any, None] = {}
 
     def __call__(self) -> None:
-        with _harmless("change", next(iter(self.user_ids), None)):
+        with _log_failure("change", next(iter(self.user_ids), None)):
             send_sync(list(self.user_ids))
 
 

@@ -21,13 +21,32 @@ from sink.doors.worker.broker import BrokerApp
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a request in the LMS waits for the broker at most.
-PATIENCE = 1.0
-#: Seconds without an attempt to send changes after one that failed. Retirements are always attempted.
-PAUSE = 30.0
-_IDS_IN_A_MESSAGE = 1_000
+#: How long a request in the LMS waits for the broker at most.
+TIMEOUT_SECONDS = 1.0
+#: How long no change is sent after the broker has failed. Retirements are always attempted.
+PAUSE_SECONDS = 30.0
+_MAX_IDS_IN_A_MESSAGE = 1_000
 
-_paused_until = 0.0
+
+class _Pause:
+    """Whether the broker is left alone, as it failed a moment ago."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        return time.monotonic() < self._until
+
+    def begin(self) -> None:
+        self._until = time.monotonic() + PAUSE_SECONDS
+
+    def end(self) -> None:
+        self._until = 0.0
+
+
+# One for the process: all its requests have the same broker.
+_pause = _Pause()
 
 
 def send_retirement(user_id: Any) -> None:
@@ -37,21 +56,21 @@ def send_retirement(user_id: Any) -> None:
 
 def send_sync(user_ids: Sequence[Any]) -> None:
     """Have these users copied anew."""
-    if time.monotonic() < _paused_until:
+    if _pause.is_on:
         _log_loss("change", user_ids, "the broker failed a moment ago", "`aspects-pii sync` finds it")
         return
     if len(user_ids) == 1:
         _send(broker.SYNC_USER, [list(user_ids)], "change", "`aspects-pii sync` finds it")
         return
     batches = [
-        list(user_ids[start : start + _IDS_IN_A_MESSAGE]) for start in range(0, len(user_ids), _IDS_IN_A_MESSAGE)
+        list(user_ids[start : start + _MAX_IDS_IN_A_MESSAGE])
+        for start in range(0, len(user_ids), _MAX_IDS_IN_A_MESSAGE)
     ]
     _send(broker.SYNC_USERS, [[batch] for batch in batches], "change", "`aspects-pii sync` finds it")
 
 
 def _send(task: str, messages: Sequence[list[Any]], what: str, remedy: str) -> None:
     """Send one message for each list of arguments; log by id what cannot be sent."""
-    global _paused_until
     url = getattr(settings, "ASPECTS_PII_BROKER_URL", None)
     sent = 0
     try:
@@ -59,31 +78,31 @@ def _send(task: str, messages: Sequence[list[Any]], what: str, remedy: str) -> N
             raise LookupError("ASPECTS_PII_BROKER_URL is not set")
         app = _open_app(url)
         with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=0, timeout=PATIENCE)
+            connection.ensure_connection(max_retries=0, timeout=TIMEOUT_SECONDS)
             with app.amqp.Producer(connection, auto_declare=False) as producer:
                 for arguments in messages:
                     _publish(app, producer, task, arguments)
                     sent += 1
-        _paused_until = 0.0
+        _pause.end()
     except LookupError as error:
         _log_loss(what, _list_ids(messages), str(error), remedy)
     except Exception as error:
-        _paused_until = time.monotonic() + PAUSE
+        _pause.begin()
         # Not the text: it may hold the address with its password.
         _log_loss(what, _list_ids(messages[sent:]), f"the broker failed: {type(error).__name__}", remedy)
 
 
 @functools.lru_cache(maxsize=4)
 def _open_app(url: str) -> BrokerApp:
-    timeouts = {"socket_connect_timeout": PATIENCE, "socket_timeout": PATIENCE, "max_retries": 0}
+    timeouts = {"socket_connect_timeout": TIMEOUT_SECONDS, "socket_timeout": TIMEOUT_SECONDS, "max_retries": 0}
     app = BrokerApp(url, timeouts if broker.is_redis(url) else {})
-    app.conf.broker_connection_timeout = PATIENCE
+    app.conf.broker_connection_timeout = TIMEOUT_SECONDS
     return app
 
 
 def _publish(app: BrokerApp, producer: Any, task: str, arguments: list[Any]) -> None:
-    # Not `send_task`: that tells every receiver of Celery's signals in the LMS, some of which import the task by its
-    # name, and with it what a worker needs and an LMS does not.
+    # Not `send_task`: Celery (5.7.0) then tells every receiver of its signals in the LMS, some of which import the task
+    # by its name, and with it what a worker needs and an LMS does not.
     task_id = uuid.uuid4().hex
     message = app.amqp.create_task_message(task_id, task, arguments, {}, ignore_result=True)
     producer.publish(

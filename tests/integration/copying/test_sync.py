@@ -687,7 +687,7 @@ def test_many_changes_are_few_statements(site: Site) -> None:
 
 @on_both
 def test_full_copies_go_one_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "_WAIT_FOR_A_COPY", 0.0)
+    monkeypatch.setattr(copying, "_LEASE_WAIT_SECONDS", 0.0)
     with hold(site.store.client, "sync"):
         refused = site.sync(expected=1)
         assert f"process {os.getpid()} on {socket.gethostname()}" in refused.err
@@ -702,7 +702,7 @@ def test_full_copies_go_one_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_full_copy_keeps_others_out_while_it_runs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "_WAIT_FOR_A_COPY", 0.0)
+    monkeypatch.setattr(copying, "_LEASE_WAIT_SECONDS", 0.0)
     told: list[str] = []
 
     def look(name: str, read: int, _total: int) -> None:
@@ -725,7 +725,7 @@ def test_a_full_copy_that_was_killed_is_waited_for(site: Site) -> None:
     lasted = site.store.client.value(
         "SELECT max(dateDiff('millisecond', at, expires_at)) FROM $pii_ledger.leases WHERE owner != 'process 4711 on elsewhere'"
     )
-    assert lasted <= 15_000 < copying._WAIT_FOR_A_COPY * 1000
+    assert lasted <= 15_000 < copying._LEASE_WAIT_SECONDS * 1000
 
 
 def test_a_lease_is_renewed_while_it_is_held(site: Site) -> None:

@@ -301,4 +301,4 @@ def forget_failures():
     """As if the broker had never failed."""
     from sink.doors.plugin import sender
 
-    sender._paused_until = 0.0
+    sender._pause.end()
