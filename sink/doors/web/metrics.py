@@ -21,7 +21,7 @@ def read_metrics(store: Store) -> Iterator[Metric]:
         states.add_metric([state], count)
     yield states
     open_retirements = store.ledger.find_open()
-    now = store.client.value("SELECT now64(6, 'UTC')")
+    now = store.client.now()
     oldest = (now - open_retirements[0].requested_at).total_seconds() if open_retirements else 0.0
     yield make_gauge("aspects_pii_retirements_open", "Retirements that are not proved.", len(open_retirements))
     yield make_gauge("aspects_pii_retirements_oldest_open_seconds", "Age of the oldest of them.", max(0.0, oldest))

@@ -294,7 +294,7 @@ def _count_changes(counts: Iterable[CopyCounts]) -> Counter[str]:
 
 def _find_due(store: Store) -> list[Retirement]:
     """Every open retirement, but for those that failed lately: what fails again and again is tried ever more seldom."""
-    now = store.client.value("SELECT now64(6, 'UTC')")
+    now = store.client.now()
     return [r for r in store.ledger.find_open() if r.state is not State.FAILED or _is_due(r, now)]
 
 
