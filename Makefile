@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/aspects-pii demo
 
 test: $(STAMP) $(TUTOR_STAMP)
-	$(BIN)/python tests/each_file.py
+	$(BIN)/python tests/each_file.py $(ARGS)
 
 test-superset: $(STAMP) $(SUPERSET_STAMP)
 	$(BIN)/python -m pytest -q tests/superset

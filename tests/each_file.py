@@ -1,25 +1,35 @@
-"""Run every test file in a process of its own, one more at a time than there are cores, and close with the sum.
+"""Run every file of tests in a process of its own, several at a time, and close with the sum.
 
-The engine in process grows slower each time a test opens another data folder; a new process starts afresh.
-What fails beside others runs once more alone, as load is not what a test is about, and that run's verdict counts; it is said.
+    python tests/each_file.py [FILE, FOLDER, FILE::TEST or option of pytest …]
+
+Each time a test opens another data folder the engine in process keeps some threads and files; a process a file starts
+afresh. What fails beside others runs once more alone, as load is not what a test is about: who then passes is flaky, and
+is counted and named as such.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 # Those that wait for services take longest, and begin first. `superset` has an environment and a command of its own.
 FOLDERS = ("services", "acceptance", "integration", "unit")
+# Of these, the longest: whatever begins last is waited for.
+FIRST = ("worker", "events", "compose", "tutor", "acceptance", "copying", "retirement", "datasets")
+# Pytest's exit status where no test of a file was chosen, by `-k` for instance.
+_NOTHING_CHOSEN = 5
 
 
 @dataclass(frozen=True)
@@ -28,9 +38,15 @@ class Ran:
 
     file: str
     output: str
-    seconds: float
+    status: int
     counts: dict[str, int]
-    is_green: bool
+    failed: list[str]
+    """The tests that failed; the file itself where it did not come to its tests."""
+
+    @property
+    def is_green(self) -> bool:
+        """True where everything that was chosen has passed or was skipped, saying why."""
+        return self.status == _NOTHING_CHOSEN or (self.status == 0 and bool(self.counts))
 
     @property
     def closing_line(self) -> str:
@@ -38,70 +54,93 @@ class Ran:
         return (self.output.splitlines() or ["nothing was printed"])[-1].strip("= ")
 
 
-def find_files() -> list[str]:
-    """The test files, slow folders first."""
-    return [
-        str(file.relative_to(TESTS.parent)) for name in FOLDERS for file in sorted(TESTS.glob(f"{name}/**/test_*.py"))
-    ]
+def find_files(chosen: Sequence[str]) -> list[str]:
+    """The test files, those of the chosen files and folders if there are any; slow ones first."""
+    files = [str(file.relative_to(ROOT)) for folder in FOLDERS for file in sorted((TESTS / folder).rglob("test_*.py"))]
+    if chosen:
+        wanted = [os.path.relpath(name, ROOT) for name in chosen if "::" not in name]
+        files = [file for file in files if any(file == name or file.startswith(f"{name}/") for name in wanted)]
+    # A test by its name is a run of its own.
+    return [*(name for name in chosen if "::" in name), *sorted(files, key=_rank)]
 
 
-def run_file(file: str) -> Ran:
-    """Run one file, with the arguments given to all."""
-    began = monotonic()
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", file, *sys.argv[1:]],
-        cwd=TESTS.parent,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+def _rank(file: str) -> int:
+    return next((rank for rank, name in enumerate(FIRST) if f"/{name}/" in file), len(FIRST))
+
+
+def run_file(file: str, options: Sequence[str]) -> Ran:
+    """Run one file, with the options given to all."""
+    with tempfile.TemporaryDirectory(prefix="aspects-pii-tests-") as cache:
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-o", f"cache_dir={cache}", file, *options],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        noted = Path(cache, "v", "cache", "lastfailed")
+        failed = sorted(json.loads(noted.read_text())) if noted.exists() else []
     output = ran.stdout.rstrip()
     last = (output.splitlines() or [""])[-1]
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", last)}
-    return Ran(file, output, monotonic() - began, counts, ran.returncode == 0 and bool(counts))
+    return Ran(file, output, ran.returncode, counts, failed or [file])
 
 
-def run_files(files: list[str]) -> Iterator[Ran]:
+def run_files(files: list[str], options: Sequence[str]) -> Iterator[Ran]:
     """Run the files beside each other, and give each as it ends."""
-    # Many of them wait, for a service or for a file to vanish.
-    with ThreadPoolExecutor(max_workers=1 + (os.cpu_count() or 1)) as pool:
-        for ended in as_completed([pool.submit(run_file, file) for file in files]):
+    # Two more than there are cores: many of them wait, for a service or for a file to vanish.
+    with ThreadPoolExecutor(max_workers=2 + (os.cpu_count() or 1)) as pool:
+        for ended in as_completed([pool.submit(run_file, file, options) for file in files]):
             yield ended.result()
 
 
 def report(ran: Ran) -> None:
-    """A line for a green file, everything for one that is not."""
+    """A line for what is green, everything for what is not."""
+    if ran.status == _NOTHING_CHOSEN:
+        return
     if not ran.is_green:
         print(ran.output)
     print(f"{ran.file}: {ran.closing_line}", flush=True)
 
 
-def main() -> int:
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Which files and folders are named, and what is for pytest."""
+    named = [argument for argument in arguments if Path(argument.partition("::")[0]).exists()]
+    return named, [argument for argument in arguments if argument not in named]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what the arguments choose; the exit status."""
+    began = monotonic()
+    named, options = split_arguments(arguments)
     total: Counter[str] = Counter()
-    again = []
-    for ran in run_files(find_files()):
+    again: list[Ran] = []
+    for ran in run_files(find_files(named), options):
         report(ran)
         if ran.is_green:
             total.update(ran.counts)
         else:
-            again.append(ran.file)
-    broken = []
-    for file in again:
-        print(f"{file} failed beside others, and runs once more alone.", flush=True)
-        ran = run_file(file)
+            again.append(ran)
+    flaky: list[str] = []
+    broken: list[str] = []
+    for before in again:
+        print(f"{before.file} failed beside others, and runs once more alone.", flush=True)
+        ran = run_file(before.file, options)
         report(ran)
         total.update(ran.counts)
-        if not ran.is_green:
-            broken.append(file)
-    if again:
-        print(f"Failed beside others: {', '.join(again)}. Failed alone: {', '.join(broken) or 'none'}.")
-    failed = total["failed"] + total["error"] + (1 if broken and not total["failed"] + total["error"] else 0)
-    print(f"{total['passed']} passed, {failed} failed, {total['skipped']} skipped")
-    return 1 if broken else 0
+        still = [] if ran.is_green else ran.failed
+        broken += still
+        flaky += [test for test in before.failed if test not in still]
+    for word, tests in (("Flaky", flaky), ("Failed", broken)):
+        for test in tests:
+            print(f"{word}: {test}")
+    print(f"{monotonic() - began:.0f} s")
+    print(f"{total['passed']} passed, {len(broken)} failed, {total['skipped']} skipped, {len(flaky)} flaky")
+    return 1 if broken or not total["passed"] else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -75,7 +75,7 @@ class Bus:
         with (self.folder / "producer.out").open("a") as said:
             # What it says is the LMS's, not ours.
             self.child = subprocess.Popen(
-                [sys.executable, str(script), self.url, PREFIX],
+                [sys.executable, str(script), self.url],
                 stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=subprocess.DEVNULL,
@@ -88,7 +88,7 @@ class Bus:
             self.start()
         assert self.child is not None
         assert self.child.stdin is not None
-        self.child.stdin.write(json.dumps([event, user]) + "\n")
+        self.child.stdin.write(json.dumps([event, user, PREFIX]) + "\n")
         self.child.stdin.flush()
         self.sent += 1
 

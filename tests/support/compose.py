@@ -213,7 +213,8 @@ class Stack:
                 f"{service} did not become {'' if healthy else 'un'}healthy: {self.log(service)}"
             )
             assert not healthy or self.children[service].poll() is None, f"{service} ended: {self.log(service)}"
-            time.sleep(0.5)
+            # To ask costs the start of a process.
+            time.sleep(1)
 
     def log(self, service: str) -> str:
         """The last that a service said."""

@@ -45,6 +45,7 @@ class EventPlace:
     settings: Settings
     store: Store
     lms: Lms
+    producer: Producer
     environment: dict[str, str] = field(default_factory=dict)
 
     def consume(self, **changes: Any) -> MessageCounts:
@@ -83,15 +84,35 @@ class EventPlace:
         assert (set(self.users("external_id")), self.store.client.value(doubled)) == (set(users), 0)
 
 
-def produce(producer: str, *arguments: str, sent: tuple[tuple[str, int], ...]) -> None:
-    """Have the LMS's own producer send events: (event, user id) each. It needs a process with Django's settings."""
-    subprocess.run(
-        [sys.executable, str(SUPPORT / producer), *arguments],
-        input="".join(json.dumps(one) + "\n" for one in sent),
-        text=True,
-        check=True,
-        capture_output=True,
-    )
+class Producer:
+    """The LMS's own producer of events, in a process of its own."""
+
+    def __init__(self, script: str, address: str) -> None:
+        """`script` is one of this folder; `address` is the broker's."""
+        self._child = subprocess.Popen(
+            [sys.executable, str(SUPPORT / script), address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # What it says there is the LMS's, not ours.
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __enter__(self) -> Producer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+        self._child.communicate()
+
+    def send(self, prefix: str, *sent: tuple[str, int]) -> None:
+        """Send events, (event, user id) each, and wait until they are sent."""
+        assert self._child.stdin
+        assert self._child.stdout
+        for event, user_id in sent:
+            self._child.stdin.write(json.dumps([event, user_id, prefix]) + "\n")
+        self._child.stdin.flush()
+        assert [self._child.stdout.readline().rstrip("\n") for _ in sent] == [event for event, _ in sent]
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Sends events as an LMS does that has its event bus on Kafka: openedx-events signals, handed to edx-event-bus-kafka.
 
-    python kafka_producer.py BOOTSTRAP_SERVERS TOPIC_PREFIX < lines of JSON: [event, user id]
+    python kafka_producer.py BOOTSTRAP_SERVERS < lines of JSON: [event, user id, topic prefix]
 
-In a process of its own, since it needs Django with settings. The registry of schemas is Confluent's own for tests, in
-this process. The people are made up.
+Each event is printed when it has arrived. In a process of its own, since it needs Django with settings. The registry of
+schemas is Confluent's own for tests, in this process. The people are made up.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ _KINDS = {
 }
 
 
-def main(servers: str, prefix: str) -> None:
-    """Send what standard input says, and wait until it has arrived."""
+def main(servers: str) -> None:
+    """Send what standard input says."""
     settings.configure(
         INSTALLED_APPS=["openedx_events"],
         EVENT_BUS_PRODUCER="edx_event_bus_kafka.create_producer",
         EVENT_BUS_KAFKA_BOOTSTRAP_SERVERS=servers,
         EVENT_BUS_KAFKA_SCHEMA_REGISTRY_URL="mock://registry",
-        EVENT_BUS_TOPIC_PREFIX=prefix,
         EVENTS_SERVICE_NAME="lms",
         EVENT_BUS_PRODUCER_CONFIG={
             kind: {topic: {"event_key_field": key, "enabled": True}} for kind, (topic, key) in _KINDS.items()
@@ -49,7 +48,7 @@ def main(servers: str, prefix: str) -> None:
     producer.get_schema_registry_client = lambda: registry
     course_key = CourseKey.from_string("course-v1:Org+Course+Run")
     for line in sys.stdin:
-        event, user_id = json.loads(line)
+        event, user_id, settings.EVENT_BUS_TOPIC_PREFIX = json.loads(line)
         pii = data.UserPersonalData(f"zaphod{user_id}", f"zaphod{user_id}@example.com", "Zaphod Beeblebrox")
         user = data.UserData(id=user_id, is_active=True, pii=pii)
         signal: Any = {
@@ -70,7 +69,9 @@ def main(servers: str, prefix: str) -> None:
             signal.send_event(course_passing_status=status)
         else:
             signal.send_event(user=user)
-    get_producer().prepare_for_shutdown()
+        get_producer().prepare_for_shutdown()
+        sys.stdout.write(f"{event}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

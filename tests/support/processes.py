@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 PATIENCE = 300.0
 
 
-def wait_until(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "", pause: float = 0.1) -> Any:
+def wait_until(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "", pause: float = 0.2) -> Any:
     """What the condition says, once it says something; asked every `pause` seconds."""
     deadline = time.monotonic() + PATIENCE
     while not (said := condition()):

@@ -1,8 +1,9 @@
 """Sends events as an LMS does: openedx-events signals, handed to edx-event-bus-redis by openedx-events' own app.
 
-    python events_producer.py REDIS_URL TOPIC_PREFIX < lines of JSON: [event, user id]
+    python redis_producer.py REDIS_URL < lines of JSON: [event, user id, topic prefix]
 
-In a process of its own, since it needs Django with settings. The people are made up.
+Each event is printed when it has been sent. In a process of its own, since it needs Django with settings. The people are
+made up.
 """
 
 from __future__ import annotations
@@ -28,13 +29,12 @@ _KINDS = {
 }
 
 
-def main(url: str, prefix: str) -> None:
+def main(url: str) -> None:
     """Send what standard input says."""
     settings.configure(
         INSTALLED_APPS=["openedx_events"],
         EVENT_BUS_PRODUCER="edx_event_bus_redis.create_producer",
         EVENT_BUS_REDIS_CONNECTION_URL=url,
-        EVENT_BUS_TOPIC_PREFIX=prefix,
         EVENTS_SERVICE_NAME="lms",
         EVENT_BUS_PRODUCER_CONFIG={
             kind: {topic: {"event_key_field": key, "enabled": True}} for kind, (topic, key) in _KINDS.items()
@@ -46,7 +46,7 @@ def main(url: str, prefix: str) -> None:
 
     course_key = CourseKey.from_string("course-v1:Org+Course+Run")
     for line in sys.stdin:
-        event, user_id = json.loads(line)
+        event, user_id, settings.EVENT_BUS_TOPIC_PREFIX = json.loads(line)
         pii = data.UserPersonalData(f"zaphod{user_id}", f"zaphod{user_id}@example.com", "Zaphod Beeblebrox")
         user = data.UserData(id=user_id, is_active=True, pii=pii)
         signal: Any = {
@@ -68,6 +68,8 @@ def main(url: str, prefix: str) -> None:
             signal.send_event(course_passing_status=status)
         else:
             signal.send_event(user=user)
+        sys.stdout.write(f"{event}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from sink.doors.events.kafka_streams import KafkaStreams
 from sink.errors import AspectsPiiError, SettingsError, StreamsUnreachableError, UsageError
 from sink.installation import open_store
 from sink.settings import load_settings
-from tests.support.events import LOGIN, EventPlace, Lms, consuming, delete_user, end, produce
+from tests.support.events import LOGIN, EventPlace, Lms, Producer, consuming, delete_user, end
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE, make_endpoint, name_program, running, wait_until
 
@@ -94,7 +94,7 @@ class Place(EventPlace):
 
     def produce(self, *sent: tuple[str, int]) -> None:
         """As the LMS does."""
-        produce("kafka_producer.py", self.broker, f"t{self.number}", sent=sent)
+        self.producer.send(f"t{self.number}", *sent)
 
     def send(self, topic: str, *values: object, headers: dict[str, bytes] | None = None) -> list[str]:
         """Send to the first partition, so that the order is kept; returns where the messages are."""
@@ -152,8 +152,15 @@ class Place(EventPlace):
             reader.close()
 
 
+@pytest.fixture(scope="module")
+def producer(broker: str) -> Iterator[Producer]:
+    """The LMS's own."""
+    with Producer("kafka_producer.py", broker) as producer:
+        yield producer
+
+
 @pytest.fixture
-def place(broker: str, clickhouse: str, lms: Lms, tmp_path: Path) -> Iterator[Place]:
+def place(broker: str, clickhouse: str, lms: Lms, producer: Producer, tmp_path: Path) -> Iterator[Place]:
     number = next(_numbers)
     values: dict[str, Any] = {
         "enable_pii": "true",
@@ -181,7 +188,7 @@ def place(broker: str, clickhouse: str, lms: Lms, tmp_path: Path) -> Iterator[Pl
         observer = confluent_kafka.Consumer(
             {"bootstrap.servers": broker, "group.id": settings.event_group, "log_level": 0}
         )
-        yield Place(settings, store, lms, environment, number, broker, writer, observer)
+        yield Place(settings, store, lms, producer, environment, number, broker, writer, observer)
         observer.close()
 
 
@@ -356,9 +363,9 @@ def test_killed_consumers_lose_nothing_and_double_nothing(place: Place) -> None:
 
 
 def test_a_kafka_that_hangs_is_waited_for_and_one_that_is_gone_is_reported(place: Place) -> None:
-    with run_broker() as (process, address):
+    with run_broker() as (process, address), Producer("kafka_producer.py", address) as producer:
         settings = load_settings(**dict(place.settings) | {"kafka_bootstrap_servers": address})
-        away = dataclasses.replace(place, broker=address)
+        away = dataclasses.replace(place, broker=address, producer=producer)
         away.produce(("login", 1))
         with consuming(settings) as counted:
             wait_until(lambda: place.users() == [1])

@@ -26,7 +26,7 @@ from sink.resources import find_resource
 from sink.retirement.retire import work_off
 from sink.settings import load_settings
 from sink.store import Store
-from tests.support.events import LOGIN, EventPlace, Lms, consuming, delete_user, end, produce, transfer
+from tests.support.events import LOGIN, EventPlace, Lms, Producer, consuming, delete_user, end, transfer
 from tests.support.processes import wait_until
 from tests.support.redis_server import emptied, name_database
 
@@ -46,7 +46,7 @@ class Place(EventPlace):
     redis: Any = None
 
     def produce(self, *sent: tuple[str, int]) -> None:
-        produce("redis_producer.py", URL, "test", sent=sent)
+        self.producer.send("test", *sent)
 
     def send_job(self, event: Any) -> str:
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
@@ -65,8 +65,17 @@ class Place(EventPlace):
         ]
 
 
+@pytest.fixture(scope="module")
+def producer() -> Iterator[Producer]:
+    """The LMS's own."""
+    with Producer("redis_producer.py", URL) as producer:
+        yield producer
+
+
 @pytest.fixture
-def place(clickhouse: str, lms: Lms, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
+def place(
+    clickhouse: str, lms: Lms, producer: Producer, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Place]:
     name = re.sub(r"\W", "_", request.node.name)[:60]
     shutil.copy(lms.file, tmp_path / "lms.db")
     values: dict[str, Any] = {
@@ -88,7 +97,7 @@ def place(clickhouse: str, lms: Lms, tmp_path: Path, request: pytest.FixtureRequ
     with emptied(URL) as connection, open_store(settings) as store:
         migrate(store.client)
         environment = {f"ASPECTS_{key.upper()}": value for key, value in values.items()}
-        yield Place(settings, store, Lms(values["lms_database_url"], lms.made), environment, connection)
+        yield Place(settings, store, Lms(values["lms_database_url"], lms.made), producer, environment, connection)
 
 
 def wait_for_progress(place: Place) -> None:

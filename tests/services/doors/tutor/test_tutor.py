@@ -564,7 +564,7 @@ def test_a_site_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWr
     assert not any(is_healthy(on, name) for name in SERVICES)
     with container(on, SERVICES[0]), container(on, SERVICES[1]), container(on, SERVICES[2]):
         for name in SERVICES:
-            wait_until(partial(is_healthy, on, name), f"a sign of life of {name}".__str__)
+            wait_until(partial(is_healthy, on, name), f"a sign of life of {name}".__str__, pause=1)
         # The event bus.
         lms.register_user(7001, "zaphod7001", "zaphod7001@example.com", "Zaphod Beeblebrox")
         on.lms("register", 7001)
@@ -587,7 +587,7 @@ def test_a_site_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWr
     # Off: what stores is refused, what removes goes on.
     assert "PII is off" in off.do("aspects-pii-sync", status=1)
     with container(off, SERVICES[0]), container(off, SERVICES[2]):
-        wait_until(lambda: is_healthy(off, SERVICES[2]), lambda: "the hook's answer")
+        wait_until(lambda: is_healthy(off, SERVICES[2]), lambda: "the hook's answer", pause=1)
         off.lms("retire", 16)
         assert call_hook(place, 17, sign(off, WORKER, own_key=False)) == 204
         wait_until(lambda: len(list_receipts(off)) == 2, lambda: "the receipts of two retirements")
