@@ -24,6 +24,8 @@ from time import monotonic
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+# See tests/support/templates.py, which this program does not import: it runs without the environment of the tests.
+FOLDER = "TESTS_TEMPLATES"
 # Those that wait for services take longest, and begin first. `superset` has an environment and a command of its own.
 FOLDERS = ("services", "acceptance", "integration", "unit")
 # Of these, the longest: whatever begins last is waited for.
@@ -114,6 +116,13 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run what the arguments choose; the exit status."""
+    with tempfile.TemporaryDirectory(prefix="aspects-pii-templates-") as templates:
+        os.environ[FOLDER] = templates
+        return run(arguments)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The same, with a place for what the processes share."""
     began = monotonic()
     named, options = split_arguments(arguments)
     total: Counter[str] = Counter()

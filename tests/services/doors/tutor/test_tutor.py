@@ -270,6 +270,7 @@ def test_nothing_that_stores_runs_while_pii_is_off(on: Site, off: Site) -> None:
 def test_environments_are_settings_and_commands_exist(site: Site) -> None:
     known = {environment_name(name) for name in Settings.model_fields}
     commands = find_commands()
+    events = site.tutor("config", "printvalue", "ASPECTS_XAPI_DATABASE").stdout.strip()
     containers = [
         *(service for service in site.ours().values()),
         *(one["spec"]["template"]["spec"]["containers"][0] for one in site.manifests("deployments.yml")),
@@ -280,10 +281,7 @@ def test_environments_are_settings_and_commands_exist(site: Site) -> None:
         assert environment
         assert set(environment) <= known
         assert all(isinstance(value, str) for value in environment.values())
-        assert (
-            environment["ASPECTS_XAPI_DATABASE"]
-            == site.tutor("config", "printvalue", "ASPECTS_XAPI_DATABASE").stdout.strip()
-        )
+        assert environment["ASPECTS_XAPI_DATABASE"] == events
         probes = [container.get("healthcheck", {}).get("test", [""])[1:]]
         probes += [container.get("livenessProbe", {}).get("exec", {}).get("command", [])]
         for words in (container.get("command"), container.get("args"), *probes):
