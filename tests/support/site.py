@@ -93,7 +93,7 @@ class Site:
 
     def send(self, task: str, *arguments: Any) -> None:
         """A message, as the plugin sends it."""
-        create_app(self.settings).tasks[f"sink.tasks.{task}"].apply_async(arguments)
+        create_app(self.settings).tasks[f"aspects_pii.{task}"].apply_async(arguments)
 
     def states(self) -> dict[int, str]:
         """Where each retirement stands, by user."""
