@@ -15,7 +15,9 @@ from pydantic import SecretStr
 from sink.clickhouse.client import ClickHouse
 from sink.errors import MigrationError
 
-# .. no_pii: key material, and names on their way to a digest, in memory only.
+# .. pii: Names of users pass through on their way to a digest, in memory only; nothing is kept or logged.
+# .. pii_types: username
+# .. pii_retirement: consumer_api
 
 _BLOCK = 64
 # Says what a digest is of: a learner's is over the actor and a course, and never the same as a viewer's.

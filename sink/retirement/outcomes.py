@@ -12,7 +12,7 @@ from typing import Any
 
 from sink.caches import CacheLine
 from sink.erasure.plan import Plan
-from sink.erasure.scan import can_scan
+from sink.erasure.scan import can_scan, list_not_pii
 from sink.erasure.steps import Step
 from sink.erasure.verify import Report, scan_for
 from sink.errors import ErasureError
@@ -55,13 +55,15 @@ def find_named_elsewhere(store: Store, batch: Batch, planned: Planned, *, scan: 
     What a search has found counts until a search no longer finds it, or the map has the table or the exemption: who was
     erased since cannot be searched for again unless the LMS still knows the names.
     """
-    covered = {str(table) for table in planned.plan.tables}
+    exempt = list_not_pii(store)
+    settled = {str(table) for table in planned.plan.tables} | {str(table) for table, column in exempt if column is None}
+    settled_columns = {f"{table}.{column}" for table, column in exempt if column is not None}
     found: dict[str, list[str]] = {}
     for subject, retirement in batch.pending.items():
         if scan and can_scan(store.pii_map, subject, planned.identities):
             continue
         places = retirement.detail.get("elsewhere", [])
-        if left := [p for p in places if p.rpartition(".")[0] not in covered and p not in store.pii_map.not_pii]:
+        if left := [p for p in places if p not in settled_columns and p.rpartition(".")[0] not in settled]:
             found[subject] = left
     for finding in scan_for(store, batch.subjects, planned.identities) if scan and batch.pending else []:
         for subject in [finding.subject] if finding.subject else batch.pending:

@@ -7,6 +7,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,23 @@ def test_the_search_names_table_and_column_of_what_the_map_does_not_know(store: 
     )
     assert [o.state for o in sweep(mapped)] == ["erased"]
     assert retire(store, [5], scan=True)[0].state == "erased"
+
+
+@pytest.mark.parametrize("exemption", ["reporting.notes", "reporting.notes.note"])
+def test_an_exempted_place_keeps_nobody_open_whatever_its_database_is_called(
+    settings: Settings, exemption: str
+) -> None:
+    renamed = load_settings(**settings.model_dump() | {"reporting_database": "our_reports"})
+    with open_store(renamed) as store:
+        migrations.migrate(store.client)
+        add_profiles(store, range(1, 12))
+        notes = store.client.table("reporting.notes")
+        assert notes.database == "our_reports"
+        store.client.execute("CREATE TABLE $reporting.notes (id Int64, note String) ENGINE = MergeTree ORDER BY id")
+        store.client.insert(notes, ["id", "note"], [(1, "by learner1")])
+        assert [o.state for o in retire(store, [1], scan=True)] == ["failed"]
+        exempted = store.pii_map.model_copy(update={"not_pii": {exemption: "written by a machine"}})
+        assert [o.state for o in sweep(replace(store, pii_map=exempted))] == ["erased"]
 
 
 def test_a_search_for_somebody_whose_names_nobody_knows_is_a_finding(store: Store) -> None:

@@ -44,6 +44,7 @@ HANDLING_PII = {
     "sink.erasure.rewrite",
     "sink.erasure.scan",
     "sink.erasure.swap",
+    "sink.ledger.pseudonym_key",
     "sink.lms.snapshot",
     "sink.lms.values",
 }
