@@ -1,4 +1,8 @@
-"""What commands share: their options, the store, JSON."""
+"""What commands share: their options, the store, JSON.
+
+A command imports what does its work when it runs: SQLAlchemy, httpx, Celery and the servers take seconds to load, and
+`aspects-pii --help` needs none of them. What is loaded in any case is imported at the top.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done
 Scan = Annotated[
     bool, typer.Option("--scan", help="Also search every text of the databases for user name and e-mail address.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Even where it touches much of a table.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Actor = Annotated[str | None, typer.Option("--actor", help="Opaque id of who asks for this; the system if left out.")]
 

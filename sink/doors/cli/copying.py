@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from sink.clickhouse import migrations
+from sink.datasets import build as datasets_build
 from sink.doors.cli.common import DryRun, Json, open_configured_store, print_json
 from sink.doors.cli.display import Progress, print_lines, print_table, say
 from sink.errors import PiiDisabledError, UsageError
 from sink.installation import find_address, open_lms, open_store
+from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.settings import load_settings
 
 commands = typer.Typer()
@@ -24,8 +26,6 @@ _LEASE_WAIT_SECONDS = 20.0
 @commands.command()
 def init(as_json: Json = False) -> int:
     """Apply the migrations: databases, PII tables, ledger."""
-    from sink.ledger.pseudonym_key import set_pseudonym_key
-
     settings, store = open_configured_store()
     with store:
         applied = migrations.migrate(store.client)
@@ -100,10 +100,8 @@ def sync_command(
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def build(context: typer.Context) -> int:
     """Run the dbt project against the configured ClickHouse; arguments go to `dbt build`."""
-    from sink.datasets.build import build as build_datasets
-
     settings = load_settings()
-    build_datasets(
+    datasets_build.build(
         find_address(settings),
         context.args,
         enable_pii=settings.enable_pii,

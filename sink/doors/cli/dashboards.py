@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sink.dashboards.site import Site, describe_site, export
 from sink.doors.cli.common import Json, print_json
 from sink.doors.cli.display import print_lines, say
 from sink.errors import SettingsError, SupersetError
@@ -16,7 +17,6 @@ from sink.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from sink.dashboards.install import Changes
-    from sink.dashboards.site import Site
     from sink.dashboards.superset_api import Superset
 
 commands = typer.Typer(help="The dashboards in Superset.", no_args_is_help=True)
@@ -53,8 +53,6 @@ def dashboards_export(
     file: Annotated[Path, typer.Option("--output", "-o", help="The ZIP file to write.")], as_json: Json = False
 ) -> int:
     """Write the dashboards as a ZIP for Superset's own import; roles and rules are not in it."""
-    from sink.dashboards.site import export
-
     settings = load_settings()
     export(_describe_site(settings), file, enable_pii=settings.enable_pii)
     if as_json:
@@ -76,8 +74,6 @@ def _open_superset(settings: Settings) -> Superset:
 
 
 def _describe_site(settings: Settings) -> Site:
-    from sink.dashboards.site import describe_site
-
     return describe_site(
         find_address(settings),
         url=settings.superset_clickhouse_url,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 
 from sink.doors.cli.common import Json, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table
+from sink.ledger.files import export_ledger
 
 commands = typer.Typer(help="The audit log.", no_args_is_help=True)
 
@@ -21,8 +22,6 @@ def ledger_export(
     file: Annotated[Path, typer.Argument(help="File to write, a JSON line an entry.")], as_json: Json = False
 ) -> int:
     """Write the ledger to a file that lives outside the backups, for `replay --from`."""
-    from sink.ledger.files import export_ledger
-
     _, store = open_configured_store()
     with store:
         count = export_ledger(store.ledger, file)
@@ -63,8 +62,6 @@ def ledger_show(
 
 
 def _utc(moment: datetime | None) -> datetime | None:
-    from datetime import UTC
-
     return None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC)
 
 

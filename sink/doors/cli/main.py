@@ -13,7 +13,14 @@ from typing import Annotated
 
 import typer
 
-from sink.doors.cli import access, copying, dashboards, ledger, mapping, processes, retiring, state
+try:
+    # Typer 0.29.2 carries a Click of its own, and exports neither it nor what all errors of a command line derive from.
+    from typer._click.exceptions import ClickException
+except ModuleNotFoundError:
+    # Older ones, back to the 0.16 that pyproject.toml allows, use Click itself.
+    from click import ClickException  # type: ignore[assignment]
+
+from sink.doors.cli import access, catching_up, copying, dashboards, ledger, mapping, processes, retiring, state
 from sink.doors.cli.display import say
 from sink.errors import AspectsPiiError
 from sink.resources import VERSION
@@ -26,13 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _commands in (copying, retiring, state, processes):
+for _commands in (copying, retiring, catching_up, state, processes):
     app.add_typer(_commands.commands)
 for _name, _group in (("map", mapping), ("ledger", ledger), ("access", access), ("dashboards", dashboards)):
     app.add_typer(_group.commands, name=_name)
-
-# Newer Typers carry a Click of their own and do not export the exception that all its complaints derive from.
-_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def main() -> None:
@@ -55,8 +59,8 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Abort:
         say("Stopped.")
         return 1
-    except _CommandLineError as error:
-        error.show()  # type: ignore[attr-defined]
+    except ClickException as error:
+        error.show()
         return 2
     return result if isinstance(result, int) else 0
 

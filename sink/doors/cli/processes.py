@@ -10,7 +10,9 @@ import typer
 
 from sink.doors.cli.common import Json, print_json
 from sink.doors.cli.display import print_lines, print_table
+from sink.doors.heartbeat import check as check_heartbeat
 from sink.errors import UsageError
+from sink.installation import find_address
 from sink.settings import load_settings
 
 commands = typer.Typer()
@@ -25,7 +27,6 @@ def clickhouse_command(
 ) -> int:
     """Serve the embedded engine over ClickHouse's HTTP protocol, so that several processes can use it."""
     from sink.endpoint.app import serve
-    from sink.installation import find_address
 
     settings = load_settings()
     address = find_address(settings)
@@ -70,9 +71,7 @@ def heartbeat_command(
     as_json: Json = False,
 ) -> int:
     """Whether the worker or consumer of this host or container is at work; for health checks."""
-    from sink.doors.heartbeat import check
-
-    age = check(load_settings().heartbeat_dir, name)
+    age = check_heartbeat(load_settings().heartbeat_dir, name)
     if as_json:
         print_json({"name": name, "age_seconds": age.total_seconds()})
     else:

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from sink.datasets.build import list_datasets
 from sink.doors.cli.common import Actor, DryRun, Json, Yes, open_configured_store, print_json
 from sink.doors.cli.dashboards import purge_dashboards
 from sink.doors.cli.display import print_lines, print_table, say
-from sink.erasure.purge import plan_purge, purge, require_off
+from sink.errors import RefusedError
 from sink.retirement.status import read_status
 
 commands = typer.Typer()
@@ -26,8 +27,7 @@ def purge_command(
     as_json: Json = False,
 ) -> int:
     """Opt out: remove all PII and everything built on it. Tombstones and ledger stay."""
-    from sink.datasets.build import list_datasets
-    from sink.errors import RefusedError
+    from sink.erasure.purge import plan_purge, purge, require_off
 
     settings, store = open_configured_store()
     with store:

@@ -11,6 +11,9 @@ from urllib.parse import quote
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from sink.errors import SettingsError
+from sink.settings import Settings, environment_name, load_settings
+
 _LMS_DATABASE_URL = "ASPECTS_LMS_DATABASE_URL"
 
 
@@ -44,9 +47,6 @@ class SinkCommand(BaseCommand):  # type: ignore[misc]  # Django has no types.
 
 def _export_settings() -> None:
     """Give the command line, which reads the environment, what the LMS's settings say; the environment wins."""
-    from sink.errors import SettingsError
-    from sink.settings import Settings, environment_name, load_settings
-
     for name in map(environment_name, Settings.model_fields):
         value = getattr(settings, name, None)
         if value is not None:

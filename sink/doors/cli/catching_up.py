@@ -1,0 +1,99 @@
+"""Commands that make up for what was missed: by an event, by the map as it was, or by a backup."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sink.doors.cli.common import DryRun, Force, Json, open_configured_store, print_json
+from sink.doors.cli.display import print_lines, print_table
+from sink.doors.cli.outcomes import describe_as_json, show_outcomes
+from sink.installation import find_lms, open_lms, open_store
+from sink.settings import load_settings
+
+if TYPE_CHECKING:
+    from sink.retirement.replay import Replayed
+
+commands = typer.Typer()
+
+
+@commands.command("reconcile")
+def reconcile_command(
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Retire whoever the LMS has retired and no event told us of."""
+    from sink.retirement.reconcile import reconcile
+
+    settings = load_settings()
+    lms = open_lms(settings)
+    with open_store(settings) as store:
+        result = reconcile(store, lms, dry_run=dry_run, force=force)
+    if as_json:
+        documents = [describe_as_json(outcome) for outcome in result.outcomes]
+        print_json({"in_lms": result.in_lms, "missed": result.missed, "retirements": documents})
+        return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
+    print_lines([f"{result.in_lms} users are retired in the LMS, {len(result.missed)} of them were not here."])
+    if dry_run:
+        print_lines(result.missed)
+        return 0
+    return show_outcomes(result.outcomes, as_json) if result.outcomes else 0
+
+
+@commands.command("second-pass")
+def second_pass_command(
+    force: Force = False,
+    as_json: Json = False,
+) -> int:
+    """Look again at every erasure that is older than ASPECTS_SECOND_PASS_AFTER, and erase what came back."""
+    from sink.retirement.reconcile import second_pass
+
+    _, store = open_configured_store()
+    with store:
+        return show_outcomes(second_pass(store, force=force), as_json)
+
+
+@commands.command("backfill-retired")
+def backfill_command(
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Apply the map as it is now to everyone ever retired."""
+    from sink.retirement.replay import backfill_retired
+
+    settings = load_settings()
+    lms = find_lms(settings)
+    with open_store(settings) as store:
+        return _show_replayed(backfill_retired(store, lms=lms, dry_run=dry_run, force=force), dry_run, as_json)
+
+
+@commands.command("replay")
+def replay_command(
+    file: Annotated[Path | None, typer.Option("--from", help="A file that `ledger export` has written.")] = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """After a restore from backup: apply the ledger's retirements again."""
+    from sink.retirement.replay import replay
+
+    _, store = open_configured_store()
+    with store:
+        return _show_replayed(replay(store, file=file, dry_run=dry_run, force=force), dry_run, as_json)
+
+
+def _show_replayed(result: Replayed, dry_run: bool, as_json: bool) -> int:
+    if as_json:
+        document = {name: value for name, value in asdict(result).items() if name != "outcomes"}
+        print_json({**document, "retirements": [describe_as_json(outcome) for outcome in result.outcomes]})
+        return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
+    if result.entries_restored:
+        print_lines([f"{result.entries_restored} entries of the ledger were restored."])
+    print_table(("table", "rows of retired users"), sorted(result.rows.items()))
+    print_lines([f"{result.retired} users are retired; rows of {len(result.subjects)} of them were there."])
+    return 0 if dry_run or not result.outcomes else show_outcomes(result.outcomes, as_json)

@@ -1,0 +1,48 @@
+"""Ids of subjects from the command line, from files and from standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sink.errors import UsageError
+from sink.pii_map import Subject, SubjectId
+
+
+def read_subjects(subject: Subject, arguments: Sequence[str], file: Path | None = None) -> list[SubjectId]:
+    """The ids that arguments and a file name; - stands for standard input, blank lines and lines with # are passed over.
+
+    Raises:
+        UsageError: the file cannot be read, or names what is no id.
+    """
+    subjects = []
+    for where, text in _list_texts(arguments, file):
+        if not text.strip() or text.lstrip().startswith("#"):
+            continue
+        try:
+            subjects.append(subject.parse(text))
+        except ValueError as error:
+            # Not the text itself: somebody may have given a name instead of an id.
+            raise UsageError(f"{where}: this is not an id: {error}.") from None
+    return subjects
+
+
+def _list_texts(arguments: Sequence[str], file: Path | None) -> Iterator[tuple[str, str]]:
+    """Where a text stands, and the text."""
+    for argument in arguments:
+        if argument == "-":
+            yield from _list_lines("standard input", sys.stdin.read().removeprefix("\ufeff"))
+        else:
+            yield "command line", argument
+    if file is not None:
+        try:
+            content = file.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--file {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from None
+        yield from _list_lines(str(file), content)
+
+
+def _list_lines(source: str, content: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(content.splitlines(), 1):
+        yield f"{source}, line {number}", line

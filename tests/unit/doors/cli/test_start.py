@@ -1,0 +1,48 @@
+"""The command line starts without what only some commands need, and puts off no import that gains nothing."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+COMMANDS = sorted((ROOT / "sink" / "doors" / "cli").glob("*.py"))
+HEAVY = ("celery", "chdb", "dbt", "django", "fastapi", "httpx", "kombu", "sqlalchemy")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> set[str]:
+    """The modules that `aspects-pii --help` loads."""
+    program = (
+        "import json, sys\n"
+        "from sink.doors.cli.main import run\n"
+        "assert run(['--help']) == 0\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(json.loads(ran.stdout.splitlines()[-1]))
+
+
+def test_help_loads_nothing_heavy(loaded: set[str]) -> None:
+    assert "sink.doors.cli.retiring" in loaded
+    assert not loaded & set(HEAVY)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_only_what_is_not_loaded_anyway_is_imported_late(path: Path, loaded: set[str]) -> None:
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    late = {
+        f"{node.module}.{name.name}" if f"{node.module}.{name.name}" in loaded else node.module
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    # A package is loaded with its first module; what is imported from it need not be.
+    assert not {name for name in late if name in loaded and not (ROOT / str(name).replace(".", "/")).is_dir()}
