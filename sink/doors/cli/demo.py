@@ -70,7 +70,7 @@ def run_demo(run: Run, folder: Path, *, users: int, seed: int, keep: bool) -> in
     started = time.monotonic()
     folder = _prepare_folder(folder)
     with _environment(folder):
-        _tell(_Shell(run), folder, users, seed)
+        _run_story(_Shell(run), folder, users, seed)
     print_lines(["", f"Done in {time.monotonic() - started:.0f} s. Everything was in {folder}."])
     if keep:
         print_lines([f"It is still there. Remove it with: rm -r {folder}"])
@@ -80,49 +80,49 @@ def run_demo(run: Run, folder: Path, *, users: int, seed: int, keep: bool) -> in
     return 0
 
 
-def _tell(shell: _Shell, folder: Path, users: int, seed: int) -> None:
-    _head("1", f"An LMS with {users:,} users, and the events of their learning")
+def _run_story(shell: _Shell, folder: Path, users: int, seed: int) -> None:
+    _print_heading("1", f"An LMS with {users:,} users, and the events of their learning")
     lms = create_lms(f"sqlite:///{folder}/lms.sqlite3", users=users, seed=seed)
     shell.type("init")
     events = _load_aspects(lms)
     print_lines([f"{users:,} users, {len(lms.courses)} courses, {events:,} anonymised events (seed {seed})."])
 
-    _head("2", "Off means off")
+    _print_heading("2", "Off means off")
     shell.type("sync", expected=3)
 
-    _head("3", "The operator opts in, copies and builds")
+    _print_heading("3", "The operator opts in, copies and builds")
     os.environ["ASPECTS_ENABLE_PII"] = "true"
     shell.type("sync")
     shell.type("build", "--quiet")
     shell.type("map", "check")
 
     course = lms.courses[0].key
-    _head("4", f"What the dashboard Learners to reach shows an instructor of {course}")
+    _print_heading("4", f"What the dashboard Learners to reach shows an instructor of {course}")
     shown = _show_learners_to_reach(course)
     learners = [row[0] for row in shown[:_RETIRED_LEARNERS]]
 
-    _head("5", "Three of them leave, and want to be forgotten")
+    _print_heading("5", "Three of them leave, and want to be forgotten")
     shell.type("retire", *learners)
     shell.type("verify", *learners)
 
-    _head("6", "The same dashboard: the retired are gone, and the LMS cannot bring them back")
+    _print_heading("6", "The same dashboard: the retired are gone, and the LMS cannot bring them back")
     shell.type("sync")
     left = _show_learners_to_reach(course)
     if {row[0] for row in left} & set(learners):
         raise DemoError("A retired learner is in the dataset.")
     _check_events(events)
 
-    _head("7", "The receipt for the data protection officer")
+    _print_heading("7", "The receipt for the data protection officer")
     receipt = sorted((folder / "receipts").glob("*.json"))[0]
     print_lines([f"$ cat {receipt}", *receipt.read_text().splitlines()])
 
-    _head("8", "The operator opts out")
+    _print_heading("8", "The operator opts out")
     os.environ["ASPECTS_ENABLE_PII"] = "false"
     shell.type("purge", "--yes")
     _check_events(events)
     shell.type("status")
 
-    _head("9", "The same dashboard goes on, with pseudonyms")
+    _print_heading("9", "The same dashboard goes on, with pseudonyms")
     shell.type("build", "--quiet")
     named = {row[1] for row in shown + left}
     if named & {row[1] for row in _show_learners_to_reach(course)}:
@@ -178,7 +178,7 @@ def _show_learners_to_reach(course: str) -> list[tuple[str, ...]]:
     return rows
 
 
-def _head(number: str, title: str) -> None:
+def _print_heading(number: str, title: str) -> None:
     print_lines(["", f"{number}. {title}", "-" * (len(title) + len(number) + 2)])
 
 

@@ -22,10 +22,10 @@ from sink.yaml_files import load_model
 # .. pii_types: name, username
 # .. pii_retirement: consumer_api
 
-MAX_BODY = 1 << 20
-"""Bytes of JSON that are read."""
+MAX_BODY_BYTES = 1 << 20
+"""JSON that is longer is not read."""
 
-_MAX_ID = 256
+_MAX_ID_LENGTH = 256
 # What may stand in the ledger as the one who asked: a number or a UUID, for anything else may be a name.
 _OPAQUE = re.compile(r"[0-9]{1,18}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -152,8 +152,8 @@ def find_value(event: Any, path: str) -> Any:
 def _parse(body: bytes | None, field: str) -> dict[str, Any]:
     if body is None:
         raise InvalidMessageError(f"the field `{field}` is missing")
-    if len(body) > MAX_BODY:
-        raise InvalidMessageError(f"it is longer than {MAX_BODY} bytes")
+    if len(body) > MAX_BODY_BYTES:
+        raise InvalidMessageError(f"it is longer than {MAX_BODY_BYTES} bytes")
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
@@ -193,13 +193,13 @@ def _read_ids(subject: Subject, value: Any) -> tuple[list[SubjectId], int]:
 def _read_assets(value: Any, path: str, kind: str) -> tuple[str, ...]:
     """What is to be handed over; an event that should name it and does not must not hand over everything."""
     found = [str(one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str | int)]
-    if not found or any(not one.strip() or len(one) > _MAX_ID for one in found) or isinstance(value, bool):
+    if not found or any(not one.strip() or len(one) > _MAX_ID_LENGTH for one in found) or isinstance(value, bool):
         raise InvalidMessageError(f"{path} names no asset", kind)
     return tuple(found)
 
 
 def _parse_id(subject: Subject, value: Any) -> SubjectId | None:
-    if isinstance(value, bool) or not isinstance(value, int | str) or len(str(value)) > _MAX_ID:
+    if isinstance(value, bool) or not isinstance(value, int | str) or len(str(value)) > _MAX_ID_LENGTH:
         return None
     try:
         found = subject.parse(str(value))

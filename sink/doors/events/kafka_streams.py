@@ -155,8 +155,8 @@ class KafkaStreams:
                 )
             time.sleep(_SHORTEST_WAIT_SECONDS)
 
-    def read_new(self, count: int, wait: float) -> list[Message]:
-        """Up to `count` messages that nobody of the group has done, after waiting `wait` seconds for them.
+    def read_new(self, count: int, wait_seconds: float) -> list[Message]:
+        """Up to `count` messages that nobody of the group has done, after waiting `wait_seconds` for them.
 
         Raises:
             StreamsUnreachableError: Kafka gives no answer; what was read by then is unfinished.
@@ -166,7 +166,7 @@ class KafkaStreams:
         self._commit()
         found: list[Message] = []
         with translated(self._translate):
-            for event in reader.consume(count, max(wait, _SHORTEST_WAIT_SECONDS)):
+            for event in reader.consume(count, max(wait_seconds, _SHORTEST_WAIT_SECONDS)):
                 error = event.error()
                 if error is None:
                     found.append(self._receive(event))
@@ -237,7 +237,7 @@ class KafkaStreams:
         for start in range(0, len(messages), count):
             yield messages[start : start + count]
 
-    def claim(self, idle: float, count: int) -> Iterator[list[Message]]:
+    def claim(self, idle_seconds: float, count: int) -> Iterator[list[Message]]:
         """Nothing: Kafka itself gives the partitions of a consumer that is gone to the others."""
         yield from ()
 

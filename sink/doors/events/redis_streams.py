@@ -1,7 +1,8 @@
 """Redis Streams as a queue of messages: a group of our own, nothing lost, and a place for what cannot be used.
 
-The LMS's own consumer moves its group to the end of the stream when it starts, and acknowledges what failed. Here a
-group begins with the oldest entry and stays where it was, and only the caller acknowledges.
+The LMS's own consumer (edx-event-bus-redis 0.6.1) moves its group to the end of the stream when it starts, and
+acknowledges what failed. Here a group begins with the oldest entry and stays where it was, and only the caller
+acknowledges.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class RedisStreams:
             SettingsError: it is no address of a Redis.
         """
         with translated(_translate_address_error):
-            # Without retries of the driver's: a read that was carried out twice would leave entries behind.
+            # Without retries of the driver's: a read that was carried out twice would leave entries behind. And RESP 2,
+            # as redis-py (8.1.0) gives what it reads from streams another shape in RESP 3.
             self._redis: Any = redis.Redis.from_url(
                 url.get_secret_value(), socket_timeout=_SOCKET_TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 0), protocol=2
             )
@@ -80,15 +82,19 @@ class RedisStreams:
                     if not str(error).startswith("BUSYGROUP"):
                         raise
 
-    def read_new(self, count: int, wait: float) -> list[Message]:
-        """Up to `count` messages a stream that nobody of the group has read, after waiting `wait` seconds for one.
+    def read_new(self, count: int, wait_seconds: float) -> list[Message]:
+        """Up to `count` messages a stream that nobody of the group has read, after waiting `wait_seconds` for one.
 
         Raises:
             StreamsUnreachableError: Redis gives no answer, or the group is gone.
         """
         with translated(_translate):
             reply = self._redis.xreadgroup(
-                self.group, self.consumer, dict.fromkeys(self.streams, ">"), count=count, block=max(1, int(wait * 1000))
+                self.group,
+                self.consumer,
+                dict.fromkeys(self.streams, ">"),
+                count=count,
+                block=max(1, int(wait_seconds * 1000)),
             )
         return [_read_entry(stream.decode(), *entry) for stream, entries in reply for entry in entries]
 
@@ -113,8 +119,8 @@ class RedisStreams:
                 last = messages[-1].id
                 yield messages
 
-    def claim(self, idle: float, count: int) -> Iterator[list[Message]]:
-        """Take over what any consumer of the group has left lying for `idle` seconds.
+    def claim(self, idle_seconds: float, count: int) -> Iterator[list[Message]]:
+        """Take over what any consumer of the group has not finished for `idle_seconds`.
 
         Raises:
             StreamsUnreachableError: Redis gives no answer, or the group is gone.
@@ -124,7 +130,7 @@ class RedisStreams:
             while True:
                 with translated(_translate):
                     start, entries, *trimmed = self._redis.xautoclaim(
-                        stream, self.group, self.consumer, int(idle * 1000), start, count=count
+                        stream, self.group, self.consumer, int(idle_seconds * 1000), start, count=count
                     )
                 messages = [_read_entry(stream, *entry) for entry in entries if entry[0]]
                 # Redis (since 7.0) has taken these off the group's list; they are reported all the same.

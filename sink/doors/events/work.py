@@ -70,8 +70,8 @@ class Streams(Protocol):
     def prepare(self) -> None:
         """Make sure that reading can begin, with the oldest message that our group has not done."""
 
-    def read_new(self, count: int, wait: float) -> list[Message]:
-        """Up to about `count` messages that were not read yet, after waiting up to `wait` seconds for them."""
+    def read_new(self, count: int, wait_seconds: float) -> list[Message]:
+        """Up to about `count` messages that were not read yet, after waiting up to `wait_seconds` for them."""
 
     def has_caught_up(self) -> bool:
         """Whether a reading that brought nothing means that there is nothing."""
@@ -79,8 +79,8 @@ class Streams(Protocol):
     def read_unfinished(self, count: int) -> Iterator[list[Message]]:
         """What was read and not acknowledged, in lists of `count`."""
 
-    def claim(self, idle: float, count: int) -> Iterator[list[Message]]:
-        """What another consumer of our group has left lying for `idle` seconds."""
+    def claim(self, idle_seconds: float, count: int) -> Iterator[list[Message]]:
+        """What another consumer of our group has not finished for `idle_seconds`."""
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Say that messages are done."""

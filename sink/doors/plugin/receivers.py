@@ -97,7 +97,7 @@ class _Batch:
 
 def _sync_after_commit(user_id: Any, using: str) -> None:
     # Django forgets what was to run after a savepoint that is rolled back, and the batch with it: so it is looked for
-    # there, not remembered here.
+    # there, not remembered here. It has no public way to look (Django 5.2).
     waiting: list[tuple[Any, ...]] = transaction.get_connection(using).run_on_commit
     found: Callable[[], None] | None = next((entry[1] for entry in waiting if isinstance(entry[1], _Batch)), None)
     batch = found if isinstance(found, _Batch) else _Batch()

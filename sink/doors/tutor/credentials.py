@@ -1,7 +1,7 @@
 """The secrets, in files that only their owner may read.
 
-Tutor writes what it renders for everybody on the host to read, and what stands in a compose file or a manifest is shown by
-whatever describes a container. So these go into files of their own, which containers mount.
+Tutor (22.0.2) writes what it renders for everybody on the host to read, and what stands in a compose file or a manifest is
+shown by whatever describes a container. So these go into files of their own, which containers mount.
 
 .. no_pii: passwords and keys of an installation.
 """

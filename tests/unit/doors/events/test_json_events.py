@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sink.doors.events.json_events import MAX_BODY, load_event_map, make_json_decoder, read_event
+from sink.doors.events.json_events import MAX_BODY_BYTES, load_event_map, make_json_decoder, read_event
 from sink.doors.events.work import Message, Work
 from sink.errors import InvalidMessageError, MapError
 from sink.pii_map import Subject
@@ -121,7 +121,7 @@ def test_events_of_other_kinds_are_passed_over(event: Any) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"zaphod", b"[1]", b'"zaphod"', b"null", b"\xff", b"[" * 100_000, b"9" * 10_000, b" " * (MAX_BODY + 1)],
+    [b"", b"zaphod", b"[1]", b'"zaphod"', b"null", b"\xff", b"[" * 100_000, b"9" * 10_000, b" " * (MAX_BODY_BYTES + 1)],
 )
 def test_what_is_no_json_object_is_invalid(body: bytes) -> None:
     decode = make_json_decoder(SHIPPED, NUMBERS, "body")
