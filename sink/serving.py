@@ -49,7 +49,10 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """See uvicorn, whose own raises the signal again at the end, which ends the process with its status."""
+        """See uvicorn, whose own (0.54.0, since its pull request 1600) raises the signal again at the end.
+
+        That would end the process with the signal's status instead of 0.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -102,7 +105,8 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=128)
-        # The event loop does this only for sockets that name their protocol; without it every answer waits 40 ms.
+        # asyncio does this only for sockets that name their protocol, and `create_server` names none; without it every
+        # answer on a kept connection waits 40 ms (uvicorn's issue 3149, seen with 0.54.0).
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise UsageError(

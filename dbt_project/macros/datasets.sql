@@ -39,7 +39,7 @@
 {%- endmacro %}
 
 
-{# As in dbt-clickhouse, plus the mark: in one statement, or a build killed between two would leave a relation
+{# As in dbt-clickhouse 1.10.3, plus the mark and the declared columns: in one statement, or a build killed between two would leave a relation
    that the next one takes for somebody else's. #}
 {% macro clickhouse__create_view_as(relation, sql) -%}
     create or replace view {{ relation.include(database=False) }} {{ on_cluster_clause(relation) }}
@@ -64,7 +64,8 @@
 {%- endmaterialization %}
 
 
-{# A view that is called like a function, as in `viewer_scopes(viewer = 'somebody')`; dbt-clickhouse has none. The
+{# A view that is called like a function, as in `viewer_scopes(viewer = 'somebody')`; dbt-clickhouse 1.10.3 has no
+   materialization for it (see its issue 131). The
    parameters stand in the model as ClickHouse writes them, `{name:String}`, and are all texts. #}
 {% materialization parameterised_view, adapter='clickhouse' -%}
     {%- set target_relation = this.incorporate(type='view') -%}

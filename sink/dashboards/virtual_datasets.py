@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from sink.dashboards.sources import NO_CACHE, Document, make_uuid, read_source, strip_private_keys
 from sink.names import quote
 
-# Some of Superset's databases hold only one dataset of a name, whichever database it is of.
+# In a metadata database of SQLite, Superset 6.1.0 holds one dataset of a name, whichever connection it is of.
 TABLE_PREFIX = "aspects_pii_"
 DATABASE = "aspects_pii"
 
@@ -31,7 +31,8 @@ def compose_dataset(
     return {
         **strip_private_keys(source),
         "table_name": TABLE_PREFIX + name,
-        # Without a schema, Superset does not find the rules of what a query reads.
+        # Without a schema, Superset 6.1.0 does not find the rules of what a query reads (its pull request 36061 brought
+        # rules to virtual datasets).
         "schema": reporting,
         "sql": (
             f"select\n    {selected}\n"
@@ -48,7 +49,10 @@ def compose_dataset(
 
 
 def _select(column: Document) -> str:
-    """What a column is, in the dataset's own SQL: a table of Superset does not find columns that Superset calculates."""
+    """What a column is, in the dataset's own SQL.
+
+    Tables of Superset 6.1.0 do not find columns that Superset calculates.
+    """
     name = quote(column["column_name"])
     expression = _compose_label(**column["_labels"]) if "_labels" in column else column.get("_expression")
     return f"{expression} as {name}" if expression else name

@@ -1,6 +1,6 @@
 """The datasets: runs dbt against whatever ClickHouse is configured, and knows which relations it made.
 
-dbt runs as a process of its own, since it keeps connections, logs and environment for the whole of its process.
+dbt (1.11.16) runs as a process of its own, since it keeps connections, logs and environment for the whole of its process.
 What it says reaches people line by line and without the texts of its errors: those quote what ClickHouse says,
 and ClickHouse quotes values. For the same reason nothing of a run is kept unless the caller names a folder.
 """

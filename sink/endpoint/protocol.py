@@ -134,7 +134,7 @@ def _is_setting(name: str) -> bool:
 
 
 def _read_form(content_type: str, body: bytes | bytearray) -> dict[str, bytes]:
-    """The text fields of a form. Read in memory: form libraries put large parts into files."""
+    """The text fields of a form. Read in memory: python-multipart, which Starlette 1.10.0 uses, puts large parts into files."""
     head = b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n"
     form: dict[str, bytes] = {}
     for part in BytesParser(policy=HTTP).parsebytes(head + body).walk():

@@ -115,7 +115,10 @@ def _classify_postgres(state: str) -> Problem:
 
 
 def _classify_postgres_connection(message: str) -> Problem:
-    """The driver gives no code while connecting; where the server speaks another language, it is unreachable."""
+    """libpq gives no code while connecting (psycopg's issue 242; seen with 3.3.9).
+
+    Where the server speaks another language, it is unreachable.
+    """
     if re.search(r'FATAL: +database "[^"]*" does not exist', message):
         return "no database"
     if re.search(r"authentication failed|FATAL: +role .* does not exist|no pg_hba.conf entry", message):
