@@ -12,14 +12,14 @@ neither dbt nor a viewer needs any of their own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sink.clickhouse.migrations import list_statements
-from sink.datasets.grants import AccessPlan, Grant, RoleNames, RowPolicy, require_name
-from sink.datasets.project import Dataset, Project, Schema, read_project, read_schema, unique
+from sink.datasets.grants import AccessPlan, Grant, RoleNames, require_name
+from sink.datasets.policies import list_shown, plan_policies
+from sink.datasets.project import Project, Schema, read_project, read_schema, unique
 from sink.pii_map import PiiMap, Target
 from sink.resources import find_resource
-from sink.visibility import VIEWER_SCOPES, render_visible_to
 
 # .. no_pii: names of roles, tables and columns.
 
@@ -69,7 +69,7 @@ def plan_access(
         require_name(name)
     schema = schema or read_schema(list_statements(), replicated=cluster is not None)
     project = project or read_project(find_resource("dbt_project"))
-    planner = _Planner(pii_map, databases, names, schema, project, cluster is not None)
+    planner = _GrantPlanner(pii_map, databases, names, schema, project, cluster is not None)
     grants = {
         names.sink: tuple(_merge(planner.for_sink())),
         names.dbt: tuple(_merge(planner.for_dbt())),
@@ -77,11 +77,12 @@ def plan_access(
         names.dashboards: tuple(_merge(planner.for_dashboards())),
     }
     trusted = (names.dashboards,) if trust_dashboards else ()
-    return AccessPlan(names, grants, tuple(planner.policies(tuple(exempt), trusted)), cluster)
+    policies = plan_policies(pii_map, databases, names, project, tuple(exempt), trusted)
+    return AccessPlan(names, grants, tuple(policies), cluster)
 
 
 @dataclass(frozen=True)
-class _Planner:
+class _GrantPlanner:
     pii_map: PiiMap
     databases: Mapping[str, str]
     names: RoleNames
@@ -92,8 +93,8 @@ class _Planner:
     def _actual(self, database: str) -> str:
         return self.databases.get(database, database)
 
-    def _on(self, privileges: Sequence[str], place: tuple[str, str], columns: tuple[str, ...] = ()) -> Grant:
-        return Grant(tuple(privileges), self._actual(place[0]), place[1], columns)
+    def _on(self, privileges: Sequence[str], place: tuple[str, str]) -> Grant:
+        return Grant(tuple(privileges), self._actual(place[0]), place[1])
 
     def _targets(self) -> Iterator[tuple[tuple[str, str], Target]]:
         for name, target in self.pii_map.targets.items():
@@ -176,7 +177,7 @@ class _Planner:
 
     def for_dashboards(self) -> Iterator[Grant]:
         """Reads what is made to be looked at, in the database of reports only."""
-        for dataset in self._shown():
+        for dataset in list_shown(self.project):
             yield self._on(["SELECT"], (dataset.database, dataset.name))
 
     def _read(self, place: tuple[str, str]) -> Iterator[Grant]:
@@ -185,45 +186,13 @@ class _Planner:
         for behind in self.schema.read_by.get(place, ()):
             yield from self._read(behind)
 
-    def _shown(self) -> Iterator[Dataset]:
-        return (d for d in self.project.datasets if d.is_shown and d.database == "reporting")
-
-    def policies(self, exempt: tuple[str, ...], trusted: tuple[str, ...]) -> Iterator[RowPolicy]:
-        """Nobody but the sink and the definer sees a row of a PII table; of a dataset, everybody their own courses."""
-        readers = (self.names.sink, self.names.definer, *exempt)
-        for place, _ in self._targets():
-            yield from self._confine(place, "0", readers)
-        shown = {(dataset.database, dataset.name) for dataset in self._shown()}
-        derived = {(name.partition(".")[0], name.partition(".")[2]) for name in self.pii_map.derived}
-        for dataset in self.project.datasets:
-            place = (dataset.database, dataset.name)
-            if dataset.name == VIEWER_SCOPES:
-                # The others ask it; it shows names of courses, and rows of nobody.
-                continue
-            if place in shown:
-                own_rows = render_visible_to(
-                    "currentUser()",
-                    self._actual("reporting"),
-                    has_course="course_key" in dataset.columns,
-                    has_org="org" in dataset.columns,
-                )
-                yield from self._confine(place, own_rows, (*self.names.services, *exempt, *trusted))
-            elif not dataset.is_shown or place in derived:
-                yield from self._confine(place, "0", (*self.names.services, *exempt))
-
-    def _confine(self, place: tuple[str, str], using: str, readers: tuple[str, ...]) -> Iterator[RowPolicy]:
-        # Where users without a policy see nothing (users_without_row_policies_can_read_rows), readers need one too.
-        database, table = self._actual(place[0]), place[1]
-        yield RowPolicy("aspects_pii_services", database, table, "1", to=unique(readers))
-        yield RowPolicy("aspects_pii_others", database, table, using, unless=unique(readers))
-
 
 def _merge(grants: Iterable[Grant]) -> Iterator[Grant]:
     """One grant for each thing, in the order in which they were first named."""
-    merged: dict[tuple[str, tuple[str, ...]], Grant] = {}
+    merged: dict[tuple[bool, str], Grant] = {}
     for grant in grants:
-        key = (f"{grant.name is None} {grant.on}", grant.columns)
+        key = (grant.name is None, grant.on)
         known = merged.get(key)
         privileges = unique([*(known.privileges if known else ()), *grant.privileges])
-        merged[key] = Grant(privileges, grant.database, grant.table, grant.columns, grant.name)
+        merged[key] = replace(grant, privileges=privileges)
     yield from merged.values()

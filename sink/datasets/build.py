@@ -2,30 +2,28 @@
 
 dbt (1.11.16) runs as a process of its own, since it keeps connections, logs and environment for the whole of its process.
 What it says reaches people line by line and without the texts of its errors: those quote what ClickHouse says,
-and ClickHouse quotes values. For the same reason nothing of a run is kept unless the caller names a folder.
+and ClickHouse quotes values. For the same reason nothing of a run is kept.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import re
 import secrets
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import SecretStr
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
-from sink.errors import BuildError, SettingsError, UsageError
+from sink.datasets.dbt_log import DbtResult
+from sink.errors import SettingsError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
 from sink.resources import find_resource
@@ -36,32 +34,6 @@ DATASET_MARK = "[aspects-pii] "
 # Each would leave what dbt or ClickHouse quotes, or rows that failed a test, where the map does not reach.
 _REFUSED_OPTIONS = ("--store-failures", "--write-json", "--log-level-file", "--log-format", "--log-format-file")
 
-# dbt's events that carry names, counts and times, and nothing that ClickHouse said.
-_SHOWN_EVENTS = (
-    "FoundStats",
-    "LogModelResult",
-    "LogTestResult",
-    "LogSkipBecauseError",
-    "SkippingDetails",
-    "JinjaLogInfo",
-    "NoNodesForSelectionCriteria",
-    "NothingToDo",
-    "FinishedRunningStats",
-    "StatsLine",
-)
-_FAILED = ("error", "fail", "runtime error")
-
-# Of these the compiler, not ClickHouse, is the author.
-_COMPILER_ERRORS = ("Compilation Error", "Parsing Error", "Contract Error", "This model has an enforced contract")
-
-
-@dataclass
-class _Outcome:
-    """What a run of dbt came to, collected from its events."""
-
-    failed: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-
 
 def build(
     address: Address,
@@ -71,7 +43,6 @@ def build(
     pseudonym_secret: SecretStr | None = None,
     definer: str | None = None,
     report: Callable[[str], None] = lambda line: None,
-    state: Path | None = None,
 ) -> None:
     """Build the datasets, as `dbt build` does, and test them.
 
@@ -83,7 +54,6 @@ def build(
         definer: the ClickHouse user whose rights the datasets read with (see docs/access-sql.md); whoever builds then
             needs none on the PII tables, nor on the key, which `init` has set.
         report: takes the lines that dbt says, free of values.
-        state: folder for what dbt keeps between runs; without it, nothing is kept.
 
     Raises:
         SettingsError: dbt is not installed.
@@ -92,14 +62,13 @@ def build(
         BuildError: names the models and tests that failed.
     """
     _require_dbt()
-    _refuse(arguments)
+    _refuse_options(arguments)
     if definer is None:
         with ClickHouse(address) as client:
             set_pseudonym_key(client, pseudonym_secret)
-    with tempfile.TemporaryDirectory(prefix="aspects-pii-dbt-") as temporary, _reachable(address) as reachable:
-        folder = state or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        _run([*_fixed_arguments(folder), *arguments], _environment(reachable, enable_pii, definer), report)
+    with tempfile.TemporaryDirectory(prefix="aspects-pii-dbt-") as folder, _served(address) as served:
+        command = [*_list_fixed_arguments(Path(folder)), *arguments]
+        _run_dbt(command, _make_environment(served, enable_pii, definer), report)
 
 
 def list_datasets(client: ClickHouse) -> list[TableName]:
@@ -120,7 +89,7 @@ def _require_dbt() -> None:
         raise SettingsError("dbt is not installed. Install aspects-pii-sink[server].")
 
 
-def _refuse(arguments: Sequence[str]) -> None:
+def _refuse_options(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if argument.partition("=")[0] in _REFUSED_OPTIONS:
             raise UsageError(
@@ -129,7 +98,7 @@ def _refuse(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def _reachable(address: Address) -> Iterator[Address]:
+def _served(address: Address) -> Iterator[Address]:
     """An address that another process can use."""
     if not address.is_embedded:
         yield address
@@ -141,7 +110,7 @@ def _reachable(address: Address) -> Iterator[Address]:
         yield replace(address, url=url, user="aspects_pii", password=password)
 
 
-def _fixed_arguments(folder: Path) -> list[str]:
+def _list_fixed_arguments(folder: Path) -> list[str]:
     return [
         sys.executable,
         "-P",  # A file called dbt.py in the working directory is not dbt.
@@ -167,7 +136,7 @@ def _fixed_arguments(folder: Path) -> list[str]:
     ]
 
 
-def _environment(address: Address, enable_pii: bool, definer: str | None = None) -> dict[str, str]:
+def _make_environment(address: Address, enable_pii: bool, definer: str | None = None) -> dict[str, str]:
     """What dbt reads; none of our secrets but the one it needs, and none of its own options from outside."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ASPECTS_", "DBT_"))}
     databases = {f"ASPECTS_{logical.upper()}_DATABASE": actual for logical, actual in address.databases.items()}
@@ -191,8 +160,8 @@ def _environment(address: Address, enable_pii: bool, definer: str | None = None)
     return environment
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str], report: Callable[[str], None]) -> None:
-    outcome = _Outcome()
+def _run_dbt(command: Sequence[str], environment: Mapping[str, str], report: Callable[[str], None]) -> None:
+    result = DbtResult()
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
@@ -201,7 +170,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str], report: Callabl
     ):
         try:
             for line in process.stdout or ():
-                _take(line, outcome, report)
+                result.read_event(line, report)
             status = process.wait()
         except BaseException:
             process.terminate()
@@ -209,44 +178,4 @@ def _run(command: Sequence[str], environment: Mapping[str, str], report: Callabl
         if status == 0:
             return
         errors.seek(0)
-        _fail(outcome, errors.read())
-
-
-def _take(line: str, outcome: _Outcome, report: Callable[[str], None]) -> None:
-    """Pass on what one event of dbt says, and remember failures."""
-    try:
-        event = json.loads(line)
-        name, message, data = event["info"]["name"], str(event["info"]["msg"]), event.get("data", {})
-    except (ValueError, KeyError, TypeError):
-        return
-    if name in _SHOWN_EVENTS and message:
-        report(message)
-    if name in ("LogModelResult", "LogTestResult") and _status(data) in _FAILED:
-        outcome.failed.append(str(data["node_info"]["node_name"]))
-    if event["info"].get("level") == "error" and (reason := _explain(message)) and reason not in outcome.reasons:
-        outcome.reasons.append(reason)
-
-
-def _status(data: Mapping[str, Any]) -> str:
-    return str(data.get("node_info", {}).get("node_status", "")).lower()
-
-
-def _explain(message: str) -> str | None:
-    """What can be said of an error: ClickHouse's code and its name, or the compiler's words."""
-    if match := re.search(r"\bCode: (\d+)\b", message):
-        name = re.findall(r"\(([A-Z][A-Z0-9_]+)\)", message)
-        return f"ClickHouse error {match[1]}{f' ({name[-1]})' if name else ''}"
-    if any(kind in message for kind in _COMPILER_ERRORS) and "DB::Exception" not in message:
-        return " ".join(message.split())[:500]
-    return None
-
-
-def _fail(outcome: _Outcome, errors: str) -> None:
-    reasons = "; ".join(outcome.reasons)
-    if outcome.failed:
-        names = ", ".join(sorted(set(outcome.failed)))
-        hint = " Run `aspects-pii init` first." if re.search(r"error (60|81)\b", reasons) else ""
-        raise BuildError(f"Failed: {names}.{f' {reasons}.' if reasons else ''}{hint}")
-    if usage := re.search(r"^Error: (.{1,300})$", errors, re.MULTILINE):
-        raise UsageError(f"dbt build: {usage[1]}")
-    raise BuildError(f"dbt stopped before building anything. {reasons or 'Run `dbt parse` to see why'}.")
+        raise result.explain(errors.read())

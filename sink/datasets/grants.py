@@ -47,15 +47,13 @@ class Grant:
     privileges: tuple[str, ...]
     database: str = "*"
     table: str = "*"
-    columns: tuple[str, ...] = ()
     name: str | None = None
     """Of what is not a table: a user, or an engine."""
 
     @property
     def clause(self) -> str:
         """As it stands in GRANT."""
-        columns = f"({', '.join(quote(column) for column in self.columns)})" if self.columns else ""
-        return f"{', '.join(f'{privilege}{columns}' for privilege in self.privileges)} ON {self.on}"
+        return f"{', '.join(self.privileges)} ON {self.on}"
 
     @property
     def on(self) -> str:

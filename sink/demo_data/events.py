@@ -24,6 +24,7 @@ from sink.demo_data.lms_description import DemoCourse, DemoLms, Enrollment, list
 from sink.demo_data.people import make_external_id, make_random, make_username
 
 LMS_URL = "http://lms.example.org"
+_BATCH_ROWS = 10_000
 
 
 # What Aspects has in ClickHouse beside the events.
@@ -38,7 +39,7 @@ COURSE_OVERVIEW_COLUMNS = (
 )
 
 
-def course_enrollment_rows(lms: DemoLms, batch_size: int = 10_000) -> Iterator[list[tuple[Any, ...]]]:
+def course_enrollment_rows(lms: DemoLms) -> Iterator[list[tuple[Any, ...]]]:
     """Rows of `event_sink.course_enrollment`, in the order of `COURSE_ENROLLMENT_COLUMNS`."""
     dump_id = make_external_id(lms.seed, 0, "dump")
     dumped = str(lms.until)
@@ -49,7 +50,7 @@ def course_enrollment_rows(lms: DemoLms, batch_size: int = 10_000) -> Iterator[l
             is_active = e.outcome != "unenrolled"
             yield e.id, e.course.key, str(e.created), is_active, e.mode, username, e.user_id, dump_id, dumped
 
-    return _split(rows(), batch_size)
+    return _split(rows())
 
 
 def course_overview_rows(lms: DemoLms) -> list[tuple[Any, ...]]:
@@ -88,12 +89,11 @@ EventRow = tuple[uuid.UUID, datetime, str]
 """event_id, emission_time, event: the columns of `xapi.xapi_events_all`."""
 
 
-def event_rows(lms: DemoLms, *, batch_size: int = 10_000) -> Iterator[list[EventRow]]:
+def event_rows(lms: DemoLms) -> Iterator[list[EventRow]]:
     """What the learners did in the half year before the end of the history; each enrollment in the order of time.
 
     Args:
         lms: what `create_lms` or `describe_lms` has returned.
-        batch_size: rows in a list.
     """
 
     def rows() -> Iterator[EventRow]:
@@ -104,11 +104,11 @@ def event_rows(lms: DemoLms, *, batch_size: int = 10_000) -> Iterator[list[Event
                 event_id = uuid.UUID(int=random.getrandbits(128), version=4)
                 yield event_id, time, _write_statement(event_id, time, actor, verb, score, enrollment, random)
 
-    return _split(rows(), batch_size)
+    return _split(rows())
 
 
-def _split(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while batch := list(islice(rows, size)):
+def _split(rows: Iterator[Any]) -> Iterator[list[Any]]:
+    while batch := list(islice(rows, _BATCH_ROWS)):
         yield batch
 
 

@@ -333,7 +333,7 @@ def test_a_folder_that_cannot_be_used_is_named(secrets: Path, monkeypatch: pytes
 def test_dbt_gets_the_password_from_the_file_and_nothing_of_the_folder(secrets: Path) -> None:
     (secrets / "aspects_clickhouse_password").write_text("hunter2\n")
     (secrets / "aspects_web_token").write_text("hunter2 and sixteen\n")
-    environment = build._environment(find_address(load_settings()), enable_pii=False)
+    environment = build._make_environment(find_address(load_settings()), enable_pii=False)
     assert environment["DBT_ENV_SECRET_CLICKHOUSE_PASSWORD"] == "hunter2"
     assert [name for name, value in environment.items() if "hunter2" in value] == ["DBT_ENV_SECRET_CLICKHOUSE_PASSWORD"]
     assert "ASPECTS_SECRETS_DIR" not in environment

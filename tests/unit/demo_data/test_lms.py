@@ -145,7 +145,7 @@ def test_outcomes_show_in_the_events(made: tuple[DemoLms, str], statements: Stat
 def test_rows_for_aspects(made: tuple[DemoLms, str]) -> None:
     lms, url = made
     names = {p["user_id"]: p["username"] for p in read(url, "user_profile")}
-    rows = [row for batch in course_enrollment_rows(lms, 50) for row in batch]
+    rows = [row for batch in course_enrollment_rows(lms) for row in batch]
     assert len(rows) == lms.counts["student_courseenrollment"]
     columns = COURSE_ENROLLMENT_COLUMNS
     assert all(len(row) == len(columns) for row in rows)
