@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
-from sink.lms.database import LmsDatabase
 from sink.names import quote
 from sink.pii_map import SUBJECT_ID, Rule, SubjectId
 from sink.store import Store
+
+if TYPE_CHECKING:
+    from sink.lms.database import LmsDatabase
 
 _SHA1 = "sha1:"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.clickhouse.parts import count_detached_parts, count_old_parts
@@ -22,10 +23,12 @@ from sink.erasure.scan import scan as search_texts
 from sink.erasure.steps import Step
 from sink.errors import DatabaseError
 from sink.ledger.entries import Action, Ledger, State
-from sink.lms.database import LmsDatabase
 from sink.names import TableName, quote
 from sink.pii_map import SubjectId
 from sink.store import Store
+
+if TYPE_CHECKING:
+    from sink.lms.database import LmsDatabase
 
 
 class Kind(StrEnum):
@@ -186,6 +189,9 @@ def verify_subjects(
         scrubbed_at = store.client.now()
     by_name = any(step.needs_identities for step in plan.steps)
     if lms is None and by_name and store.lms_url is not None:
+        # Not with the module: SQLAlchemy takes long to import, and the command line imports this at start.
+        from sink.lms.database import LmsDatabase
+
         lms = LmsDatabase(store.lms_url)
     identities = ask_lms(lms, subjects)
     if scan or by_name:

@@ -9,7 +9,6 @@ from sink.erasure.identities import Identities, ask_lms, read_identities
 from sink.erasure.plan import Plan, read_plan, require_valid_plan
 from sink.erasure.steps import Step
 from sink.errors import RefusedError
-from sink.lms.database import LmsDatabase
 from sink.pii_map import SubjectId
 from sink.store import Store
 
@@ -61,6 +60,9 @@ def plan_retirement(
         identities = identities.merge(read_identities(store, subjects))
     if by_name and store.lms_url is not None:
         # The LMS replaces the address when retirement is asked for, and a copy before the request brings that here.
+        # Not with the module: SQLAlchemy takes long to import, and the command line imports this at start.
+        from sink.lms.database import LmsDatabase
+
         identities = identities.merge(ask_lms(LmsDatabase(store.lms_url), subjects))
     counts = [
         StepCounts(step, step.count_left(store.client, subjects, identities, including_hidden=True))

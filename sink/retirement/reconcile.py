@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from sink.erasure.verify import verify
 from sink.ledger.entries import Retirement
-from sink.lms.database import LmsDatabase
 from sink.retirement.batch import Outcome
 from sink.retirement.plan import plan_retirement
 from sink.retirement.retire import retire, work_off
 from sink.store import Store
+
+if TYPE_CHECKING:
+    from sink.lms.database import LmsDatabase
 
 # .. no_pii: compares opaque user ids.
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sink.erasure.identities import ask_lms
 from sink.ledger.entries import Action
 from sink.ledger.files import import_ledger
-from sink.lms.database import LmsDatabase
 from sink.retirement.batch import Outcome
 from sink.retirement.plan import plan_retirement
 from sink.retirement.retire import work_off
 from sink.store import Store
+
+if TYPE_CHECKING:
+    from sink.lms.database import LmsDatabase
 
 
 @dataclass(frozen=True)

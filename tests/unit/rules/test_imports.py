@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,12 @@ def test_settings_are_made_by_whoever_loads_them(path: Path) -> None:
 def test_init_is_empty(path: Path) -> None:
     """Who imports one module of a package, as an LMS imports the broker's, gets that one and nothing else."""
     assert path.read_text() == ""
+
+
+LATE = ("sqlalchemy", "dbt", "httpx", "chdb", "django", "celery", "jinja2", "starlette", "uvicorn", "redis", "faker")
+
+
+def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
+    program = f"import sys, sink.doors.cli.main; print([name for name in {LATE} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
