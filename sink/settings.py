@@ -42,7 +42,9 @@ class Settings(BaseSettings):
         examples=["chdb:///var/lib/aspects-pii", "https://clickhouse.example.org:8443"],
     )
     clickhouse_user: str = Field("default", description="ClickHouse user.", examples=["aspects_pii"])
-    clickhouse_password: SecretStr = Field(SecretStr(""), description="Its password.", examples=["a long secret"])
+    clickhouse_password: SecretStr = Field(
+        SecretStr(""), description="Password of ASPECTS_CLICKHOUSE_USER.", examples=["a long secret"]
+    )
     clickhouse_cluster: Identifier | None = Field(
         None,
         description="Name of the cluster; DDL then goes ON CLUSTER and engines are replicated.",
@@ -134,9 +136,11 @@ class Settings(BaseSettings):
     sweep_every: float = Field(
         60, ge=1, description="Seconds between sweeps that a worker does by itself.", examples=[60]
     )
-    second_pass_every: float = Field(3_600, ge=1, description="The same for second passes.", examples=[3600])
-    reconcile_every: float = Field(3_600, ge=1, description="The same for comparisons with the LMS.", examples=[3600])
-    sync_every: float = Field(86_400, ge=1, description="The same for full copies from the LMS.", examples=[86400])
+    second_pass_every: float = Field(3_600, ge=1, description="Seconds between second passes.", examples=[3600])
+    reconcile_every: float = Field(
+        3_600, ge=1, description="Seconds between comparisons with the LMS.", examples=[3600]
+    )
+    sync_every: float = Field(86_400, ge=1, description="Seconds between full copies from the LMS.", examples=[86400])
     event_bus_url: SecretStr | None = Field(
         None, description="Redis of the Open edX event bus.", examples=["redis://redis:6379/0"]
     )
@@ -153,7 +157,9 @@ class Settings(BaseSettings):
         "PLAIN", description="How to show Kafka the password, with SASL.", examples=["SCRAM-SHA-512"]
     )
     kafka_username: str | None = Field(None, description="Kafka user.", examples=["aspects-pii"])
-    kafka_password: SecretStr | None = Field(None, description="Its password.", examples=["a long secret"])
+    kafka_password: SecretStr | None = Field(
+        None, description="Password of ASPECTS_KAFKA_USERNAME.", examples=["a long secret"]
+    )
     kafka_ca_file: Path | None = Field(
         None,
         description="Certificate authority that signed Kafka's certificate, instead of the system's.",
@@ -236,7 +242,9 @@ class Settings(BaseSettings):
     superset_user: str | None = Field(
         None, description="User of Superset with the role Admin.", examples=["aspects_pii"]
     )
-    superset_password: SecretStr | None = Field(None, description="Its password.", examples=["a long secret"])
+    superset_password: SecretStr | None = Field(
+        None, description="Password of ASPECTS_SUPERSET_USER.", examples=["a long secret"]
+    )
     superset_provider: Literal["db", "ldap"] = Field(
         "db", description="Where Superset knows that user from: db or ldap.", examples=["ldap"]
     )
@@ -252,7 +260,7 @@ class Settings(BaseSettings):
         None, description="ClickHouse user of the dashboards; ours if left out.", examples=["aspects_dashboards"]
     )
     superset_clickhouse_password: SecretStr | None = Field(
-        None, description="Its password.", examples=["a long secret"]
+        None, description="Password of ASPECTS_SUPERSET_CLICKHOUSE_USER.", examples=["a long secret"]
     )
 
     secrets_dir: Path | None = Field(
