@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,8 +19,8 @@ SOURCE_LANGUAGE = "en"
 KINDS = ("datasets", "charts", "dashboards")
 # Results are not kept: a retirement has to show at once.
 NO_CACHE = -1
-# What people read, wherever it stands in a source file; `texts` are all read.
-TEXT_KEYS = frozenset(
+# Keys of what people read, wherever they stand in a source file; of `texts` everything is read.
+_TEXT_KEYS = frozenset(
     {
         "dashboard_title",
         "slice_name",
@@ -41,11 +41,6 @@ Document = dict[str, Any]
 def list_languages() -> list[str]:
     """The languages that there are, the source's first."""
     return [SOURCE_LANGUAGE, *sorted(path.parent.name for path in find_resource(SOURCES).glob("locale/*/locale.yaml"))]
-
-
-def list_texts() -> set[str]:
-    """Every text that a translation has."""
-    return {text for kind in KINDS for source in read_sources(kind).values() for text in _find_texts(source)}
 
 
 def read_source(name: str) -> Any:
@@ -94,23 +89,12 @@ def _read_translations(language: str) -> Mapping[str, str]:
     return {} if language == SOURCE_LANGUAGE else read_source(f"locale/{language}/locale.yaml")[language]
 
 
-def _find_texts(source: Any, readable: bool = False) -> Iterator[str]:
-    if isinstance(source, str) and readable:
-        yield source
-    elif isinstance(source, dict):
-        for key, value in source.items():
-            yield from _find_texts(value, readable or key in TEXT_KEYS or key == "texts")
-    elif isinstance(source, list):
-        for value in source:
-            yield from _find_texts(value, readable)
-
-
 def _translate(source: Any, translations: Mapping[str, str], readable: bool = False) -> Any:
     if isinstance(source, str):
         return translations.get(source, source) if readable else source
     if isinstance(source, dict):
         return {
-            key: _translate(value, translations, readable or key in TEXT_KEYS or key == "texts")
+            key: _translate(value, translations, readable or key in _TEXT_KEYS or key == "texts")
             for key, value in source.items()
         }
     return [_translate(value, translations, readable) for value in source] if isinstance(source, list) else source

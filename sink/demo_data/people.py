@@ -28,11 +28,6 @@ def make_username(seed: int, user_id: int) -> str:
     return make_person(seed, user_id).username
 
 
-def make_email(seed: int, user_id: int) -> str:
-    """The e-mail address of a user."""
-    return make_person(seed, user_id).email
-
-
 @dataclass(frozen=True)
 class _Person:
     first_name: str = field(repr=False)

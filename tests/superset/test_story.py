@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sink.demo_data.people import make_email
+from sink.demo_data.people import make_person
 from sink.installation import open_store
 from sink.settings import load_settings
 from tests.superset.conftest import COURSE_STAFF, OFFICER, PRIVACY, Site
@@ -41,7 +41,7 @@ def add_cached_dataset(site: Site) -> int:
 
 def test_a_retired_learner_is_gone_from_every_chart_and_cache(site: Site) -> None:
     learner = choose_learner(site)
-    names = [site.world.username(learner), make_email(site.world.lms.seed, learner)]
+    names = [site.world.username(learner), make_person(site.world.lms.seed, learner).email]
     dataset = add_cached_dataset(site)
     ask: dict[str, Any] = {"columns": ["username"]}
     for is_cached in (False, True):

@@ -29,7 +29,7 @@ from sink.demo_data.lms_tables import (
     create_tables,
     insert_all,
 )
-from sink.demo_data.people import make_email, make_external_id, make_username
+from sink.demo_data.people import make_external_id, make_person, make_username
 from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
@@ -526,7 +526,7 @@ class TestRetirement:
         writer.cancel_retirement(7)
         assert list_retired(place) == []
         (row,) = read(place, "user_profile", user_ids=[7])
-        assert row["email"] == make_email(lms.seed, 7)
+        assert row["email"] == make_person(lms.seed, 7).email
 
     def test_states(self, place: Place, writer: LmsWriter) -> None:
         place.create_tables()
@@ -565,7 +565,7 @@ class TestRetirement:
             found = snapshot.identities([3, 4, 5, 6])
         assert list(found) == [3]
         assert found[3].username == make_username(lms.seed, 3)
-        assert found[3].email == make_email(lms.seed, 3)
+        assert found[3].email == make_person(lms.seed, 3).email
         assert found[3].username not in repr(found)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jinja2.sandbox import SandboxedEnvironment
 
 from sink.dashboards.bundle import Bundle, load_bundle, pack
-from sink.dashboards.sources import list_languages, list_texts
+from sink.dashboards.sources import KINDS, _translate, list_languages, read_sources
 from sink.errors import SettingsError
 from sink.resources import find_resource
 
@@ -325,6 +325,27 @@ def test_languages() -> None:
     assert list_languages() == ["en", "es"]
     with pytest.raises(SettingsError, match=r"ASPECTS_SUPERSET_LANGUAGE .* en, es"):
         load(language="../es")
+
+
+class Asked(dict[str, str]):
+    """Translates nothing, and remembers what it was asked to translate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: set[str] = set()
+
+    def get(self, text: str, default: Any = None) -> Any:
+        self.texts.add(text)
+        return default
+
+
+def list_texts() -> set[str]:
+    """Every text that a translation has to have."""
+    asked = Asked()
+    for kind in KINDS:
+        for source in read_sources(kind).values():
+            _translate(source, asked)
+    return asked.texts
 
 
 @pytest.mark.parametrize("language", list_languages()[1:])
