@@ -483,7 +483,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.mark.timeout(1500)
-def test_nobody_is_lost_and_nobody_is_back(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_retirements_are_not_lost_and_the_retired_not_back(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     people = site.people
     # Everybody is copied before anything breaks, so that there is something to erase.
     wait_until(lambda: len(site.read_store()["user_profile"]) == 20, site.explain)

@@ -27,7 +27,7 @@ def list_commands(command: Any, name: str = "aspects-pii") -> Iterator[tuple[str
 COMMANDS = dict(list_commands(typer.main.get_command(app)))
 
 
-def test_there_are_commands_and_settings() -> None:
+def test_readme_lists_commands_and_settings() -> None:
     assert len(COMMANDS) >= 15
     assert "aspects-pii map check" in COMMANDS
     assert len(Settings.model_fields) >= 20

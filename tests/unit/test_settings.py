@@ -98,7 +98,7 @@ def test_all_malformed_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch)
         load_settings()
 
 
-def test_two_databases_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_databases_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # A backup of the others is to be restored without the ledger, which therefore is alone in its database.
     monkeypatch.setenv("ASPECTS_LEDGER_DATABASE", "event_sink")
     with pytest.raises(SettingsError, match="ASPECTS_LEDGER_DATABASE"):
@@ -243,7 +243,7 @@ def test_files_of_others_are_passed_over(secrets: Path) -> None:
     assert load_settings().clickhouse_password.get_secret_value() == "hunter3"
 
 
-def test_without_a_folder_no_file_is_read(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_not_read_without_a_folder(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (secrets / "aspects_clickhouse_password").write_text("hunter2")
     monkeypatch.delenv("ASPECTS_SECRETS_DIR")
     assert load_settings().clickhouse_password.get_secret_value() == ""
@@ -282,7 +282,7 @@ def test_a_secret_that_is_given_twice_is_refused(secrets: Path, monkeypatch: pyt
     assert "the same setting" in refuse()
 
 
-def test_what_a_program_asks_for_wins_over_a_file(secrets: Path) -> None:
+def test_value_that_a_program_asks_for_wins_over_a_file(secrets: Path) -> None:
     (secrets / "aspects_sync_batch_size").write_text("7")
     assert load_settings(sync_batch_size=9).sync_batch_size == 9
 

@@ -268,7 +268,7 @@ def test_a_changed_profile_is_one_row_and_the_old_value_is_gone(site: Site) -> N
 
 
 @on_both
-def test_only_the_users_and_objects_that_were_asked_for(site: Site) -> None:
+def test_sync_copies_the_users_and_objects_that_were_asked_for(site: Site) -> None:
     done = site.sync("--user-id", 3, "--user-id", LEARNER)
     assert {name: line["read"] for name, line in done.items()} == {
         "user_profile": 2,
@@ -372,7 +372,7 @@ class TestSafeguard:
         assert [done[table]["removed"] for table in TABLES] == [60, 63, 11]
         assert site.state() == {table: [] for table in TABLES}
 
-    def test_nothing_is_written_before_it_is_checked(self, site: Site) -> None:
+    def test_safeguard_checks_before_anything_is_written(self, site: Site) -> None:
         site.sync()
         # 5 % of 60 are 3.
         for user_id in (1, 2, 3, 4):
@@ -414,7 +414,7 @@ def test_the_retired_are_never_written(site: Site) -> None:
 
 @on_both
 @pytest.mark.parametrize("how", ["erased at once", "only recorded yet"])
-def test_who_is_retired_while_the_copy_runs_is_not_there_afterwards(site: Site, how: str) -> None:
+def test_user_retired_while_the_copy_runs_is_not_there_afterwards(site: Site, how: str) -> None:
     """The one is in a batch that was written already, the other in one that comes."""
     written, coming = 2, 50
     done: list[int] = []
@@ -474,7 +474,7 @@ def test_columns_that_are_no_longer_kept_are_emptied_in_files_too(site: Site, fo
     assert site.one(LEARNER)["phone_number"] == canary
 
 
-def test_what_cannot_be_left_out_is_named(site: Site, tmp_path: Path) -> None:
+def test_column_that_cannot_be_left_out_is_named(site: Site, tmp_path: Path) -> None:
     chosen = write_map(tmp_path / "map.yaml", "external_id", ["external_user_id", "username"])
     ran = site.run("sync", PII_MAP=chosen)
     assert ran.status == 2
@@ -524,7 +524,7 @@ def test_an_anonymous_id_that_is_none_leaves_the_stored_one(site: Site) -> None:
 
 
 @on_both
-def test_what_the_lms_lacks_is_named_before_anything_is_copied(site: Site) -> None:
+def test_table_that_the_lms_lacks_is_named_before_anything_is_copied(site: Site) -> None:
     site.execute("DROP TABLE student_courseaccessrole", "ALTER TABLE auth_userprofile DROP COLUMN phone_number")
     ran = site.run("sync")
     assert ran.status == 1
@@ -618,7 +618,7 @@ def test_the_json_document_is_all_there_is_on_standard_output(site: Site) -> Non
 
 
 @on_both
-def test_off_means_off(site: Site) -> None:
+def test_sync_while_pii_is_off_is_3(site: Site) -> None:
     for arguments in ((), ("--user-id", 7), ("--dry-run",), ("--allow-removals",)):
         ran = site.run("sync", *arguments, ENABLE_PII="false")
         assert ran.status == 3
@@ -672,7 +672,7 @@ def test_rows_from_the_future_are_superseded_all_the_same(site: Site) -> None:
     assert site.sync()["user_profile"]["unchanged"] == USERS
 
 
-def test_many_changes_are_few_statements(site: Site) -> None:
+def test_changes_of_many_are_few_statements(site: Site) -> None:
     """What one statement costs hardly depends on how many rows it touches."""
     site.sync()
     site.execute("UPDATE auth_userprofile SET goals = 'to change everything'")

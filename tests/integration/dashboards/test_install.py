@@ -98,7 +98,7 @@ def test_the_password_travels_beside_the_bundle(command: Command, fake: FakeSupe
     assert SECRET not in json.dumps(list(fake.objects.values()), default=list)
 
 
-def test_who_has_a_role_keeps_it(command: Command, fake: FakeSuperset) -> None:
+def test_role_stays_with_whoever_has_it(command: Command, fake: FakeSuperset) -> None:
     assert command("dashboards", "install").status == 0
     role = next(role for role in fake.roles.values() if role["name"] == "aspects_pii_course_staff")
     role["users"].add(7)
@@ -138,7 +138,7 @@ def test_removing_from_a_superset_without_them_is_done(command: Command) -> None
     assert (ran.status, ran.out) == (0, "Superset: there was nothing to remove.\n")
 
 
-def test_more_permissions_than_a_page_holds(command: Command, fake: FakeSuperset) -> None:
+def test_permissions_are_read_page_by_page(command: Command, fake: FakeSuperset) -> None:
     for number in range(1_000, 1_250):
         fake.permissions[number] = ("datasource_access", f"[other].[table](id:{number})")
     assert command("dashboards", "install").status == 0
@@ -190,7 +190,7 @@ def test_wrong_settings_are_named(
     assert PASSWORD not in ran.err
 
 
-def test_what_is_no_superset_is_refused(command: Command) -> None:
+def test_server_that_is_no_superset_is_refused(command: Command) -> None:
     from starlette.applications import Starlette
     from starlette.responses import PlainTextResponse
 
@@ -274,7 +274,7 @@ def test_a_rehearsed_purge_leaves_superset_alone(command: Command, fake: FakeSup
     assert fake.changes == before
 
 
-def test_after_a_retirement_superset_is_told_to_forget(command: Command, fake: FakeSuperset, url: str) -> None:
+def test_superset_is_told_to_forget_after_a_retirement(command: Command, fake: FakeSuperset, url: str) -> None:
     fill()
     assert command("dashboards", "install").status == 0
     (connection,) = fake.objects["database"]
@@ -301,7 +301,7 @@ def test_after_a_retirement_superset_is_told_to_forget(command: Command, fake: F
     ]
 
 
-def test_while_superset_cannot_be_told_a_retirement_stays_open(command: Command, fake: FakeSuperset) -> None:
+def test_retirement_stays_open_while_superset_cannot_be_told(command: Command, fake: FakeSuperset) -> None:
     fill()
     assert command("dashboards", "install").status == 0
     ran = command("retire", 1, "--json", SUPERSET_URL=NOWHERE)
@@ -322,7 +322,7 @@ def test_while_superset_cannot_be_told_a_retirement_stays_open(command: Command,
     assert command("status", "--json").json["open"] == 0
 
 
-def test_without_a_superset_a_receipt_says_that_its_caches_are_not_covered(command: Command) -> None:
+def test_receipt_without_a_superset_says_that_its_caches_are_not_covered(command: Command) -> None:
     fill()
     ran = command("retire", 1, "--json", SUPERSET_URL="")
     assert ran.status == 0, ran.err

@@ -163,9 +163,7 @@ def test_the_engine_understands_every_statement(aspects_pii: Callable[..., Any],
             assert client.rows(f"EXPLAIN AST {statement}"), statement
 
 
-def test_it_is_a_script_for_an_administrator_and_holds_no_password(
-    aspects_pii: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_access_sql_is_a_script_without_a_password(aspects_pii: Callable[..., Any], tmp_path: Path) -> None:
     file = tmp_path / "access.sql"
     ran = aspects_pii("access", "sql", "-o", file, CLICKHOUSE_PASSWORD="a secret of the tests", CLICKHOUSE_USER="them")
     assert ran.status == 0, ran.err
@@ -201,7 +199,9 @@ def test_names_are_the_operators_choice(aspects_pii: Callable[..., Any]) -> None
         (("-o", "/nowhere/at/all.sql"), "cannot be written"),
     ],
 )
-def test_what_cannot_be_is_refused(aspects_pii: Callable[..., Any], arguments: Sequence[str], words: str) -> None:
+def test_access_sql_refuses_names_that_cannot_be(
+    aspects_pii: Callable[..., Any], arguments: Sequence[str], words: str
+) -> None:
     ran = aspects_pii("access", "sql", *arguments)
     assert ran.status == 2
     assert words in ran.err
@@ -375,7 +375,7 @@ def roles(built: Path) -> Iterator[Callable[..., None]]:
         client.execute("TRUNCATE TABLE $pii_ledger.entries")
 
 
-def test_whoever_may_look_at_datasets_sees_everybody_without_policies(built: Path) -> None:
+def test_datasets_without_policies_show_everybody(built: Path) -> None:
     """There is something to hide."""
     with connected(ADMINISTRATOR, built) as client:
         for dataset in ("learners_at_risk", "learner_progress", "enrolled_learners", "fact_enrollments"):

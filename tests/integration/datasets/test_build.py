@@ -155,7 +155,7 @@ def shown(client: ClickHouse, dataset: str, columns: Sequence[str]) -> list[tupl
     return client.rows(f"SELECT {', '.join(columns)} FROM {dataset} ORDER BY ALL")
 
 
-def test_user_pii_is_one_row_a_subject_and_xapi_id(built: ClickHouse) -> None:
+def test_user_pii_has_one_row_a_subject_and_xapi_id(built: ClickHouse) -> None:
     # Two versions of the profile and three kinds of id are one row; no id, or no profile, is none and not user 0.
     assert shown(built, "event_sink.user_pii", ["user_id", "external_user_id", "username", "name", "email"]) == [
         (1, external_id(1), "user1", "New Name", "user1@example.com"),
@@ -227,7 +227,7 @@ def test_a_failure_names_the_model_and_no_value_and_leaves_nothing_behind(
     assert "SELECT" not in "".join(said).upper()
 
 
-def test_off_shows_pseudonyms_that_nobody_can_follow_from_course_to_course(built: ClickHouse) -> None:
+def test_pseudonyms_cannot_be_followed_from_course_to_course(built: ClickHouse) -> None:
     other = "course-v1:Org+B+2026"
     add_event(built, str(external_id(1)), course=other)
     secret = SecretStr("the secret of these tests")

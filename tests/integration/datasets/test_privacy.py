@@ -105,7 +105,7 @@ def last(store: Store, action: str) -> dict[str, Any]:
     return store.ledger.show(action=action)[-1].detail
 
 
-def test_before_anything_has_happened_unknown_is_not_zero(held: Store) -> None:
+def test_overview_of_nothing_says_unknown_and_not_zero(held: Store) -> None:
     assert overview(held) == {
         **dict.fromkeys(OVERVIEW, None),
         **{"pii_enabled": True, "subjects_held": 0, "open_retirements": 0, "retired_subjects": 0},
@@ -158,7 +158,7 @@ def test_a_retirement_is_one_row_from_its_request_to_its_proof(held: Store) -> N
     assert (seen["oldest_open_requested_at"], seen["oldest_open_days"]) == (None, None)
 
 
-def test_what_is_reopened_is_not_late_for_the_time_in_between(held: Store) -> None:
+def test_reopened_retirement_is_not_late_for_the_time_in_between(held: Store) -> None:
     request = uuid.uuid4()
     add_entry(held, 901, request, "requested", "2026-01-01 00:00:00")
     add_entry(held, 901, request, "hidden", "2026-01-01 12:00:00")
@@ -215,7 +215,7 @@ def test_a_verification_is_on_record_and_only_one_of_everybody_answers_for_every
     assert overview(held)["residue_found"] == 0
 
 
-def test_what_could_not_be_asked_is_residue_of_everybody(held: Store, command: Any) -> None:
+def test_place_that_could_not_be_asked_is_residue_of_everybody(held: Store, command: Any) -> None:
     held.client.execute(
         "CREATE DICTIONARY $event_sink.broken (user_id Int64, name String) PRIMARY KEY user_id "
         "SOURCE(CLICKHOUSE(QUERY 'SELECT user_id, absent AS name FROM $event_sink.user_profile')) "
@@ -238,7 +238,7 @@ def test_entries_about_no_one_change_no_state_and_travel_with_the_ledger(held: S
     assert held.ledger.restore(entries) == 0
 
 
-def test_without_pii_it_is_the_same_but_for_the_flag(held: Store) -> None:
+def test_overview_without_pii_is_the_same_but_for_the_flag(held: Store) -> None:
     """The last of this file: the datasets stay without PII."""
     before, rows = overview(held), retirements(held, 4, 901, 902)
     build_privacy(held, enabled=False)

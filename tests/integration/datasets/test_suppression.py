@@ -138,7 +138,7 @@ _learners = st.lists(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_learners)
-def test_what_is_left_of_any_total_is_never_a_small_number(datasets: ClickHouse, learners: list[Learner]) -> None:
+def test_rest_of_any_total_is_never_a_small_number(datasets: ClickHouse, learners: list[Learner]) -> None:
     course = f"course-v1:Any+{uuid.uuid4().hex}+2026"
     enrol(datasets, ((course, learner) for learner in learners))
     cells = read_cells(datasets, "course_key = {course:String}", course=course)[course]

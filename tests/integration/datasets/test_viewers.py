@@ -140,16 +140,16 @@ def fill_lms(url: str) -> None:
     engine.dispose()
 
 
-def test_each_kind_of_viewer_sees_what_the_lms_lets_them_see(site: Site) -> None:
+def test_viewer_sees_what_the_lms_lets_them_see(site: Site) -> None:
     assert {name: site.scopes(name) for name in PEOPLE} == {name: scopes for name, (_, scopes) in PEOPLE.items()}
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "ANN", "ann ", "%", "' OR 1=1 --", "0"])
-def test_whoever_is_not_known_sees_nothing(site: Site, name: str) -> None:
+def test_unknown_viewer_sees_nothing(site: Site, name: str) -> None:
     assert site.scopes(name) == []
 
 
-def test_over_http_it_is_the_same(site: Site, folder: Path) -> None:
+def test_scopes_over_http_are_the_same(site: Site, folder: Path) -> None:
     with running(folder / "clickhouse", password=PASSWORD) as url:
         address = replace(site.store.client.address, url=url, password=PASSWORD)
         with ClickHouse(address) as client:
@@ -212,7 +212,7 @@ def test_a_retired_member_of_staff_sees_nothing_at_once(site: Site) -> None:
     assert site.scopes("ann") == IN_COURSE
 
 
-def test_another_name_counts_from_the_next_copy_on(site: Site) -> None:
+def test_new_name_counts_from_the_next_copy_on(site: Site) -> None:
     site.change("UPDATE auth_user SET username = 'new' WHERE username = 'old'")
     site.sync()
     assert site.scopes("new") == IN_COURSE
@@ -266,7 +266,7 @@ def test_no_name_is_stored_while_pii_is_off(site: Site) -> None:
     assert not [name for name in PEOPLE if re.search(rf"\b{name}\b", stored)]
 
 
-def test_another_secret_makes_other_digests_and_the_next_copy_follows(site: Site) -> None:
+def test_digests_follow_another_secret_at_the_next_copy(site: Site) -> None:
     other = replace(site.store.policy, pseudonym_secret=SecretStr("another secret of the tests"))
     changed = Site(site.url, replace(site.store, policy=other), site.enabled)
     changed.sync()

@@ -66,7 +66,7 @@ SECRET = SecretStr("a secret of the tests")
         ({"retain": "a court wants it"}, ("Émile Zola", "perhaps", "1990-05-05")),
     ],
 )
-def test_what_takes_the_place_of_a_value(
+def test_redaction_puts_what_the_map_says_in_the_place_of_a_value(
     with_target: MakeStore, on_retire: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
     store = with_target(on_retire)

@@ -220,7 +220,7 @@ def test_unmapped_pii_is_named_with_the_fix(aspects_pii: Command, schema: Callab
 
 
 @pytest.mark.parametrize("name", ["column of a target", "view that renames", "materialized view into a table"])
-def test_one_unmapped_column_is_enough(aspects_pii: Command, schema: Callable[..., None], name: str) -> None:
+def test_unmapped_column_of_any_kind_is_found(aspects_pii: Command, schema: Callable[..., None], name: str) -> None:
     make_unmapped(schema, name)
     assert aspects_pii("map", "check").status == 1
 
@@ -278,7 +278,9 @@ def test_table_behind_a_materialized_view_as_a_target_is_complete(
     assert checked.status == 0, checked.out
 
 
-def test_what_keeps_rows_is_not_derived(aspects_pii: Command, schema: Callable[..., None], changed_map: Change) -> None:
+def test_view_that_keeps_rows_is_not_derived(
+    aspects_pii: Command, schema: Callable[..., None], changed_map: Change
+) -> None:
     names = ("materialized view", "column of a table")
     make_unmapped(schema, *names)
     tables = [UNMAPPED[name][1].rpartition(".")[0] for name in names]

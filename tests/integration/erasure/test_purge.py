@@ -65,7 +65,7 @@ def test_purge_removes_everything_and_keeps_events_tombstones_and_ledger(
         assert purged[0].detail["rows"]["event_sink.user_profile"] == 49
 
 
-def test_nothing_purged_is_left_in_a_file(aspects_pii: Callable[..., Any], settings: Settings, tmp_path: Path) -> None:
+def test_purge_leaves_nothing_in_a_file(aspects_pii: Callable[..., Any], settings: Settings, tmp_path: Path) -> None:
     with open_store(settings) as store:
         migrations.migrate(store.client)
         store.client.execute("ALTER TABLE $event_sink.user_profile MODIFY COLUMN name String CODEC(NONE)")

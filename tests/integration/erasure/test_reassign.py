@@ -66,7 +66,7 @@ OTHERS = (3, "Name 3", "Name 3", "user3@example.com")
 
 
 @pytest.mark.parametrize("when", ["before the retirement", "after the retirement"])
-def test_what_a_leaving_user_owned_goes_to_the_heir(owners: Store, when: str) -> None:
+def test_assets_of_a_leaving_user_go_to_the_heir(owners: Store, when: str) -> None:
     if when == "after the retirement":
         retire(owners, [1])
         assert assets(owners)[10][1:3] == ("Deleted User", "Deleted User")
@@ -101,7 +101,7 @@ def test_an_heir_who_is_unknown_retired_or_the_leaver_is_refused(owners: Store) 
             reassign(owners, 1, heir)
 
 
-def test_only_the_named_assets_go(owners: Store) -> None:
+def test_assets_that_are_not_named_stay(owners: Store) -> None:
     before = assets(owners)
     counted = reassign(owners, 1, 2, assets=["10"], dry_run=True)
     assert (counted.rows, counted.unknown) == ({"content.asset": 1}, [])

@@ -44,7 +44,7 @@ def test_request_twice_is_one_entry(store: Store, ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before the erasure", "after it"])
-def test_two_who_request_at_the_same_moment_request_one_retirement(ledger: Ledger, late: bool) -> None:
+def test_requests_at_the_same_moment_are_one_retirement(ledger: Ledger, late: bool) -> None:
     """Each has looked before the other wrote; the second line may come when all is done."""
     (retirement,) = ledger.request([42], "officer-1")
     ledger.record(Action.FOUND, [(42, retirement.request, {"rows": {"a": 3}})])
@@ -66,7 +66,7 @@ def test_two_who_request_at_the_same_moment_request_one_retirement(ledger: Ledge
         assert again.requested_at > now.requested_at
 
 
-def test_the_same_request_has_the_same_name_whoever_records_it(store: Store) -> None:
+def test_request_has_the_same_name_whoever_records_it(store: Store) -> None:
     (one,) = Ledger(store.client).request([42])
     store.client.execute("TRUNCATE TABLE $pii_ledger.entries")
     (other,) = Ledger(store.client).request([42])

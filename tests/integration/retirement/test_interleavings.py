@@ -358,7 +358,7 @@ def test_the_address_that_the_lms_replaced_when_the_user_asked_is_searched_for_t
     assert actors[1].endswith("@retired.invalid")
 
 
-def test_who_cannot_be_searched_for_is_not_called_erased(site: Site, tmp_path: Path) -> None:
+def test_user_who_cannot_be_searched_for_is_not_called_erased(site: Site, tmp_path: Path) -> None:
     site.writer.request_retirement(2)
     site.copy()
     (tmp_path / "lms.sqlite3").rename(tmp_path / "away")

@@ -218,7 +218,7 @@ def test_a_request_can_be_withdrawn_while_nothing_was_erased(store: Store) -> No
         withdraw(store, [1])
 
 
-def test_one_process_erases_at_a_time(store: Store) -> None:
+def test_erasures_go_one_process_at_a_time(store: Store) -> None:
     from sink.clickhouse.client import ClickHouse
 
     taken, release = threading.Event(), threading.Event()
@@ -277,7 +277,7 @@ def test_a_lease_from_the_future_stands_as_long_as_its_holder_lives(store: Store
         pass
 
 
-def test_two_threads_never_hold_a_lease_together(store: Store) -> None:
+def test_lease_is_never_held_by_two_threads(store: Store) -> None:
     from sink.clickhouse.client import ClickHouse
 
     inside, most = [], []

@@ -128,7 +128,7 @@ def test_hidden_rows_are_scrubbed_too(store: Store) -> None:
     assert names == []
 
 
-def test_nothing_of_a_retired_user_is_in_any_file(settings: Settings, tmp_path: Path) -> None:
+def test_retired_user_is_in_no_file(settings: Settings, tmp_path: Path) -> None:
     marker = "Xylophone-4711"
     with open_store(settings) as store:
         migrations.migrate(store.client)
@@ -186,7 +186,7 @@ def test_a_dictionary_that_somebody_built_forgets_the_user_at_once(any_store: St
     assert any_store.client.value("SELECT count() FROM $event_sink.people") == 9
 
 
-def test_many_users_are_one_statement_a_target(store: Store) -> None:
+def test_retirement_of_many_users_is_one_statement_a_target(store: Store) -> None:
     fill(store, range(1, 201))
     retire(store, list(range(1, 101)))
     commands = store.client.rows(
@@ -274,7 +274,7 @@ def test_a_failure_leaves_the_retirement_open_and_sweep_finishes_it(store: Store
     assert store.ledger.find_open() == []
 
 
-def test_nothing_is_erased_that_could_not_be_recorded(store: Store) -> None:
+def test_retirement_that_could_not_be_recorded_erases_nothing(store: Store) -> None:
     fill(store, range(1, 11))
     store.client.execute("RENAME TABLE $pii_ledger.entries TO $pii_ledger.elsewhere")
     with pytest.raises(MigrationError, match="aspects-pii init"):

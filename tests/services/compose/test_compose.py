@@ -184,7 +184,7 @@ def test_a_worker_that_is_killed_turns_unhealthy(stack: Stack) -> None:
     stack.wait("worker")
 
 
-def test_who_can_no_longer_fetch_turns_unhealthy_and_recovers(stack: Stack) -> None:
+def test_services_that_can_no_longer_fetch_turn_unhealthy_and_recover(stack: Stack) -> None:
     password = (stack.secrets / "redis_password").read_text().strip()
     with redis.Redis(port=stack.ports["6379"], password=password) as client:
         client.set("kept", "over a kill")
@@ -201,7 +201,7 @@ def test_who_can_no_longer_fetch_turns_unhealthy_and_recovers(stack: Stack) -> N
         assert client.get("kept") == b"over a kill"
 
 
-def test_nothing_is_written_where_containers_cannot_write(stack: Stack) -> None:
+def test_containers_write_to_no_read_only_folder(stack: Stack) -> None:
     """Their root is read-only, and so is the folder that they start in."""
     assert list((stack.folder / "work").iterdir()) == []
     assert {path.name for path in (stack.folder / "signs").rglob("*") if path.is_file()} == {"worker", "consumer"}

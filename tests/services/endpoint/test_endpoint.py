@@ -345,7 +345,7 @@ def test_refusals(server: Server, sql: str, parameters: dict[str, str], status: 
 
 
 @pytest.mark.parametrize("sql", ["SELECT 1 ;\n -- the end", "(SELECT 1)", "/* ; */ SELECT 1", "WITH 1 AS x SELECT x"])
-def test_one_statement_may_have_trimmings(server: Server, sql: str) -> None:
+def test_statement_may_have_trimmings(server: Server, sql: str) -> None:
     assert server.post(sql).text == "1\n"
 
 
@@ -472,7 +472,7 @@ for number in range(20):
 """
 
 
-def test_two_processes_at_the_same_time(server: Server, table: str) -> None:
+def test_clients_in_two_processes_do_not_meet(server: Server, table: str) -> None:
     clients = [subprocess.Popen([sys.executable, "-c", CLIENT, str(server.port), name]) for name in ("a", "b")]
     assert [client.wait(60) for client in clients] == [0, 0]
     assert server.get("SELECT name, count() FROM people GROUP BY name ORDER BY name").text == "a\t200\nb\t200\n"
@@ -529,7 +529,7 @@ def test_clients_name_the_refusal(locked: Server) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "https://example.org"}, {"Host": "attacker.example.org"}])
-def test_without_a_password_web_pages_are_kept_out(server: Server, headers: dict[str, str]) -> None:
+def test_web_pages_are_kept_out_without_a_password(server: Server, headers: dict[str, str]) -> None:
     response = httpx.post(server.url, content="SELECT 1", headers=headers)
     assert (response.status_code, response.headers["X-ClickHouse-Exception-Code"]) == (403, "516")
 
@@ -537,7 +537,7 @@ def test_without_a_password_web_pages_are_kept_out(server: Server, headers: dict
 # ── Silence ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_nothing_is_logged(server: Server, table: str, caplog: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_values_are_not_logged(server: Server, table: str, caplog: Any, capfd: pytest.CaptureFixture[str]) -> None:
     caplog.set_level(0)
     server.post("INSERT INTO people VALUES (1, 'canary')")
     server.post("INSERT INTO people FORMAT CSV\ncanary,canary\n")

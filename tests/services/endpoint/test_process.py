@@ -80,7 +80,9 @@ def wait_until_it_runs(process: Process, beginning: str, asked: threading.Thread
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_where_it_is_and_stops_when_told(start: Callable[[], Process], tmp_path: Path, number: int) -> None:
+def test_endpoint_says_where_it_is_and_stops_when_told(
+    start: Callable[[], Process], tmp_path: Path, number: int
+) -> None:
     process = start()
     assert process.post("CREATE TABLE t (a Int8) ENGINE = MergeTree ORDER BY a").status_code == 200
     assert process.post("INSERT INTO t VALUES (1)").status_code == 200
@@ -97,7 +99,7 @@ def test_it_says_where_it_is_and_stops_when_told(start: Callable[[], Process], t
         assert client.column("SELECT a FROM default.t") == [1]
 
 
-def test_a_query_that_does_not_end_is_cancelled(start: Callable[[], Process]) -> None:
+def test_query_that_does_not_end_is_cancelled(start: Callable[[], Process]) -> None:
     process = start()
     answers: list[httpx.Response] = []
     sql = "SELECT sleepEachRow(1) FROM numbers(600) SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0"

@@ -215,7 +215,7 @@ class TestObjects:
             with LmsDatabase(place.url).snapshot() as snapshot:
                 assert [u for ids in snapshot.user_ids(name) for u in ids] == sorted(users)
 
-    def test_only_asked_columns_in_asked_order(self, place: Place) -> None:
+    def test_columns_are_those_asked_for_in_that_order(self, place: Place) -> None:
         place.fill()
         rows = read(place, "user_profile", ("email", "user_id"))
         assert len(rows) == 60
@@ -324,7 +324,7 @@ def test_snapshot_is_of_one_moment(place: Place, writer: LmsWriter) -> None:
 
 
 @each_database
-def test_nothing_can_be_written(place: Place) -> None:
+def test_snapshot_cannot_write(place: Place) -> None:
     place.fill()
     with (
         LmsDatabase(place.url).snapshot() as snapshot,

@@ -53,7 +53,7 @@ def find(*policies: tuple[str, str, int, int]) -> dict[TableName, str]:
         pytest.param([("", "1", 0, 1), ("user_profile", "0", 0, 0)], id="everything in the database for us"),
     ],
 )
-def test_what_is_seen_in_full(policies: list[tuple[str, str, int, int]]) -> None:
+def test_tables_are_seen_in_full(policies: list[tuple[str, str, int, int]]) -> None:
     assert find(*policies) == {}
 
 
@@ -69,7 +69,7 @@ def test_what_is_seen_in_full(policies: list[tuple[str, str, int, int]]) -> None
         pytest.param([("user_profile", "1", 1, 1)], id="restrictions alone, which show nothing"),
     ],
 )
-def test_what_may_be_hidden(policies: list[tuple[str, str, int, int]]) -> None:
+def test_rows_may_be_hidden(policies: list[tuple[str, str, int, int]]) -> None:
     found = find(*policies)
     assert set(found) == {TABLE}
     assert "row policies (a_policy) may hide rows from user them" in found[TABLE]
@@ -78,7 +78,7 @@ def test_what_may_be_hidden(policies: list[tuple[str, str, int, int]]) -> None:
         require_no_row_policy(cast(ClickHouse, Server(*policies)), [TABLE])
 
 
-def test_without_the_right_to_see_policies_nothing_is_known() -> None:
+def test_sight_is_unknown_without_the_right_to_see_policies() -> None:
     class Silent(Server):
         def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
             raise ReadOnlyError("no", 497, "ACCESS_DENIED")

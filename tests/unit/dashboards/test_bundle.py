@@ -66,7 +66,7 @@ def list_cells(dashboard: dict[str, Any], kind: str = "CHART") -> list[dict[str,
 # ── Consistent ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_there_are_four_dashboards_and_without_pii_three() -> None:
+def test_dashboards_are_four_and_without_pii_three() -> None:
     slugs = ["learners-to-reach", "one-learner", "privacy", "who-our-learners-are"]
     assert [dashboard["slug"] for dashboard in pick(ON, "dashboards").values()] == slugs
     assert [dashboard["slug"] for dashboard in pick(OFF, "dashboards").values()] == slugs[:-1]
@@ -260,7 +260,7 @@ def test_no_name_can_leave_its_literal(username: str) -> None:
     assert re.sub(r"unhex\('[0-9a-f]*'\)", "unhex('')", rendered) == re.sub(r"\{\{.*?\}\}", "", ON.rules[0].clause)
 
 
-def test_without_a_viewer_the_name_is_empty_and_without_the_role_privacy_is_closed() -> None:
+def test_conditions_are_closed_without_a_viewer_and_without_the_role() -> None:
     assert "viewer = unhex('')" in render(ON.rules[0].clause)
     (privacy,) = (rule for rule in ON.rules if rule.filter_type == "Regular" and rule.roles == ("aspects_pii_privacy",))
     assert render(privacy.clause) == render(privacy.clause, roles=["Admin", "Gamma"]) == "1 = 0"
@@ -268,7 +268,7 @@ def test_without_a_viewer_the_name_is_empty_and_without_the_role_privacy_is_clos
 
 
 @BUNDLES
-def test_nothing_is_cached(bundle: Bundle) -> None:
+def test_answers_are_not_cached(bundle: Bundle) -> None:
     timeouts = [
         document["cache_timeout"]
         for path, document in bundle.files.items()
@@ -279,7 +279,7 @@ def test_nothing_is_cached(bundle: Bundle) -> None:
 
 
 @BUNDLES
-def test_nobody_filters_by_a_name(bundle: Bundle) -> None:
+def test_filters_offer_no_name(bundle: Bundle) -> None:
     """Superset keeps what people filter by, and a retirement does not reach that."""
     filters = 0
     charts = {chart["uuid"]: chart for chart in pick(bundle, "charts").values()}
@@ -307,7 +307,7 @@ def test_a_name_that_looks_like_html_is_text(bundle: Bundle) -> None:
     assert {table["allow_render_html"] for table in tables} == {False}
 
 
-def test_without_pii_no_column_and_no_chart_is_left_for_it() -> None:
+def test_columns_and_charts_of_pii_are_gone_without_it() -> None:
     assert "who_our_learners_are" not in pick(OFF, "dashboards")
     assert "enrollment_demographics" not in pick(OFF, "datasets")
     contacts = {name: pick(bundle, "charts")["to_reach_contacts"] for name, bundle in (("on", ON), ("off", OFF))}

@@ -36,19 +36,22 @@ def find_grants(plan: AccessPlan, role: str, privilege: str = "") -> set[str]:
     }
 
 
-def test_there_is_a_plan_to_test() -> None:
+def test_plan_is_not_empty() -> None:
     assert len(PII_TABLES) >= 5
     assert len(PROJECT.datasets) > 25
     assert len(PLAN.policies) > 50
     assert set(PLAN.grants) == {NAMES.sink, NAMES.dbt, NAMES.dashboards, NAMES.definer}
 
 
-def test_nobody_but_the_sink_and_the_definer_reads_pii_tables_and_only_the_sink_writes() -> None:
+def test_pii_tables_are_read_by_the_sink_and_the_definer_alone() -> None:
     assert not find_grants(PLAN, NAMES.dbt) & PII_TABLES
     assert not find_grants(PLAN, NAMES.dashboards) & PII_TABLES
     assert not find_grants(PLAN, NAMES.dbt) & {"event_sink.*", "xapi.*", "pii_ledger.*", "*.*"}
     assert {grant.privileges for grant in PLAN.grants[NAMES.definer]} == {("SELECT",)}
     assert {grant.privileges for grant in PLAN.grants[NAMES.dashboards]} == {("SELECT",)}
+
+
+def test_pii_tables_are_written_by_the_sink() -> None:
     for privilege in ("INSERT", "ALTER DELETE", "ALTER UPDATE"):
         assert find_grants(PLAN, NAMES.sink, privilege) >= PII_TABLES
 
@@ -198,7 +201,7 @@ def test_the_readers_of_files_find_what_is_there() -> None:
     assert not unknown, "their contracts say nothing, so that nobody could see their own rows"
 
 
-def test_what_can_only_be_rewritten_gets_the_tables_beside() -> None:
+def test_table_that_can_only_be_rewritten_gets_the_tables_beside() -> None:
     target = {
         "match": {"event.actor.mbox": "mailto:{email}"},
         "pii": {"event.actor.mbox": "email_address"},

@@ -45,7 +45,7 @@ def has_pii(path: Path) -> bool:
     return "-- .. pii:" in path.read_text()
 
 
-def test_there_are_models_in_every_layer() -> None:
+def test_layers_all_have_models() -> None:
     layers = [path.relative_to(PROJECT / "models").parts[0] for path in MODELS]
     assert {layer: layers.count(layer) > 2 for layer in set(layers)} == dict.fromkeys(
         ("staging", "intermediate", "marts"), True
@@ -93,7 +93,7 @@ def test_no_model_is_a_copy() -> None:
     assert not [path.name for path in MODELS if "materialized" in path.read_text()]
 
 
-def test_only_staging_reads_sources() -> None:
+def test_sources_are_read_by_staging_alone() -> None:
     reading = [path for path in MODELS if "source(" in path.read_text()]
     assert len(reading) > 3
     assert {path.parent.name for path in reading} == {"staging"}

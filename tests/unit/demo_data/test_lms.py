@@ -42,7 +42,7 @@ def read(url: str, name: str) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for batch in batches for row in batch.rows]
 
 
-def test_same_seed_same_data(made: tuple[DemoLms, str], tmp_path: Path) -> None:
+def test_seed_gives_the_same_data_again(made: tuple[DemoLms, str], tmp_path: Path) -> None:
     lms, url = made
     again = create_lms(f"sqlite:///{tmp_path}/again.db", USERS, 4)
     other = create_lms(f"sqlite:///{tmp_path}/other.db", USERS, 4, seed=2)
@@ -170,7 +170,7 @@ def test_too_few_users_or_no_time_zone() -> None:
         describe_lms(until=datetime(2027, 1, 5))  # noqa: DTZ001
 
 
-def test_nobody_is_shown_by_a_repr(made: tuple[DemoLms, str]) -> None:
+def test_repr_shows_nobody(made: tuple[DemoLms, str]) -> None:
     person = make_person(1, 5)
     shown = repr((made[0], person, make_pools(1)))
     assert person.username not in shown

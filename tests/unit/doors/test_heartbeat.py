@@ -73,7 +73,7 @@ def test_a_sign_of_the_process_before_does_not_count(folder: Path) -> None:
         check(folder, "worker")
 
 
-def test_without_a_folder_nothing_is_written(tmp_path: Path) -> None:
+def test_heartbeat_without_a_folder_writes_nothing(tmp_path: Path) -> None:
     signs = Heartbeat(None, "worker")
     signs.beat()
     with signs.working():
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_sign_does_not_count(folder: Path, content: str) -> None:
+def test_file_that_is_no_sign_does_not_count(folder: Path, content: str) -> None:
     Heartbeat(folder, "worker").beat()
     (folder / "worker").write_text(content)
     with pytest.raises(HeartbeatError, match="cannot be read"):

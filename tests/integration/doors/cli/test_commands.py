@@ -222,13 +222,19 @@ def test_sync_with_pii_off_makes_no_data_folder(aspects_pii: Command, tmp_path: 
     assert not (tmp_path / "clickhouse").exists()
 
 
-def test_retire_and_verify_and_purge_work_with_pii_off(stored: Command) -> None:
+def test_retire_works_with_pii_off(stored: Command) -> None:
     assert stored("status", "--json").json["enabled"] is False
     assert stored("retire", "1").status == 0
     assert count_profiles() == 4
     assert stored("verify", "1").status == 0
+
+
+def test_verify_and_sweep_work_with_pii_off(stored: Command) -> None:
     assert stored("verify").status == 0
     assert stored("sweep").status == 0
+
+
+def test_purge_works_with_pii_off(stored: Command) -> None:
     assert stored("purge", "--yes").status == 0
     assert count_profiles() == 0
 
@@ -331,7 +337,7 @@ def test_byte_order_mark_and_windows_line_ends_are_read(stored: Command, tmp_pat
     assert count_profiles() == 3
 
 
-def test_nobody_is_named(stored: Command) -> None:
+def test_retire_without_an_id_is_2(stored: Command) -> None:
     ran = stored("retire")
     assert ran.status == 2
     assert "Nobody is named" in ran.err
@@ -347,7 +353,7 @@ def test_dry_run_does_nothing(stored: Command) -> None:
     assert stored("ledger", "show", "--json").json == []
 
 
-def test_before_init_it_says_what_to_run(aspects_pii: Command) -> None:
+def test_commands_before_init_say_what_to_run(aspects_pii: Command) -> None:
     for command in (("retire", "1"), ("verify",), ("sweep",), ("ledger", "show"), ("purge", "--yes")):
         ran = aspects_pii(*command)
         assert ran.status == 1, command

@@ -277,7 +277,7 @@ def _find_event(place: Place) -> tuple[dict[str, bytes], bytes]:
         reader.close()
 
 
-def test_nothing_is_stored_while_pii_is_off(place: Place) -> None:
+def test_events_store_nothing_while_pii_is_off(place: Place) -> None:
     place.produce(("registration", 1), ("login", 2))
     place.send_job(delete_user(7))
     counts = place.consume(enable_pii=False, lms_database_url=None)
@@ -286,7 +286,7 @@ def test_nothing_is_stored_while_pii_is_off(place: Place) -> None:
     assert place.states() == {"7": "erased"}
 
 
-def test_what_failed_holds_back_what_kafka_is_told(place: Place, tmp_path: Path) -> None:
+def test_offset_stops_at_a_message_that_failed(place: Place, tmp_path: Path) -> None:
     """Kafka remembers one number a partition: it must not pass a message that is not done."""
     (tmp_path / "events.yaml").write_text(
         "version: 1\nevents:\n"

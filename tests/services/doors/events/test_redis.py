@@ -138,7 +138,7 @@ def _execute(file: Path, sql: str) -> None:
     connection.close()
 
 
-def test_many_events_about_one_user_are_one_copy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_about_one_user_are_one_copy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[Sequence[int]] = []
 
     def count(*arguments: Any, **options: Any) -> Any:
@@ -184,7 +184,7 @@ def test_a_message_that_cannot_be_read_becomes_a_dead_letter_without_content(pla
     assert "zaphod" not in json.dumps(letters).lower()
 
 
-def test_nothing_is_stored_while_pii_is_off(place: Place) -> None:
+def test_events_store_nothing_while_pii_is_off(place: Place) -> None:
     place.produce(("registration", 1), ("login", 2))
     place.send_job(delete_user(7))
     counts = place.consume(enable_pii=False, lms_database_url=None)
@@ -194,7 +194,7 @@ def test_nothing_is_stored_while_pii_is_off(place: Place) -> None:
     assert place.states() == {"7": "erased"}
 
 
-def test_while_pii_is_off_roles_come_without_a_name(place: Place) -> None:
+def test_roles_come_without_a_name_while_pii_is_off(place: Place) -> None:
     instructor = next(iter(place.lms.made.instructors.values()))
     place.produce(("registration", 1), ("login", instructor), ("role added", instructor))
     # A login may come with a new role, too.
@@ -242,7 +242,7 @@ def test_retirements_do_not_wait_for_the_lms(place: Place) -> None:
     assert place.waiting(USERS) == 1
 
 
-def test_what_another_consumer_left_is_taken_over(place: Place) -> None:
+def test_entries_that_another_consumer_left_are_taken_over(place: Place) -> None:
     place.consume()
     place.produce(("login", 1), ("login", 2), ("login", 3))
     place.redis.xreadgroup("aspects-pii", "dead", {USERS: ">"}, count=2)

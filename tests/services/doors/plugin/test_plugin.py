@@ -133,18 +133,18 @@ def test_changes_are_sent_by_id(lms: Lms, messages: Messages, user: int) -> None
         assert messages.take() == [("sync_user", user)], step
 
 
-def test_what_is_not_copied_is_not_sent(lms: Lms, messages: Messages, user: int) -> None:
+def test_changes_that_are_not_copied_are_not_sent(lms: Lms, messages: Messages, user: int) -> None:
     lms.call("log_in", user)
     lms.call("enroll", user, COURSE)
     assert messages.take() == []
 
 
-def test_several_saves_in_a_transaction_are_one_message(lms: Lms, messages: Messages, user: int) -> None:
+def test_saves_in_one_transaction_are_one_message(lms: Lms, messages: Messages, user: int) -> None:
     lms.call("change_profile", user, times=5, goals="again and again")
     assert messages.take() == [("sync_user", user)]
 
 
-def test_several_users_in_a_transaction_are_one_message(lms: Lms, messages: Messages) -> None:
+def test_users_in_one_transaction_are_one_message(lms: Lms, messages: Messages) -> None:
     user_ids = lms.call("create_users", 2_500, "bulk")
     assert messages.take() == []
     lms.call("change_profiles", user_ids, times=2, goals="all")
@@ -153,7 +153,7 @@ def test_several_users_in_a_transaction_are_one_message(lms: Lms, messages: Mess
     assert [user_id for _, batch in taken for user_id in batch] == user_ids
 
 
-def test_nothing_is_sent_for_what_is_rolled_back(lms: Lms, messages: Messages, user: int) -> None:
+def test_rolled_back_changes_are_not_sent(lms: Lms, messages: Messages, user: int) -> None:
     assert lms.call("change_profile_and_fail", user, goals="never") == "rolled back"
     assert messages.take() == []
     # Nor is what follows in the same thread taken for a repetition of it.
@@ -188,7 +188,7 @@ def test_a_retirement_that_fails_in_the_lms_is_not_sent(lms: Lms, messages: Mess
     assert messages.take() == []
 
 
-def test_without_pii_only_retirements_are_sent(lms: Lms, messages: Messages, user: int) -> None:
+def test_retirements_alone_are_sent_without_pii(lms: Lms, messages: Messages, user: int) -> None:
     lms.call("change_setting", "ASPECTS_ENABLE_PII", False)
     lms.call("change_profile", user, goals="to be left alone")
     lms.call("add_role", user, COURSE)
@@ -255,7 +255,7 @@ def test_a_broker_that_does_not_answer_is_waited_for_once(lms: Lms, messages: Me
     assert messages.take() == [("retire_user", user), ("sync_user", user)]
 
 
-def test_without_an_address_retirements_are_logged(lms: Lms, messages: Messages, user: int) -> None:
+def test_retirements_without_a_broker_address_are_logged(lms: Lms, messages: Messages, user: int) -> None:
     lms.call("change_setting", "ASPECTS_PII_BROKER_URL", None)
     lms.call("request_retirement", user)
     lms.call("run_retirement", user)
@@ -388,7 +388,7 @@ def read_states(settings: Settings) -> dict[str, str]:
 
 
 @pytest.mark.mariadb
-def test_from_the_lms_through_the_worker(
+def test_changes_and_retirements_go_from_the_lms_through_the_worker(
     messages: Messages, tmp_path: Path, database: tuple[dict[str, Any], str]
 ) -> None:
     """Registered, changed, retired; one message is lost with the broker's memory, and the LMS is asked instead."""

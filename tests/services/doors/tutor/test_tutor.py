@@ -238,7 +238,7 @@ def find_commands() -> set[str]:
     return set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
-def test_what_is_rendered_can_be_read(site: Site) -> None:
+def test_rendered_files_can_be_read(site: Site) -> None:
     programs = [*site.env.rglob("apps/openedx/settings/**/*.py")]
     assert len(programs) >= 6
     for path in programs:
@@ -255,7 +255,7 @@ def test_what_is_rendered_can_be_read(site: Site) -> None:
     assert not [path for path in (site.env / "plugins/aspects-pii").rglob("*") if "{{" in path.name]
 
 
-def test_nothing_that_stores_runs_while_pii_is_off(on: Site, off: Site) -> None:
+def test_services_that_store_do_not_run_while_pii_is_off(on: Site, off: Site) -> None:
     assert set(on.ours()) == {*SERVICES, "aspects-pii-job"}
     assert set(off.ours()) == set(on.ours()) - {"aspects-pii-consumer"}
     for site, flag, replicas in ((on, "true", 1), (off, "false", 0)):
@@ -527,7 +527,7 @@ def list_receipts(site: Site) -> list[Path]:
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 @pytest.mark.redis
 @pytest.mark.mariadb
-def test_a_site_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWriter) -> None:
+def test_site_works_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWriter) -> None:
     on.log.write_text("")
     on.do("init", "--limit=aspects-pii")
     calls = [json.loads(line) for line in on.log.read_text().splitlines()]

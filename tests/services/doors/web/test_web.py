@@ -191,7 +191,7 @@ def test_a_wrong_address_is_no_success(settings: Settings, store: Store) -> None
         assert httpx.get(url + PATH).status_code == 405
 
 
-def test_what_cannot_be_recorded_is_tried_again_by_the_driver(
+def test_hook_answers_503_to_what_cannot_be_recorded(
     settings: Settings, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(change(settings, clickhouse_url="http://127.0.0.1:9")) as url:
@@ -355,7 +355,7 @@ def test_other_hosts_are_served_only_with_authentication(settings: Settings, tmp
         assert "zaphod" not in str(raised.value)
 
 
-def test_without_authentication_no_web_page_is_served(settings: Settings, store: Store) -> None:
+def test_web_pages_are_not_served_without_authentication(settings: Settings, store: Store) -> None:
     with serving(settings) as url:
         for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
             assert httpx.post(url + PATH, json={"lms_user_id": 42}, headers=headers).status_code == 403

@@ -111,7 +111,7 @@ def test_two_workers_on_the_same_subject(site: Site) -> None:
             site.wait_for_erased(range(3, user + 1))
         wait_until(lambda: count_waiting(site.redis) == 0, site.read_logs)
     for name in ("first", "second"):
-        assert "sink.doors.worker.tasks.retire_user" in (site.folder / f"{name}.log").read_text(), "both have worked"
+        assert "aspects_pii.retire_user" in (site.folder / f"{name}.log").read_text(), "both have worked"
     site.check({3, 4})
 
 

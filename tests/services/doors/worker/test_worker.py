@@ -112,7 +112,7 @@ def count_actions(store: Store, action: str) -> Counter[str]:
     return Counter(entry.subject for entry in store.ledger.show(action=action, limit=10_000))
 
 
-def test_many_single_retirements_are_one_batch(settings: Settings, store: Store, broker: Any, tmp_path: Path) -> None:
+def test_retirements_that_wait_are_one_batch(settings: Settings, store: Store, broker: Any, tmp_path: Path) -> None:
     add_profiles(store, range(1, 61))
     app = create_app(settings)
     for user_id in range(1, 26):
@@ -262,7 +262,7 @@ def test_the_schedule_ends_with_a_worker_that_is_killed(settings: Settings, brok
         wait(lambda: not any(Path(f"/proc/{child}").exists() for child in children), worker)
 
 
-def test_only_one_sweeps_and_it_looks_again(settings: Settings, store: Store, broker: Any) -> None:
+def test_sweeps_go_one_at_a_time_and_look_again(settings: Settings, store: Store, broker: Any) -> None:
     work = Tasks(create_app(settings), settings, inline=False)
     store.ledger.request([1])
     with leases.hold(store.client, "sweep"):

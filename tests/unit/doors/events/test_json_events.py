@@ -42,21 +42,21 @@ def test_the_type_of_the_object_is_compared_as_sunbird_does(kind: str) -> None:
 
 
 @pytest.mark.parametrize("managed", [None, [], "", {}])
-def test_nobody_is_managed(managed: Any) -> None:
+def test_event_that_manages_nobody_names_one_user(managed: Any) -> None:
     work = read_event(SHIPPED, NUMBERS, delete_user(7, managed))
     assert work is not None
     assert (work.subjects, work.unusable) == ((7,), "")
 
 
 @pytest.mark.parametrize("user_id", [None, "", " ", "zaphod", True, 7.0, -1, 0, ["7"], {"id": 7}, "7\n8", "9" * 300])
-def test_what_is_no_id_retires_nobody(user_id: Any) -> None:
+def test_value_that_is_no_id_retires_nobody(user_id: Any) -> None:
     with pytest.raises(InvalidMessageError, match=r"edata\.userId is not an id") as raised:
         read_event(SHIPPED, NUMBERS, delete_user(user_id))
     assert "zaphod" not in str(raised.value)
 
 
 @pytest.mark.parametrize("user_id", [None, "", " ", True, "x" * 300, "a\x00b", "a\nb", ["x"]])
-def test_what_is_no_text_id_retires_nobody(user_id: Any) -> None:
+def test_value_that_is_no_text_id_retires_nobody(user_id: Any) -> None:
     with pytest.raises(InvalidMessageError, match=r"edata\.userId is not an id"):
         read_event(SHIPPED, TEXTS, delete_user(user_id))
 
@@ -123,7 +123,7 @@ def test_events_of_other_kinds_are_passed_over(event: Any) -> None:
     "body",
     [b"", b"zaphod", b"[1]", b'"zaphod"', b"null", b"\xff", b"[" * 100_000, b"9" * 10_000, b" " * (MAX_BODY_BYTES + 1)],
 )
-def test_what_is_no_json_object_is_invalid(body: bytes) -> None:
+def test_message_that_is_no_json_object_is_invalid(body: bytes) -> None:
     decode = make_json_decoder(SHIPPED, NUMBERS, "body")
     with pytest.raises(InvalidMessageError) as raised:
         decode(Message("jobs", "1-0", {b"body": body}))

@@ -84,7 +84,7 @@ def test_the_celery_of_the_environment_is_not_ours(monkeypatch: pytest.MonkeyPat
     assert app.backend.__class__.__name__ == "DisabledBackend"
 
 
-def test_what_is_not_acknowledged_lies_apart_from_an_lms() -> None:
+def test_messages_not_acknowledged_lie_apart_from_an_lms() -> None:
     options = with_broker(broker_visibility_timeout=77).connection_for_read().transport_options
     assert options["visibility_timeout"] == 77
     keys = [options[name] for name in ("unacked_key", "unacked_index_key", "unacked_mutex_key")]
@@ -163,7 +163,7 @@ def test_inline_retirement_is_recorded_erased_and_proved(app: Any, store: Store)
     assert read_states(store) == {"2": "erased"}
 
 
-def test_several_at_once_are_one_batch(app: Any, store: Store) -> None:
+def test_retirements_at_once_are_one_batch(app: Any, store: Store) -> None:
     add_profiles(store, *range(1, 21))
     app.tasks["aspects_pii.retire_users"].delay(list(range(1, 16)))
     assert list_profiles(store) == [16, 17, 18, 19, 20]
@@ -180,7 +180,9 @@ def test_a_repetition_writes_nothing(app: Any, store: Store) -> None:
     assert len(before) >= 2
 
 
-def test_what_is_no_id_is_passed_over_and_not_logged(app: Any, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_argument_that_is_no_id_is_passed_over_and_not_logged(
+    app: Any, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     assert app.tasks["aspects_pii.retire_users"].delay([7, "jane.doe", "8", None]).get() == {"recorded": 2}
     assert read_states(store) == {"7": "erased", "8": "erased"}
     assert "number 1 of the ids" in caplog.text
@@ -200,9 +202,7 @@ def test_sync_does_nothing_when_pii_is_off_and_no_lms_is_named() -> None:
     assert app.tasks["aspects_pii.sync_all"].delay().get() == {}
 
 
-def test_while_pii_is_off_roles_are_copied_and_nobody_is_named(
-    settings: Settings, store: Store, tmp_path: Path
-) -> None:
+def test_roles_are_copied_without_names_while_pii_is_off(settings: Settings, store: Store, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/lms.sqlite3"
     create_lms(url, 12, 3)
     off = settings.model_copy(update={"lms_database_url": SecretStr(url), "enable_pii": False})
@@ -264,7 +264,7 @@ def test_second_pass_erases_what_came_back(settings: Settings, store: Store) -> 
     assert list_profiles(store) == [6]
 
 
-def test_what_keeps_failing_is_tried_ever_more_seldom(store: Store) -> None:
+def test_task_that_keeps_failing_is_tried_ever_more_seldom(store: Store) -> None:
     ledger: Ledger = store.ledger
     [old, new] = ledger.request([1, 2])
     assert {r.subject for r in _find_due(store)} == {"1", "2"}
