@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,10 +12,9 @@ from sink.doors.cli.common import DryRun, Force, Json, open_configured_store, pr
 from sink.doors.cli.display import print_lines, print_table
 from sink.doors.cli.outcomes import describe_as_json, show_outcomes
 from sink.installation import find_lms, open_lms, open_store
+from sink.retirement.reconcile import reconcile, second_pass
+from sink.retirement.replay import Replayed, backfill_retired, replay
 from sink.settings import load_settings
-
-if TYPE_CHECKING:
-    from sink.retirement.replay import Replayed
 
 commands = typer.Typer()
 
@@ -27,8 +26,6 @@ def reconcile_command(
     as_json: Json = False,
 ) -> int:
     """Retire whoever the LMS has retired and no event told us of."""
-    from sink.retirement.reconcile import reconcile
-
     settings = load_settings()
     lms = open_lms(settings)
     with open_store(settings) as store:
@@ -50,8 +47,6 @@ def second_pass_command(
     as_json: Json = False,
 ) -> int:
     """Look again at every erasure that is older than ASPECTS_SECOND_PASS_AFTER, and erase what came back."""
-    from sink.retirement.reconcile import second_pass
-
     _, store = open_configured_store()
     with store:
         return show_outcomes(second_pass(store, force=force), as_json)
@@ -64,8 +59,6 @@ def backfill_command(
     as_json: Json = False,
 ) -> int:
     """Apply the map as it is now to everyone ever retired."""
-    from sink.retirement.replay import backfill_retired
-
     settings = load_settings()
     lms = find_lms(settings)
     with open_store(settings) as store:
@@ -80,8 +73,6 @@ def replay_command(
     as_json: Json = False,
 ) -> int:
     """After a restore from backup: apply the ledger's retirements again."""
-    from sink.retirement.replay import replay
-
     _, store = open_configured_store()
     with store:
         return _show_replayed(replay(store, file=file, dry_run=dry_run, force=force), dry_run, as_json)

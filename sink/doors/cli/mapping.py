@@ -8,6 +8,7 @@ import typer
 
 from sink.doors.cli.common import Json, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table
+from sink.erasure import coverage
 from sink.installation import read_map
 from sink.settings import load_settings
 
@@ -17,8 +18,6 @@ commands = typer.Typer(help="The PII map: what is where, and whether anything is
 @commands.command("check")
 def map_check(as_json: Json = False) -> int:
     """Hold the map against the live schema: is there PII that no rule reaches?"""
-    from sink.erasure import coverage
-
     _, store = open_configured_store()
     with store:
         found = coverage.check_map(store)

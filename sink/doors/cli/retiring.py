@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,13 +13,15 @@ from sink.doors.cli.common import Actor, DryRun, Force, Json, Scan, open_configu
 from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.outcomes import show_outcomes
 from sink.doors.cli.subjects import read_subjects
+from sink.erasure.identities import ask_lms
+from sink.erasure.reassign import reassign
+from sink.erasure.verify import Report, record_report, verify_subjects
 from sink.errors import UsageError
 from sink.installation import find_lms
 from sink.pii_map import SubjectId
+from sink.retirement.plan import plan_retirement
+from sink.retirement.retire import retire, sweep, withdraw
 from sink.store import Store
-
-if TYPE_CHECKING:
-    from sink.erasure.verify import Report
 
 commands = typer.Typer()
 
@@ -37,9 +39,6 @@ def retire_command(
     as_json: Json = False,
 ) -> int:
     """Retire users: hide, erase, verify, write receipts. They never come back."""
-    from sink.erasure.identities import ask_lms
-    from sink.retirement.retire import retire
-
     settings, store = open_configured_store()
     lms = find_lms(settings) if scan else None
     with store:
@@ -53,8 +52,6 @@ def retire_command(
 
 
 def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], as_json: bool) -> int:
-    from sink.retirement.plan import plan_retirement
-
     planned = plan_retirement(store, subjects)
     lines = [
         (str(c.step.table.name), c.step.action, ", ".join(c.step.columns), sum(c.rows.values())) for c in planned.counts
@@ -80,8 +77,6 @@ def sweep_command(
     as_json: Json = False,
 ) -> int:
     """Work off every retirement that is not verified yet."""
-    from sink.retirement.retire import sweep
-
     _, store = open_configured_store()
     with store:
         return show_outcomes(sweep(store, force=force), as_json)
@@ -94,8 +89,6 @@ def verify_command(
     as_json: Json = False,
 ) -> int:
     """Look for residue of users, or of everybody who was ever retired."""
-    from sink.erasure.verify import record_report, verify_subjects
-
     settings, store = open_configured_store()
     lms = find_lms(settings) if scan else None
     with store:
@@ -125,8 +118,6 @@ def withdraw_command(
     user_ids: Annotated[list[str], typer.Argument(help="Ids of users.")], actor: Actor = None, as_json: Json = False
 ) -> int:
     """Take back retirements of which nothing was erased yet."""
-    from sink.retirement.retire import withdraw
-
     _, store = open_configured_store()
     with store:
         withdrawn = withdraw(store, read_subjects(store.pii_map.subject, user_ids), actor=actor)
@@ -149,8 +140,6 @@ def reassign_command(
     as_json: Json = False,
 ) -> int:
     """Hand over what a leaving user owned, before or after the retirement."""
-    from sink.erasure.reassign import reassign
-
     _, store = open_configured_store()
     with store:
         parties = read_subjects(store.pii_map.subject, [leaving, heir])

@@ -12,6 +12,7 @@ from sink.datasets.build import list_datasets
 from sink.doors.cli.common import Actor, DryRun, Json, Yes, open_configured_store, print_json
 from sink.doors.cli.dashboards import purge_dashboards
 from sink.doors.cli.display import print_lines, print_table, say
+from sink.erasure.purge import plan_purge, purge, require_off
 from sink.errors import RefusedError
 from sink.retirement.status import read_status
 
@@ -27,8 +28,6 @@ def purge_command(
     as_json: Json = False,
 ) -> int:
     """Opt out: remove all PII and everything built on it. Tombstones and ledger stay."""
-    from sink.erasure.purge import plan_purge, purge, require_off
-
     settings, store = open_configured_store()
     with store:
         plan = plan_purge(store, list_datasets(store.client))
