@@ -143,11 +143,12 @@ def find_caches(settings: Settings) -> Caches | None:
     return SupersetCaches(address, [name for key, name in settings.databases.items() if key != "pii_ledger"])
 
 
-def open_store(settings: Settings, **changes: Any) -> Store:
+def open_store(settings: Settings, pii_map: PiiMap | None = None, **changes: Any) -> Store:
     """Read the map and connect.
 
     Args:
         settings: the settings.
+        pii_map: the map, for whoever has read it already.
         changes: fields of the address that differ, such as shorter waits.
 
     Raises:
@@ -155,6 +156,7 @@ def open_store(settings: Settings, **changes: Any) -> Store:
         SettingsError: a Superset is configured by halves.
         DatabaseError: there is no connection.
     """
-    pii_map, caches = read_map(settings), find_caches(settings)
+    pii_map = pii_map or read_map(settings)
+    caches = find_caches(settings)
     client = ClickHouse(find_address(settings, **changes))
     return Store(client, pii_map, Ledger(client), find_policy(settings), settings.lms_database_url, caches)

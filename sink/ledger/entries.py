@@ -153,7 +153,8 @@ class Ledger:
             self.record(Action.REQUESTED, [(subject, request, {}) for subject, request in new.items()], actor)
         found = self.find(subjects)
         # Acknowledged is only what can be read again, whatever was answered to the insert.
-        if lost := {str(subject) for subject in new} - {retirement.subject for retirement in found}:
+        shown = {(retirement.subject, retirement.request) for retirement in found}
+        if lost := {(str(subject), request) for subject, request in new.items()} - shown:
             raise LedgerError(
                 f"The ledger took {len(lost)} requests and does not show them, so nothing was recorded. Is the disk full?"
             )
@@ -185,7 +186,9 @@ class Ledger:
     def find_open(self) -> list[Retirement]:
         """Every retirement that is not proved yet, oldest first."""
         # Who is open first, and then what is known of them: the details of everybody ever erased are much to read.
-        return self.find([subject for (subject,) in self._ask(f"SELECT subject FROM {_CURRENT} AND is_open")])
+        found = self.find([subject for (subject,) in self._ask(f"SELECT subject FROM {_CURRENT} AND is_open")])
+        # Somebody may have been erased between the two.
+        return [retirement for retirement in found if retirement.is_open]
 
     def find_erased(self, *, before: datetime | None = None) -> list[Retirement]:
         """Every retirement whose erasure was proved, oldest first; only those proved before a time."""

@@ -61,8 +61,13 @@ class Batch:
         for retirement in retirements:
             self.pending[retirement.subject] = retirement
             try:
-                self._subjects[retirement.subject] = store.pii_map.subject.parse(retirement.subject)
+                subject = store.pii_map.subject.parse(retirement.subject)
             except ValueError:
+                subject = ""
+            self._subjects[retirement.subject] = subject
+            # What steps and proofs find is found under the id as the map writes it: who is written otherwise in the
+            # ledger would be looked for, and never found.
+            if str(subject) != retirement.subject:
                 unreadable[retirement.subject] = "this is no id by `subject.type` of the map"
         self.fail(unreadable)
 
@@ -87,6 +92,8 @@ class Batch:
             reasons: why, by subject.
             elsewhere: columns outside the map that name a subject, by subject; the next pass looks at them again.
         """
+        if not reasons:
+            return
         places = elsewhere or {}
         failed = [self.pending[subject] for subject in reasons]
         # Where the ledger cannot be written the retirement is still open in it; only the reason is lost.

@@ -98,7 +98,7 @@ def work_off(
     """Erase, verify and record; a failure leaves the retirement open, with the reason.
 
     Returns:
-        An outcome for each of `retirements` that was not withdrawn meanwhile, oldest first.
+        An outcome for each of `retirements` that was not withdrawn meanwhile, in the order in which they ended.
     """
     if not retirements:
         return []

@@ -27,7 +27,8 @@ class Status:
     subjects: int
     """Subjects of whom a profile, an id or a role is held."""
     retirements: dict[str, int]
-    open: int
+    open: int | None
+    """Retirements that are not proved; None, for unknown, where the ledger is of an older version."""
     oldest_open_seconds: float | None
     failed: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -44,8 +45,9 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     names = {name: store.client.table(name) for name in store.pii_map.targets}
     tables = read_tables(store.client, names.values())
     rows = {name: tables[table].rows if table in tables else None for name, table in names.items()}
-    has_ledger = bool(read_tables(store.client, [store.client.table("pii_ledger.retirements")]))
-    open_retirements = store.ledger.find_open() if has_ledger else []
+    ledger = [store.client.table(f"pii_ledger.{name}") for name in ("entries", "retirements")]
+    has_entries, has_view = (table in read_tables(store.client, ledger) for table in ledger)
+    open_retirements = store.ledger.find_open() if has_view else []
     now = store.client.now()
     oldest = _age(open_retirements, now)
     subjects = _count_subjects(store, [table for table in names.values() if table in tables and table.table in _HELD])
@@ -57,8 +59,8 @@ def read_status(store: Store, *, enabled: bool) -> Status:
         pending_migrations=pending,
         rows=rows,
         subjects=subjects,
-        retirements=store.ledger.count_states() if has_ledger else {},
-        open=len(open_retirements),
+        retirements=store.ledger.count_states() if has_view else {},
+        open=len(open_retirements) if has_view or not has_entries else None,
         oldest_open_seconds=oldest,
         failed=[{"subject": r.subject, "since": r.since.isoformat(), "reason": r.detail.get("reason")} for r in failed],
         warnings=list(_warn(store, enabled, pending, subjects, len(failed), oldest)),

@@ -26,19 +26,23 @@ FROM
     SELECT
         subject,
         request,
+        maxIf(at, action = 'withdrawn') AS withdrawn_at,
+        toString(argMaxIf(action, at, action != 'requested')) AS step,
         -- Two doors that are told at the same moment both record the request, under one id: the first counts, also where
-        -- the other one comes after the erasure.
-        minIf(at, action = 'requested') AS requested_at,
-        -- In a tuple, for argMin passes over NULLs.
-        argMinIf(tuple(actor), at, action = 'requested').1 AS requested_by,
-        countIf(action != 'requested') = 0 AS is_new,
-        if(is_new, 'requested', toString(argMaxIf(action, at, action != 'requested'))) AS state,
+        -- the other one comes after the erasure. One that comes after it was withdrawn asks anew, as for the tombstones.
+        arraySort(groupArrayIf((at, actor, entries.detail), action = 'requested')) AS asked,
+        arrayFilter(one -> one.1 > withdrawn_at, asked) AS asked_since,
+        if(empty(asked_since), asked, asked_since)[1] AS first_asked,
+        first_asked.1 AS requested_at,
+        first_asked.2 AS requested_by,
+        step = '' OR (step = 'withdrawn' AND notEmpty(asked_since)) AS is_new,
+        if(is_new, 'requested', step) AS state,
         if(is_new, requested_at, maxIf(at, action != 'requested')) AS since,
-        if(is_new, argMinIf(entries.detail, at, action = 'requested'), argMaxIf(entries.detail, at, action != 'requested'))
-            AS detail,
+        if(is_new, first_asked.3, argMaxIf(entries.detail, at, action != 'requested')) AS detail,
         minOrNullIf(at, action = 'hidden') AS hidden_at,
         arrayFilter(
-            step -> step.2 != 'requested' OR step.1 = requested_at, arraySort(groupArray((at, toString(action))))
+            entry -> entry.2 != 'requested' OR entry.1 IN (requested_at, asked[1].1),
+            arraySort(groupArray((at, toString(action))))
         ) AS steps
     FROM $pii_ledger.entries AS entries
     WHERE subject != '' AND action IN ('requested', 'hidden', 'erased', 'failed', 'reopened', 'withdrawn')

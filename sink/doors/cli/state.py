@@ -72,7 +72,7 @@ def status_command(as_json: Json = False) -> int:
                 ("subjects held", status.subjects),
                 *((name, "absent" if rows is None else rows) for name, rows in status.rows.items()),
                 *((f"retirements {state}", count) for state, count in status.retirements.items()),
-                ("open", status.open),
+                ("open", "unknown" if status.open is None else status.open),
                 ("oldest open", age),
             ],
         )

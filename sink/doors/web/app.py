@@ -63,9 +63,11 @@ def create_app(settings: Settings) -> FastAPI:
     pii_map = read_map(settings)
     service = RetirementService(
         enabled=settings.enable_pii,
-        recording=Connection(settings, timeout=RECORD_TIMEOUT_SECONDS, connect_timeout=5, retries=1),
-        probing=Connection(settings, timeout=PROBE_TIMEOUT_SECONDS, connect_timeout=PROBE_TIMEOUT_SECONDS, retries=0),
-        sweeper=Sweeper(Connection(settings)) if settings.web_sweep else None,
+        recording=Connection(settings, pii_map, timeout=RECORD_TIMEOUT_SECONDS, connect_timeout=5, retries=1),
+        probing=Connection(
+            settings, pii_map, timeout=PROBE_TIMEOUT_SECONDS, connect_timeout=PROBE_TIMEOUT_SECONDS, retries=0
+        ),
+        sweeper=Sweeper(Connection(settings, pii_map)) if settings.web_sweep else None,
         streams=open_redis_streams(settings, list(read_sources(settings, pii_map.subject).decoders))
         if settings.event_bus_url
         else None,

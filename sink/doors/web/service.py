@@ -18,6 +18,7 @@ from sink.doors.outcomes import log_outcomes
 from sink.doors.web.metrics import make_gauge, read_lag, read_metrics
 from sink.errors import AspectsPiiError, HttpProblemError, UnreachableError
 from sink.installation import find_address, open_store
+from sink.pii_map import PiiMap
 from sink.retirement.retire import sweep
 from sink.settings import Settings
 from sink.store import Store
@@ -33,9 +34,9 @@ PROBE_TIMEOUT_SECONDS = 5
 class Connection:
     """A store for several threads, one at a time; opened when it is needed, and again when it was lost."""
 
-    def __init__(self, settings: Settings, **changes: Any) -> None:
+    def __init__(self, settings: Settings, pii_map: PiiMap, **changes: Any) -> None:
         """`changes` are to the address: shorter waits."""
-        self._settings, self._changes = settings, changes
+        self._settings, self._map, self._changes = settings, pii_map, changes
         self._wait = find_address(settings, **changes).timeout
         self._lock = threading.Lock()
         self._store: Store | None = None
@@ -51,7 +52,7 @@ class Connection:
             raise UnreachableError("ClickHouse keeps other requests waiting")
         try:
             if self._store is None:
-                self._store = open_store(self._settings, **self._changes)
+                self._store = open_store(self._settings, self._map, **self._changes)
             yield self._store
         except AspectsPiiError:
             self._drop()

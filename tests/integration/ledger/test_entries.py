@@ -9,6 +9,7 @@ import pytest
 
 from sink.errors import LedgerError, MigrationError
 from sink.ledger.entries import Action, Ledger, State
+from sink.retirement.status import read_status
 from sink.store import Store
 
 
@@ -292,3 +293,28 @@ def test_a_ledger_of_an_older_version_names_the_command_that_helps(store: Store,
     for ask in (ledger.find_open, ledger.find_erased, ledger.count_states, lambda: ledger.request([1])):
         with pytest.raises(MigrationError, match="aspects-pii init"):
             ask()
+    assert read_status(store, enabled=True).open is None, "unknown is not zero"
+
+
+def test_a_request_after_a_withdrawal_is_open_whatever_its_id(store: Store, ledger: Ledger) -> None:
+    """A door that has looked before the withdrawal, or a restored file, brings the request back under the same id."""
+    (first,) = ledger.request([42], "officer-1")
+    ledger.record(Action.WITHDRAWN, [(42, first.request, {})])
+    assert (ledger.find_open(), ledger.tombstones()) == ([], [])
+    again = ledger.record(Action.REQUESTED, [(42, first.request, {})], "officer-2")
+    (now,) = ledger.find_open()
+    assert (now.subject, str(now.state), now.requested_at, now.actor) == ("42", "requested", again, "officer-2")
+    assert ledger.tombstones() == ["42"]
+    ledger.record(Action.ERASED, [(42, first.request, {})])
+    assert (ledger.find_open(), ledger.tombstones()) == ([], ["42"])
+
+
+def test_a_request_that_the_ledger_does_not_show_is_not_acknowledged(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = ledger.request([42])
+    at = ledger.record(Action.WITHDRAWN, [(42, first.request, {})])
+    # As an insert that is acknowledged and lost.
+    monkeypatch.setattr(ledger, "record", lambda *_: at)
+    with pytest.raises(LedgerError, match="does not show"):
+        ledger.request([42])
