@@ -26,10 +26,13 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 # See tests/support/templates.py, which this program does not import: it runs without the environment of the tests.
 FOLDER = "TESTS_TEMPLATES"
-# Those that wait for services take longest, and begin first. `superset` has an environment and a command of its own.
+# `superset` has an environment and a command of its own.
 FOLDERS = ("services", "acceptance", "integration", "unit")
-# Of these, the longest: whatever begins last is waited for.
-FIRST = ("worker", "events", "compose", "tutor", "acceptance", "copying", "retirement", "datasets")
+# The longest begin first: whatever begins last is waited for.
+FIRST = (
+    *("services/doors/worker", "services/doors/tutor", "services/compose", "services/doors/events", "acceptance"),
+    *("integration/copying", "services/doors/plugin", "integration/datasets", "integration/retirement", "services"),
+)
 # Pytest's exit status where no test of a file was chosen, by `-k` for instance.
 _NOTHING_CHOSEN = 5
 
@@ -67,7 +70,7 @@ def find_files(chosen: Sequence[str]) -> list[str]:
 
 
 def _rank(file: str) -> int:
-    return next((rank for rank, name in enumerate(FIRST) if f"/{name}/" in file), len(FIRST))
+    return next((rank for rank, name in enumerate(FIRST) if file.startswith(f"tests/{name}/")), len(FIRST))
 
 
 def run_file(file: str, options: Sequence[str]) -> Ran:

@@ -20,7 +20,6 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-import redis
 import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -37,11 +36,13 @@ from sink.lms.database import LmsDatabase
 from sink.retirement.retire import sweep
 from sink.settings import Settings, load_settings
 from sink.store import Store
+from tests.support.redis_server import emptied, name_database
 
 TOKEN = "a token of the tests"
 SECRET = "a secret that signs with thirty-two bytes"
 WORKER = "retirement_service_worker"
 PATH = "/api/v1/retire_user/"
+STREAMS = name_database(14)
 
 
 @pytest.fixture(scope="module")
@@ -374,10 +375,15 @@ def test_large_requests_are_turned_away(settings: Settings, store: Store) -> Non
     assert store.ledger.show() == []
 
 
+@pytest.fixture
+def streams() -> Iterator[Any]:
+    """An empty database of Redis."""
+    with emptied(STREAMS) as client:
+        yield client
+
+
 @pytest.mark.redis
-def test_metrics_say_what_is_open_and_how_far_behind(settings: Settings, store: Store) -> None:
-    streams: Any = redis.Redis.from_url("redis://127.0.0.1:6379/14")
-    streams.flushdb()
+def test_metrics_say_what_is_open_and_how_far_behind(settings: Settings, store: Store, streams: Any) -> None:
     streams.xgroup_create("jobs", "aspects-pii", id="0-0", mkstream=True)
     for _ in range(3):
         streams.xadd("jobs", {"event": "{}"})
@@ -386,11 +392,9 @@ def test_metrics_say_what_is_open_and_how_far_behind(settings: Settings, store: 
     list(sweep(store))
     store.ledger.request([3])
     time.sleep(0.1)
-    with serving(change(settings, event_bus_url="redis://127.0.0.1:6379/14", event_streams="jobs")) as url:
+    with serving(change(settings, event_bus_url=STREAMS, event_streams="jobs")) as url:
         httpx.post(url + PATH, json={"lms_user_id": "x"})
         response = httpx.get(url + "/metrics")
-    streams.flushdb()
-    streams.close()
     assert response.headers["content-type"].startswith("text/plain")
     lines = dict(line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#"))
     assert lines["aspects_pii_clickhouse_up"] == "1.0"
