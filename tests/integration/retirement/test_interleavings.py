@@ -369,6 +369,7 @@ def test_user_who_cannot_be_searched_for_is_not_called_erased(site: Site, tmp_pa
     assert site.actors()[1].endswith("@retired.invalid")
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
