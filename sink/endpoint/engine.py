@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,10 +24,17 @@ MAX_SESSIONS = 1000
 
 
 @dataclass
-class _Session:
+class Session:
+    """A connection that stays, for one client."""
+
     connection: Any
     expires: float
     busy: bool = True
+    undo: dict[tuple[bool, tuple[str, ...]], list[str]] = field(default_factory=dict)
+    """How to put the connection back after a request that names a database, or not, and these settings.
+
+    Kept, since asking the engine costs more than most statements do; forgotten where a statement changes the session.
+    """
 
 
 class Engine:
@@ -44,7 +51,7 @@ class Engine:
         self._client = ClickHouse(self._address)
         self.version = self._client.server_version
         self.timezone = str(self._client.value("SELECT timezone()"))
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
     @property
@@ -80,8 +87,8 @@ class Engine:
         for session in sessions:
             session.connection.close()
 
-    def claim_session(self, request: QueryRequest) -> Any:
-        """The connection of the request's session, which is the request's alone until `release_session`."""
+    def claim_session(self, request: QueryRequest) -> Session:
+        """The request's session, which is the request's alone until `release_session`."""
         assert request.session is not None
         self.drop_expired_sessions()
         with self._lock:
@@ -90,14 +97,14 @@ class Engine:
                 if session.busy:
                     raise ProtocolError("SESSION_IS_LOCKED", "Session is locked by a concurrent client.")
                 session.busy = True
-                return session.connection
+                return session
             if request.session_check:
                 raise ProtocolError("SESSION_NOT_FOUND", "Session not found.")
             if len(self._sessions) >= MAX_SESSIONS:
                 raise ProtocolError("TOO_MANY_SIMULTANEOUS_QUERIES", f"There are {MAX_SESSIONS} sessions already.")
-            session = _Session(self.open_connection(), 0.0)
+            session = Session(self.open_connection(), 0.0)
             self._sessions[request.session] = session
-            return session.connection
+            return session
 
     def release_session(self, request: QueryRequest) -> None:
         """Let the next request of the session in, or end the session where the request asked for it."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sink.clickhouse.client import memory_file
-from sink.endpoint.engine import Engine
+from sink.endpoint.engine import Engine, Session
 from sink.endpoint.protocol import QueryRequest
 from sink.endpoint.protocol_errors import read_engine_error
 from sink.endpoint.statements import Statement
@@ -21,6 +21,10 @@ from sink.names import quote
 # .. pii: Rows and results pass through in memory, from a request to the engine and back; nothing is kept or logged.
 # .. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
 # .. pii_retirement: consumer_api
+
+
+# What a session keeps of them makes another statement the one that puts it back.
+_CHANGES_OF_SESSION = ("SET", "USE", "DROP")
 
 
 def _escape(value: str) -> str:
@@ -43,7 +47,8 @@ class QueryExecution:
         self._lock = threading.Lock()
         self._closed = False
         self._stream: Any = None
-        self._connection = engine.claim_session(request) if request.session else engine.open_connection()
+        self._session = engine.claim_session(request) if request.session else None
+        self._connection = self._session.connection if self._session else engine.open_connection()
         try:
             self._prepare()
         except BaseException:
@@ -51,8 +56,8 @@ class QueryExecution:
             raise
 
     def _prepare(self) -> None:
-        if self._request.session:
-            self._remember()
+        if self._session:
+            self._undo = self._find_undo(self._session)
         if self._request.database:
             self._query(f"USE {quote(self._request.database)}")
         if self._request.settings:
@@ -64,11 +69,21 @@ class QueryExecution:
             values = (f"param_{name} = {_escape(value)}" for name, value in self._request.parameters.items())
             self._query("SET " + ", ".join(values))
 
-    def _remember(self) -> None:
-        """Note how to put a session's connection back: what the address says is for one request only."""
+    def _find_undo(self, session: Session) -> list[str]:
+        """How to put a session's connection back: what the address says is for one request only."""
+        if self._request.statement.kind in _CHANGES_OF_SESSION:
+            session.undo.clear()
+            return self._ask_for_undo()
+        names = bool(self._request.database), tuple(sorted(self._request.settings))
+        if names not in session.undo:
+            session.undo[names] = self._ask_for_undo()
+        return session.undo[names]
+
+    def _ask_for_undo(self) -> list[str]:
+        found = []
         if self._request.database and self._request.statement.kind != "USE":
             current = self._query("SELECT currentDatabase()", "JSONCompactEachRow").bytes()
-            self._undo.append(f"USE {quote(json.loads(current)[0])}")
+            found.append(f"USE {quote(json.loads(current)[0])}")
         if self._request.settings:
             names = ", ".join(_escape(name) for name in self._request.settings)
             rows = self._query(
@@ -76,7 +91,8 @@ class QueryExecution:
             ).bytes()
             changed = dict(json.loads(row) for row in rows.splitlines())
             undo = (f"{n} = {_escape(changed[n]) if n in changed else 'DEFAULT'}" for n in self._request.settings)
-            self._undo.append("SET " + ", ".join(undo))
+            found.append("SET " + ", ".join(undo))
+        return found
 
     def _query(self, sql: str | bytes, output: str = "TabSeparated", values: Mapping[str, str] | None = None) -> Any:
         try:

@@ -397,6 +397,18 @@ def test_a_session_keeps_what_statements_set_and_forgets_what_addresses_say(serv
     assert server.post(look, session_id="s1", session_check="1").headers["X-ClickHouse-Exception-Code"] == "372"
 
 
+def test_a_session_is_put_back_to_what_statements_have_set_since(server: Server) -> None:
+    """How a session is put back is remembered: not beyond a statement that changes it."""
+    look = "SELECT getSetting('max_threads'), currentDatabase()"
+    server.post("CREATE DATABASE IF NOT EXISTS elsewhere")
+    for threads, database in (("5", "elsewhere"), ("6", "default")):
+        assert server.post(f"SET max_threads = {threads}", session_id="s8").status_code == 200
+        assert server.post(f"USE {database}", session_id="s8").status_code == 200
+        for _ in range(2):
+            assert server.post(look, session_id="s8", max_threads="7", database="system").text == "7\tsystem\n"
+            assert server.post(look, session_id="s8").text == f"{threads}\t{database}\n"
+
+
 def test_a_session_is_one_clients_at_a_time(server: Server) -> None:
     busy = threading.Thread(target=lambda: server.post("SELECT sleep(1.5)", session_id="s2"))
     busy.start()
