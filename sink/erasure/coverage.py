@@ -16,6 +16,7 @@ from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.lineage import find_storage, trace_columns
 from sink.erasure.plan import plan_steps
 from sink.erasure.problems import Problem
+from sink.erasure.rehearsal import rehearse
 from sink.erasure.scan import NotPii, list_not_pii
 from sink.names import TableName
 from sink.pii_map import PiiMap
@@ -66,6 +67,7 @@ def check_map(store: Store) -> Coverage:
     survey = Survey(tables, mapped, derived, list_not_pii(store), databases)
     problems = [
         *plan.problems,
+        *rehearse(store, plan),
         *_find_missing_columns(pii_map, targets, tables),
         *survey.find_derived_with_rows(),
         *survey.find_shown_columns(),

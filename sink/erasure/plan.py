@@ -95,7 +95,9 @@ def _make_step(pii_map: PiiMap, target: Target, rule: Rule, table: Table, secret
         return DirectStep(table, rule, subject_type, target.pii, secret)
     types = {_find_type(pii_map, source) for source in rule.sources}
     ignores_case = "email_address" in types and not rule.template.startswith("sha1:")
-    return RewriteStep(table, rule, subject_type, target.pii, Redact(rule, secret, target.pii), ignores_case)
+    return RewriteStep(
+        table, rule, subject_type, target.pii, Redact(rule, secret, target.pii, table.columns), ignores_case
+    )
 
 
 def _find_type(pii_map: PiiMap, identifier: str) -> str:

@@ -5,6 +5,7 @@ All questions are asked set-wise, for as many subjects as fit into one statement
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,6 +22,7 @@ from sink.erasure.plan import Plan, read_plan
 from sink.erasure.scan import can_scan
 from sink.erasure.scan import scan as search_texts
 from sink.erasure.steps import Step
+from sink.erasure.work import find_works
 from sink.errors import DatabaseError
 from sink.ledger.entries import Action, Ledger, State
 from sink.names import TableName, quote
@@ -41,9 +43,20 @@ class Kind(StrEnum):
     VIEW = "view"
     OLD_PARTS = "old parts"
     DETACHED_PARTS = "detached parts"
+    INTERRUPTED = "interrupted changes"
+    """Helper tables of a change that did not come to its end."""
     TEXTS = "texts"
     UNCHECKED = "unchecked"
     """A question that got no answer."""
+
+
+OF_A_TABLE = (Kind.OLD_PARTS, Kind.DETACHED_PARTS, Kind.INTERRUPTED)
+"""Kinds of findings that are about whoever a table held, and nobody in particular."""
+_FIXES = {
+    Kind.DETACHED_PARTS: "ClickHouse set them aside, mostly as broken, and no statement reaches them. Look at "
+    "system.detached_parts, then restore them or remove them with ALTER TABLE … DROP DETACHED PART",
+    Kind.INTERRUPTED: "`aspects-pii sweep` finishes them",
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,8 @@ class Finding:
     def __str__(self) -> str:
         if self.kind is Kind.UNCHECKED:
             return f"{self.place}: {self.reason}"
-        return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}"
+        fix = f" ({_FIXES[self.kind]})" if self.kind in _FIXES else ""
+        return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}{fix}"
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,7 @@ def verify(
     for step in plan.steps:
         in_files = scrubbed_at is not None
         inquiry.ask(str(step.table.name), partial(_find_rows, client, step, subjects, identities, in_files=in_files))
+    inquiry.ask("interrupted changes", lambda: _find_works(client))
     if scrubbed_at is not None:
         for table in plan.tables:
             inquiry.ask(str(table), partial(_find_parts, client, table, scrubbed_at))
@@ -251,6 +266,11 @@ def _find_rows(
         everything = step.count_left(client, subjects, identities, including_hidden=True)
         findings += [Finding(place, Kind.HIDDEN_ROWS, s, count) for s, count in everything.items() if s not in readable]
     return findings
+
+
+def _find_works(client: ClickHouse) -> list[Finding]:
+    works = Counter(str(work.target) for work in find_works(client))
+    return [Finding(table, Kind.INTERRUPTED, count=count) for table, count in works.items()]
 
 
 def _find_parts(client: ClickHouse, table: TableName, before: datetime) -> list[Finding]:

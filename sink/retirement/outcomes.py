@@ -14,7 +14,7 @@ from sink.caches import CacheLine
 from sink.erasure.plan import Plan
 from sink.erasure.scan import can_scan, list_not_pii
 from sink.erasure.steps import Step
-from sink.erasure.verify import Report, scan_for
+from sink.erasure.verify import OF_A_TABLE, Report, scan_for
 from sink.errors import ErasureError
 from sink.ledger.entries import Action
 from sink.retirement.batch import Batch, Outcome, Result
@@ -97,7 +97,12 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
             verified=proof.report.checked,
             verified_in_files=True,
             caches=proof.caches,
-            not_covered=[*list_not_covered(proof.caches), *proof.report.not_asked_of(subject)],
+            not_covered=[
+                *list_not_covered(proof.caches),
+                *proof.report.not_asked_of(subject),
+                # Of tables in which no row of the subject was found.
+                *(str(finding) for finding in proof.report.findings if finding.kind in OF_A_TABLE),
+            ],
         ).to_dict(store.policy.receipt_key)
         path = _write(document, store.policy.receipts_dir)
         outcomes.append(Outcome(subject, Result.ERASED, rows, "", document, path))

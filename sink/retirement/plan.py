@@ -31,6 +31,8 @@ class Planned:
     plan: Plan
     counts: list[StepCounts]
     identities: Identities
+    held: dict[str, set[str]]
+    """Tables that hold rows of a subject, or held them when an earlier attempt began; by subject."""
 
     def rows_of(self, subject: str) -> int:
         """Rows of one subject that still have to be erased."""
@@ -68,7 +70,18 @@ def plan_retirement(
         StepCounts(step, step.count_left(store.client, subjects, identities, including_hidden=True))
         for step in plan.steps
     ]
-    return Planned(plan, counts, identities)
+    return Planned(plan, counts, identities, _list_held(store, subjects, counts))
+
+
+def _list_held(store: Store, subjects: Sequence[SubjectId], counts: Sequence[StepCounts]) -> dict[str, set[str]]:
+    held: dict[str, set[str]] = {}
+    tables = {count.step.label: str(count.step.table.name) for count in counts}
+    for subject, rows in store.ledger.find_counts(store.ledger.find(subjects)).items():
+        held[subject] = {tables[label] for label in rows if label in tables}
+    for count in counts:
+        for subject in count.rows:
+            held.setdefault(subject, set()).add(str(count.step.table.name))
+    return held
 
 
 def require_small_share(store: Store, planned: Planned, *, force: bool) -> None:

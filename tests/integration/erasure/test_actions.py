@@ -11,8 +11,8 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from sink.erasure.pseudonyms import keyed_hash
 from sink.erasure.purge import plan_purge, purge
-from sink.erasure.steps import keyed_hash
 from sink.erasure.verify import verify_subjects
 from sink.errors import MapError
 from sink.pii_map import load_map
