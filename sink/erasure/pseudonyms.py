@@ -19,6 +19,7 @@ LONGEST = len("mailto:") + 32 + len("@") + len(RETIRED_DOMAIN)
 """The bytes of the longest pseudonym."""
 
 _HASHED_DIGITS = 24
+_SHA1_DIGITS = 40
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _SHAPES = re.compile(
     rf"(?:mailto:)?([0-9a-f]{{32}})@{re.escape(RETIRED_DOMAIN)}|([0-9a-f]{{32}})|([0-9a-f]{{32}})[0-9a-f]{{8}}"
@@ -35,20 +36,31 @@ def keyed_hash(secret: SecretStr, purpose: str, subject: int | str) -> str:
     return digits + _check_digits(digits)
 
 
-def shape_like(old: str, hashed: str) -> str:
-    """A pseudonym where the value stood: an address stays an address, a SHA-1 has 40 digits."""
-    if old.startswith("mailto:"):
-        return f"mailto:{hashed}@{RETIRED_DOMAIN}"
-    if _SHA1.fullmatch(old):
-        return hashed + hashed[:8]
-    return hashed
+def shape_like(old: str, pseudonym: str) -> str:
+    """A pseudonym where the value stood: a `mailto:` stays one, a SHA-1 has 40 digits."""
+    text = old.strip().lower()
+    if text.startswith(("mailto:", "mailto%3a")):
+        return f"mailto:{shape_address(pseudonym)}"
+    return shape_digest(pseudonym) if _SHA1.fullmatch(text) else pseudonym
+
+
+def shape_address(pseudonym: str) -> str:
+    """The address that follows `mailto:`."""
+    return f"{pseudonym}@{RETIRED_DOMAIN}"
+
+
+def shape_digest(pseudonym: str) -> str:
+    """As many digits as a SHA-1 has."""
+    return pseudonym + pseudonym[: _SHA1_DIGITS - len(pseudonym)]
 
 
 def express_shape(old: str, hashed: str) -> str:
     """`shape_like` as SQL, of two SQL expressions."""
+    text = f"lower(trimBoth({old}))"
     return (
-        f"multiIf(startsWith({old}, 'mailto:'), concat('mailto:', {hashed}, '@{RETIRED_DOMAIN}'), "
-        f"match({old}, '^[0-9a-f]{{40}}$'), concat({hashed}, substring({hashed}, 1, 8)), {hashed})"
+        f"multiIf(startsWith({text}, 'mailto:') OR startsWith({text}, 'mailto%3a'), "
+        f"concat('mailto:', {hashed}, '@{RETIRED_DOMAIN}'), "
+        f"match({text}, '^[0-9a-f]{{40}}$'), concat({hashed}, substring({hashed}, 1, 8)), {hashed})"
     )
 
 
