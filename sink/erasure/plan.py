@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.client import ClickHouse
 from sink.erasure.changes import Redact
-from sink.erasure.problems import Problem, find_problems
+from sink.erasure.problems import Problem, find_expression_problems, find_problems
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.steps import DirectStep, Step
 from sink.errors import MapError
@@ -55,6 +56,7 @@ def read_plan(store: Store, *, with_history: bool = False) -> Plan:
         read_tables(store.client, names.values()),
         redact_history=with_history or store.policy.redact_history,
         secret=store.policy.pseudonym_secret,
+        client=store.client,
     )
 
 
@@ -65,8 +67,9 @@ def plan_steps(
     *,
     redact_history: bool = False,
     secret: SecretStr | None = None,
+    client: ClickHouse,
 ) -> Plan:
-    """Which steps the map means for `tables`. Touches nothing.
+    """Which steps the map means for `tables`. Touches nothing; `client` has the engine parse expressions.
 
     `names` are the tables that the map's targets mean in this installation.
     """
@@ -76,7 +79,9 @@ def plan_steps(
         table = tables.get(names[target_name])
         if table is None:
             continue
-        found = find_problems(target_name, rule, table, secret)
+        found = find_problems(target_name, rule, table, secret) or find_expression_problems(
+            client, target_name, target, rule, table
+        )
         problems += found
         if not found:
             steps.append(_make_step(pii_map, target, rule, table, secret))

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, is_json, is_nullable, is_text
-from sink.pii_map import Redaction, Rule
+from sink.clickhouse.client import ClickHouse
+from sink.erasure.expressions import explain_refusal
+from sink.pii_map import Redaction, Rule, Target
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,35 @@ def find_problems(target: str, rule: Rule, table: Table, secret: SecretStr | Non
         if kind is not None:
             is_updated = path in table.key_columns and not rule.on_retire.delete
             found = _explain_misfits(redaction, path, kind, secret, is_updated_in_key=is_updated)
+            if redaction.kind == "expression" and not _is_direct(rule, table):
+                fix = "Use `constant`, `empty`, `truncate`, `hash` or `pseudonym`, or a rule of its own that matches by id."
+                reason = "an expression needs a rule that matches by the subject's id and changes no path and no key"
+                found.append((reason, fix))
             problems += [Problem(f"{place}.redact.{path}", reason, fix) for reason, fix in found]
     return problems
+
+
+def find_expression_problems(
+    client: ClickHouse, target_name: str, target: Target, rule: Rule, table: Table
+) -> list[Problem]:
+    """Have the engine parse the rule's expressions and hold them against what may stand in one.
+
+    Raises:
+        DatabaseError: the engine cannot be asked.
+    """
+    refusals = [
+        (path, explain_refusal(client, table, rule, target.pii_columns, path))
+        for path, redaction in rule.on_retire.redact.items()
+        if redaction.kind == "expression"
+    ]
+    return [Problem(f"targets.{target_name}.redact.{path}", *refusal) for path, refusal in refusals if refusal]
+
+
+def _is_direct(rule: Rule, table: Table) -> bool:
+    """True where ClickHouse changes the rows itself, in an `UPDATE` that can have an expression."""
+    paths = [rule.key, *rule.on_retire.redact]
+    in_key = not rule.on_retire.delete and any(path in table.key_columns for path in rule.on_retire.redact)
+    return rule.is_by_id and not in_key and not any("." in path for path in paths)
 
 
 def _explain_misfits(
