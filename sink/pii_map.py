@@ -41,6 +41,8 @@ PiiType = Literal[
 DEFAULT_REPLACEMENT = "Deleted User"
 # What rules call the subject's id.
 SUBJECT_ID = "id"
+# What systems write where they have taken a name away.
+PLACEHOLDERS = ("anonymous", "deleted", "deleted user", "n/a", "none", "null", "redacted", "retired", "unknown")
 SubjectId = int | str
 """The id of a subject, as `subject.type` of the map has it."""
 
@@ -288,6 +290,11 @@ class Subject(_Model):
         default_factory=dict, description="Other names of the person: database.table.column of a target matched by id."
     )
 
+    placeholders: list[str] = Field(
+        default_factory=lambda: list(PLACEHOLDERS),
+        description="What stands in the place of a name, in any case: nobody is looked for by it.",
+    )
+
     @property
     def clickhouse_type(self) -> str:
         """The type that ids are bound with."""
@@ -329,6 +336,15 @@ class PiiMap(_Model):
         if isinstance(data, dict) and isinstance(data.get("derived"), list):
             return {**data, "derived": {name: {} for name in data["derived"]}}
         return data
+
+    def find_type(self, identifier: str) -> str:
+        """The OEP-30 type of `id` or of an identifier."""
+        table, _, column = self.subject.identifiers.get(identifier, "").rpartition(".")
+        return self.targets[table].pii[column] if table else SUBJECT_ID
+
+    def ignores_case(self, identifier: str) -> bool:
+        """True for addresses: software writes them as their owners typed them, or in lower case."""
+        return self.find_type(identifier) == "email_address"
 
     @model_validator(mode="after")
     def _identifiers_are_columns(self) -> PiiMap:

@@ -98,14 +98,8 @@ def _make_step(pii_map: PiiMap, target: Target, rule: Rule, table: Table, secret
     in_key = not rule.on_retire.delete and any(path in table.key_columns for path in rule.on_retire.redact)
     if rule.is_by_id and not in_key and not any("." in path for path in paths):
         return DirectStep(table, rule, subject_type, target.pii, secret)
-    types = {_find_type(pii_map, source) for source in rule.sources}
-    ignores_case = "email_address" in types and not rule.template.startswith("sha1:")
+    ignores_case = any(map(pii_map.ignores_case, rule.sources)) and not rule.template.startswith("sha1:")
     return RewriteStep(table, rule, subject_type, target.pii, Redact(rule, secret, target.pii), ignores_case)
-
-
-def _find_type(pii_map: PiiMap, identifier: str) -> str:
-    table, _, column = pii_map.subject.identifiers.get(identifier, "").rpartition(".")
-    return pii_map.targets[table].pii[column] if table else "id"
 
 
 def require_valid_plan(plan: Plan) -> None:

@@ -10,7 +10,8 @@ from sink.clickhouse.catalog import Table
 from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, scrub
 from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.derived import Dependent, read_dependents, reload
-from sink.erasure.identities import Identities, read_identities
+from sink.erasure.identities import Identities
+from sink.erasure.naming import read_identities
 from sink.erasure.plan import read_plan, require_valid_plan
 from sink.erasure.steps import DirectStep, Step
 from sink.errors import ErasureError, RefusedError

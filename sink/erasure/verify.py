@@ -12,11 +12,12 @@ from enum import StrEnum
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from sink.clickhouse.client import ClickHouse, split_for_binding
+from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
 from sink.clickhouse.parts import count_detached_parts, count_old_parts
 from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
-from sink.erasure.identities import Identities, ask_lms, read_identities
+from sink.erasure.identities import Identities
+from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan
 from sink.erasure.scan import can_scan
 from sink.erasure.scan import scan as search_texts
@@ -42,6 +43,8 @@ class Kind(StrEnum):
     OLD_PARTS = "old parts"
     DETACHED_PARTS = "detached parts"
     TEXTS = "texts"
+    CONTESTED = "contested rows"
+    """Rows under a name that somebody else has too, so that they are nobody's to erase."""
     UNCHECKED = "unchecked"
     """A question that got no answer."""
 
@@ -60,6 +63,11 @@ class Finding:
     def __str__(self) -> str:
         if self.kind is Kind.UNCHECKED:
             return f"{self.place}: {self.reason}"
+        if self.kind is Kind.CONTESTED:
+            return (
+                f"{self.place}: {self.count} rows are under a name of {self.subject} that somebody has, or had, who is not "
+                f"retired. Find out whose they are; those of {self.subject} have to be deleted or renamed by hand"
+            )
         return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}"
 
 
@@ -119,6 +127,8 @@ def verify(
     for step in plan.steps:
         in_files = scrubbed_at is not None
         inquiry.ask(str(step.table.name), partial(_find_rows, client, step, subjects, identities, in_files=in_files))
+        if identities.contested:
+            inquiry.ask(str(step.table.name), partial(find_contested, client, step, subjects, identities))
     if scrubbed_at is not None:
         for table in plan.tables:
             inquiry.ask(str(table), partial(_find_parts, client, table, scrubbed_at))
@@ -128,11 +138,10 @@ def verify(
             inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))
             inquiry.ask(str(name), partial(_find_in_dependent, client, dependent, key, subjects))
     problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
-    not_asked = {
-        str(step.table.name): unknown
-        for step in plan.steps
-        if step.needs_identities and (unknown := _find_unknown(step, subjects, identities))
-    }
+    not_asked: dict[str, list[str]] = {}
+    for step in plan.steps:
+        if unknown := _find_unknown(client, step, subjects, identities):
+            not_asked[str(step.table.name)] = unknown
     return Report(len(subjects), sorted(inquiry.checked), plan.absent, [*problems, *inquiry.findings], not_asked)
 
 
@@ -160,9 +169,47 @@ class _Inquiry:
             return []
 
 
-def _find_unknown(step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[str]:
+def _find_unknown(client: ClickHouse, step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[str]:
+    """Who cannot be looked for: nobody knows what they are called, and the table has rows by such names."""
     sources = step.rule.sources
-    return [str(s) for s in subjects if not all(identities.of(s, source) for source in sources)]
+    unknown = [str(s) for s in subjects if not all(identities.is_known(s, source) for source in sources)]
+    return unknown if unknown and _has_named_rows(client, step) else []
+
+
+def _has_named_rows(client: ClickHouse, step: Step) -> bool:
+    """True where a row of anybody has a key of the kind that the rule is about."""
+    prefix = "" if step.rule.template.startswith("sha1:") else step.rule.template.partition("{")[0]
+    key = f"lowerUTF8({step.subject_expression})"
+    try:
+        found = client.rows(
+            f"SELECT 1 FROM {client.replicas(step.table.name.sql)} "
+            f"WHERE startsWith({key}, {{prefix:String}}) AND length({key}) > length({{prefix:String}}) LIMIT 1",
+            INCLUDING_HIDDEN,
+            prefix=prefix.lower(),
+        )
+    except DatabaseError:
+        # That the table cannot be read is a finding already.
+        return True
+    return bool(found)
+
+
+def find_contested(
+    client: ClickHouse, step: Step, subjects: Sequence[SubjectId], identities: Identities
+) -> list[Finding]:
+    """Rows that readers see under a name of `subjects` that somebody else has too.
+
+    Raises:
+        DatabaseError: they could not be counted.
+    """
+    findings = []
+    for subject in identities.find_contested(subjects) if step.needs_identities else ():
+        own, everything = (
+            step.count_left(client, [subject], names).get(str(subject), 0)
+            for names in (identities, identities.with_contested())
+        )
+        if everything > own:
+            findings.append(Finding(str(step.table.name), Kind.CONTESTED, str(subject), everything - own))
+    return findings
 
 
 def verify_subjects(
@@ -187,15 +234,9 @@ def verify_subjects(
         scrubbed_at = max(retirement.scrubbed_at for retirement in erased)
     else:
         scrubbed_at = store.client.now()
-    by_name = any(step.needs_identities for step in plan.steps)
-    if lms is None and by_name and store.lms_url is not None:
-        # Not with the module: SQLAlchemy takes long to import, and the command line imports this at start.
-        from sink.lms.database import LmsDatabase
-
-        lms = LmsDatabase(store.lms_url)
-    identities = ask_lms(lms, subjects)
-    if scan or by_name:
-        identities = identities.merge(read_identities(store, subjects))
+    identities = Identities()
+    if scan or any(step.needs_identities for step in plan.steps):
+        identities = identify(store, subjects, lms=lms)
     report = verify(store, plan, subjects, identities, scrubbed_at=scrubbed_at)
     if not scan:
         return report

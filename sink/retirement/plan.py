@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sink.erasure.identities import Identities, ask_lms, read_identities
+from sink.erasure.identities import Identities
+from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan, require_valid_plan
 from sink.erasure.steps import Step
+from sink.erasure.verify import find_contested
 from sink.errors import RefusedError
 from sink.pii_map import SubjectId
 from sink.store import Store
@@ -31,6 +33,8 @@ class Planned:
     plan: Plan
     counts: list[StepCounts]
     identities: Identities
+    contested: frozenset[str] = frozenset()
+    """Of whom rows may be there under a name that somebody else has too."""
 
     def rows_of(self, subject: str) -> int:
         """Rows of one subject that still have to be erased."""
@@ -45,7 +49,7 @@ def plan_retirement(
     Args:
         store: the store.
         subjects: ids.
-        known: other names of the subjects, beside those that the PII tables say.
+        known: other names of the subjects, beside those that the PII tables and the LMS say.
         scan: read those names although no rule needs them.
 
     Raises:
@@ -55,20 +59,15 @@ def plan_retirement(
     plan = read_plan(store)
     require_valid_plan(plan)
     identities = known or Identities()
-    by_name = any(step.needs_identities for step in plan.steps)
-    if scan or by_name:
-        identities = identities.merge(read_identities(store, subjects))
-    if by_name and store.lms_url is not None:
+    if scan or any(step.needs_identities for step in plan.steps):
         # The LMS replaces the address when retirement is asked for, and a copy before the request brings that here.
-        # Not with the module: SQLAlchemy takes long to import, and the command line imports this at start.
-        from sink.lms.database import LmsDatabase
-
-        identities = identities.merge(ask_lms(LmsDatabase(store.lms_url), subjects))
+        identities = identify(store, subjects, known)
     counts = [
         StepCounts(step, step.count_left(store.client, subjects, identities, including_hidden=True))
         for step in plan.steps
     ]
-    return Planned(plan, counts, identities)
+    contested = [finding for step in plan.steps for finding in find_contested(store.client, step, subjects, identities)]
+    return Planned(plan, counts, identities, frozenset(str(finding.subject) for finding in contested))
 
 
 def require_small_share(store: Store, planned: Planned, *, force: bool) -> None:

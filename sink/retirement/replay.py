@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sink.erasure.identities import ask_lms
+from sink.erasure.naming import ask_lms
 from sink.ledger.entries import Action
 from sink.ledger.files import import_ledger
 from sink.retirement.batch import Outcome

@@ -166,11 +166,13 @@ def hide(store: Store, batch: Batch, planned: Planned) -> None:
     """Erase for every reader.
 
     Where rows are found by another name of the subject, that name is needed until they are gone: the profile of whom
-    anything is left is not touched.
+    anything is left is not touched, nor that of whom a name is somebody else's too.
     """
+    sources = {store.client.table(s.rpartition(".")[0]) for s in store.pii_map.subject.identifiers.values()}
     for count in planned.counts:
         step = count.step
-        subjects = batch.parse([subject for subject in batch.pending if subject in count.rows])
+        held = planned.contested if step.table.name in sources else frozenset()
+        subjects = batch.parse([s for s in batch.pending if s in count.rows and s not in held])
         if not subjects:
             continue
         step.hide(store.client, subjects, planned.identities, store.policy.retire_batch_size)

@@ -13,7 +13,7 @@ from sink.doors.cli.common import Actor, DryRun, Force, Json, Scan, open_configu
 from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.outcomes import show_outcomes
 from sink.doors.cli.subjects import read_subjects
-from sink.erasure.identities import ask_lms
+from sink.erasure.naming import ask_lms
 from sink.erasure.reassign import reassign
 from sink.erasure.verify import Report, record_report, verify_subjects
 from sink.errors import UsageError

@@ -40,12 +40,14 @@ HANDLING_PII = {
     "sink.erasure.changes",
     "sink.erasure.identities",
     "sink.erasure.json_text",
+    "sink.erasure.naming",
     "sink.erasure.reassign",
     "sink.erasure.rewrite",
     "sink.erasure.scan",
     "sink.erasure.swap",
     "sink.ledger.pseudonym_key",
     "sink.lms.snapshot",
+    "sink.lms.users",
     "sink.lms.values",
 }
 

@@ -1,0 +1,222 @@
+"""Rows that are found by what a person is called: each gets their own, and what cannot be told is not called erased."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from sink.demo_data.lms_tables import open_writable
+from sink.erasure.verify import verify_subjects
+from sink.pii_map import load_map
+from sink.resources import find_resource
+from sink.retirement.retire import retire, sweep
+from sink.store import Store
+from tests.support.lms_writer import LmsWriter
+from tests.support.small_lms import make_small_lms
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BY_USERNAME = {"match": {"who": "username"}, "pii": {"who": "username"}, "on_retire": "delete"}
+BY_ADDRESS = {
+    "match": {"who": "mailto:{email}"},
+    "pii": {"who": "email_address"},
+    "on_retire": {"redact": {"who": "pseudonym"}},
+}
+MakeStore = Callable[..., Store]
+
+
+@pytest.fixture
+def with_notes(store: Store, tmp_path: Path) -> MakeStore:
+    """The store with `event_sink.notes` in its map, which says by name whose a note is."""
+
+    def make(target: dict[str, Any] = BY_USERNAME, *, placeholders: list[str] | None = None, lms: str = "") -> Store:
+        document = yaml.safe_load(find_resource("config/pii.yaml").read_text())
+        document["targets"]["event_sink.notes"] = target
+        if placeholders is not None:
+            document["subject"]["placeholders"] = placeholders
+        path = tmp_path / "pii.yaml"
+        path.write_text(yaml.safe_dump(document))
+        url = SecretStr(lms) if lms else None
+        return dataclasses.replace(store, pii_map=load_map(path), lms_url=url)
+
+    store.client.execute("CREATE TABLE $event_sink.notes (who String, text String) ENGINE = MergeTree ORDER BY text")
+    return make
+
+
+@pytest.fixture
+def lms_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/lms.sqlite3"
+
+
+@pytest.fixture
+def lms(lms_url: str) -> LmsWriter:
+    """Users 1 to 5, `learner1` and so on."""
+    return make_small_lms(lms_url)
+
+
+def add_profiles(store: Store, *people: tuple[int, str, str]) -> None:
+    """Profiles of (user id, user name, address)."""
+    columns = ["user_id", "username", "email", "time_last_dumped"]
+    store.client.insert(store.client.table("event_sink.user_profile"), columns, [(*person, NOW) for person in people])
+
+
+def add_notes(store: Store, *who: str) -> None:
+    """Two notes of each."""
+    rows = [(name, f"{number}-{name}") for name in who for number in range(2)]
+    store.client.insert(store.client.table("event_sink.notes"), ["who", "text"], rows)
+
+
+def notes(store: Store) -> list[str]:
+    """Who has notes, each note once."""
+    return store.client.column("SELECT who FROM $event_sink.notes ORDER BY who")
+
+
+def change(url: str, *statements: str) -> None:
+    engine = open_writable(url)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def say(store: Store, subjects: Sequence[int]) -> list[tuple[str, str, int]]:
+    return [(o.subject, o.state, o.rows) for o in retire(store, subjects)]
+
+
+def test_an_address_that_changed_hands_is_not_erased_and_the_retirement_says_why(
+    with_notes: MakeStore, lms: LmsWriter, lms_url: str
+) -> None:
+    store = with_notes(BY_ADDRESS, lms=lms_url)
+    add_profiles(store, (1, "ann", "desk@example.com"), (2, "bob", "desk@example.com"))
+    add_notes(store, "mailto:desk@example.com", "mailto:learner1@example.com")
+    (outcome,) = retire(store, [1])
+    assert outcome.state == "failed"
+    assert "event_sink.notes: 2 rows are under a name of 1 that somebody has, or had" in outcome.reason
+    assert "desk" not in outcome.reason
+    left = notes(store)
+    assert left.count("mailto:desk@example.com") == 2
+    assert "mailto:learner1@example.com" not in left
+    assert [o.state for o in sweep(store)] == ["failed"]
+    # By hand, as the reason asks for.
+    store.client.execute("DELETE FROM $event_sink.notes WHERE who = 'mailto:desk@example.com'")
+    assert [o.state for o in sweep(store)] == ["erased"]
+    assert store.client.column("SELECT user_id FROM $event_sink.user_profile") == [2]
+
+
+def test_an_address_that_somebody_has_in_another_case_is_not_erased(with_notes: MakeStore) -> None:
+    store = with_notes(BY_ADDRESS)
+    add_profiles(store, (1, "ann", "Desk@Example.com"), (2, "bob", "desk@example.com"))
+    add_notes(store, "mailto:desk@example.com", "mailto:Desk@Example.com")
+    assert [state for _, state, _ in say(store, [1])] == ["failed"]
+    assert len(notes(store)) == 4
+    assert verify_subjects(store, [1]).with_residue == 1
+
+
+def test_a_user_name_is_somebody_elses_only_where_it_is_spelt_alike(with_notes: MakeStore) -> None:
+    store = with_notes()
+    add_profiles(store, (1, "Ann", ""), (2, "ann", ""))
+    add_notes(store, "Ann", "ann")
+    assert say(store, [1]) == [("1", "erased", 3)]
+    assert notes(store) == ["ann", "ann"]
+
+
+def test_a_contested_name_without_rows_keeps_nobody_open(with_notes: MakeStore) -> None:
+    store = with_notes()
+    add_profiles(store, (1, "ann", ""), (2, "ann", ""))
+    add_notes(store, "somebody")
+    assert say(store, [1]) == [("1", "erased", 1)]
+
+
+def test_a_name_that_only_retired_people_had_is_erased(with_notes: MakeStore) -> None:
+    store = with_notes()
+    add_profiles(store, (1, "ann", ""), (2, "ann", ""))
+    retire(store, [1])
+    add_notes(store, "ann", "bob")
+    assert say(store, [2]) == [("2", "erased", 3)]
+    assert notes(store) == ["bob", "bob"]
+
+
+def test_in_one_batch_each_gets_their_own(with_notes: MakeStore, lms: LmsWriter, lms_url: str) -> None:
+    """Two people have one name in different case, two more had one after the other."""
+    redact = {"redact": {"who": "pseudonym"}}
+    store = with_notes({**BY_USERNAME, "on_retire": redact}, lms=lms_url)
+    add_profiles(store, (1, "Ann", ""), (2, "ann", ""), (3, "desk", ""), (4, "desk", ""))
+    add_notes(store, "Ann", "ann", "desk", "learner4")
+    assert [state for _, state, _ in say(store, [1, 2, 3, 4])] == ["erased"] * 4
+    found = dict(store.client.rows("SELECT who, count() FROM $event_sink.notes GROUP BY who"))
+    assert sorted(found.values()) == [2, 2, 2, 2]
+    assert not found.keys() & {"Ann", "ann", "desk", "learner4"}
+
+
+def test_who_has_a_name_is_asked_of_the_lms_too(with_notes: MakeStore, lms: LmsWriter, lms_url: str) -> None:
+    store = with_notes(BY_ADDRESS, lms=lms_url)
+    add_profiles(store, (1, "ann", "Learner2@Example.com"))
+    add_notes(store, "mailto:learner2@example.com", "mailto:learner1@example.com")
+    assert [state for _, state, _ in say(store, [1])] == ["failed"]
+    assert notes(store).count("mailto:learner2@example.com") == 2
+    assert "mailto:learner1@example.com" not in notes(store)
+
+
+def test_who_had_a_name_before_an_unfinished_retirement_is_asked_of_the_lms_too(
+    with_notes: MakeStore, lms: LmsWriter, lms_url: str
+) -> None:
+    store = with_notes(BY_ADDRESS, lms=lms_url)
+    add_profiles(store, (1, "ann", "learner2@example.com"))
+    add_notes(store, "mailto:learner2@example.com")
+    lms.request_retirement(2)
+    assert [state for _, state, _ in say(store, [1])] == ["failed"]
+    assert [state for _, state, _ in say(store, [2])] == ["erased"]
+    assert "mailto:learner2@example.com" not in notes(store)
+    assert [o.state for o in sweep(store)] == ["erased"]
+
+
+def test_live_users_are_asked_for_where_no_profile_is_stored(
+    with_notes: MakeStore, lms: LmsWriter, lms_url: str
+) -> None:
+    """`retire 1500` of whom nothing was copied: four events still held the address."""
+    store = with_notes(BY_ADDRESS, lms=lms_url)
+    lms.register_user(1500, "late", "Late@example.com", "Late Comer")
+    add_notes(store, "mailto:late@example.com", "mailto:Late@example.com", "mailto:learner1@example.com")
+    assert say(store, [1500]) == [("1500", "erased", 4)]
+    assert [who for who in notes(store) if "late" in who.lower()] == []
+    assert notes(store).count("mailto:learner1@example.com") == 2
+
+
+def test_values_that_several_status_rows_share_are_no_names(
+    with_notes: MakeStore, lms: LmsWriter, lms_url: str
+) -> None:
+    """Some installations write one word into the status rows of whom they have retired: it is a name of many."""
+    store = with_notes(lms=lms_url)
+    for user_id in (2, 3):
+        lms.request_retirement(user_id)
+        lms.retire(user_id)
+    change(lms_url, "UPDATE user_api_userretirementstatus SET original_username = 'guest', original_email = 'guest'")
+    add_notes(store, "guest")
+    assert [state for _, state, _ in say(store, [2, 3])] == ["erased", "erased"]
+    assert notes(store) == ["guest", "guest"]
+
+
+@pytest.mark.parametrize(("placeholders", "expected"), [(None, "anonymous"), (["Nobody"], "nobody"), ([], "")])
+def test_placeholders_are_no_names(
+    with_notes: MakeStore,
+    lms: LmsWriter,
+    lms_url: str,
+    placeholders: list[str] | None,
+    expected: str,
+) -> None:
+    """Where the LMS keeps the status row with a placeholder as original name, 500 foreign rows were deleted."""
+    store = with_notes(lms=lms_url, placeholders=placeholders)
+    lms.request_retirement(2)
+    lms.retire(2)
+    word = expected or "anonymous"
+    change(lms_url, f"UPDATE user_api_userretirementstatus SET original_username = '{word}', original_email = ''")
+    add_notes(store, word)
+    assert [state for _, state, _ in say(store, [2])] == ["erased"]
+    assert notes(store) == ([word, word] if expected else [])
