@@ -41,6 +41,8 @@ PiiType = Literal[
 DEFAULT_REPLACEMENT = "Deleted User"
 # What rules call the subject's id.
 SUBJECT_ID = "id"
+# How a template begins whose key holds a SHA-1.
+SHA1 = "sha1:"
 # What systems write where they have taken a name away.
 PLACEHOLDERS = ("anonymous", "deleted", "deleted user", "n/a", "none", "null", "redacted", "retired", "unknown")
 SubjectId = int | str
@@ -214,6 +216,22 @@ class Rule(_Model):
     def sources(self) -> set[str]:
         """Which of `id` and the identifiers the template uses."""
         return {name for _, name, _, _ in string.Formatter().parse(self.template) if name}
+
+    @property
+    def is_hashed(self) -> bool:
+        """True where the key holds the SHA-1 of the rest of the template, in hexadecimal."""
+        return self.template.startswith(SHA1)
+
+    @property
+    def affixes(self) -> tuple[str, str] | None:
+        """What stands before and after the name in the key; None where the name cannot be read out of it."""
+        parts = [part.split("}")[-1] for part in self.template.split("{")]
+        return None if self.is_hashed or len(parts) != 2 else (parts[0], parts[1])
+
+    @property
+    def label(self) -> str:
+        """What keyed hashes of former names are kept under: the identifier, or the template of a whole key."""
+        return self.template if self.affixes is None else next(iter(self.sources))
 
     @property
     def is_by_id(self) -> bool:

@@ -11,9 +11,8 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from sink.pii_map import SUBJECT_ID, Rule, SubjectId
+from sink.pii_map import SHA1, SUBJECT_ID, Rule, SubjectId
 
-_SHA1 = "sha1:"
 Names = Mapping[str, Mapping[str, frozenset[str]]]
 """Subject -> identifier -> values."""
 
@@ -25,8 +24,15 @@ class Identities:
     values: Names = field(default_factory=dict, repr=False)
     answered: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Subject -> identifiers about which a source has answered, be it that the subject has none."""
+    remembered: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Subject -> labels of rules (`Rule.label`) whose rows are recognised by keyed hashes."""
+    recognised: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    """Template -> whole key that was recognised by its keyed hash -> subject."""
     contested: Mapping[str, frozenset[str]] = field(default_factory=dict, repr=False)
     """Identifier -> values that somebody has, or had, who is not being retired. No row is a subject's by such a name."""
+
+    contested_keys: frozenset[str] = field(default=frozenset(), repr=False)
+    """Recognised keys that are somebody's who is not being retired."""
 
     def of(self, subject: SubjectId, identifier: str) -> frozenset[str]:
         """The values of one identifier; none where they are not known."""
@@ -38,21 +44,27 @@ class Identities:
         """The values of one identifier that nobody has who is not being retired."""
         return self.of(subject, identifier) - self.contested.get(identifier, frozenset())
 
-    def is_known(self, subject: SubjectId, identifier: str) -> bool:
-        """True where it can be told what the subject is called, or that the subject has no such name."""
-        return bool(self.of(subject, identifier)) or identifier in self.answered.get(str(subject), ())
+    def can_find(self, subject: SubjectId, rule: Rule) -> bool:
+        """True where rows of the subject are found by the rule, or it is known that there are none for want of a name."""
+        answered = self.answered.get(str(subject), ())
+        is_known = all(self.of(subject, source) or source in answered for source in rule.sources)
+        return is_known or rule.label in self.remembered.get(str(subject), ())
 
     def find_contested(self, subjects: Iterable[SubjectId]) -> list[SubjectId]:
         """Those of `subjects` one of whose names is somebody else's too."""
+        of_keys = {
+            subject for keys in self.recognised.values() for key, subject in keys.items() if key in self.contested_keys
+        }
         return [
             subject
             for subject in subjects
-            if any(self.of(subject, name) & values for name, values in self.contested.items())
+            if str(subject) in of_keys
+            or any(self.of(subject, name) & values for name, values in self.contested.items())
         ]
 
     def with_contested(self) -> Identities:
         """The same, as if every name were its subject's alone: for counting, never for erasing."""
-        return replace(self, contested={})
+        return replace(self, contested={}, contested_keys=frozenset())
 
     def without(self, placeholders: Collection[str]) -> Identities:
         """The same without what stands in the place of names."""
@@ -72,7 +84,17 @@ class Identities:
                 known = merged.setdefault(subject, {})
                 for identifier, values in names.items():
                     known[identifier] = known.get(identifier, frozenset()) | values
-        return Identities(merged, _unite(self.answered, other.answered), _unite(self.contested, other.contested))
+        return Identities(
+            merged,
+            _unite(self.answered, other.answered),
+            _unite(self.remembered, other.remembered),
+            {
+                template: {**self.recognised.get(template, {}), **other.recognised.get(template, {})}
+                for template in {**self.recognised, **other.recognised}
+            },
+            _unite(self.contested, other.contested),
+            self.contested_keys | other.contested_keys,
+        )
 
 
 def list_keys(rule: Rule, subjects: Iterable[SubjectId], identities: Identities) -> dict[str, str]:
@@ -83,17 +105,27 @@ def list_keys(rule: Rule, subjects: Iterable[SubjectId], identities: Identities)
 
     A template that begins with `sha1:` means the SHA-1 of the rest, in hexadecimal: xAPI's `mbox_sha1sum`.
     """
-    is_hashed = rule.template.startswith(_SHA1)
-    template = rule.template.removeprefix(_SHA1)
+    wanted = list(map(str, subjects))
+    template = rule.template.removeprefix(SHA1)
     keys: dict[str, str] = {}
     in_lower_case: dict[str, str] = {}
-    for subject in subjects:
+    for subject in wanted:
         for text in _fill(template, rule.sources, subject, identities):
-            keys.setdefault(_hash(text) if is_hashed else text, str(subject))
+            keys.setdefault(_hash(text) if rule.is_hashed else text, subject)
             # An address is written as its owner typed it, or in lower case: software does either.
-            if is_hashed:
-                in_lower_case.setdefault(_hash(text.lower()), str(subject))
-    return {**in_lower_case, **keys}
+            if rule.is_hashed:
+                in_lower_case.setdefault(_hash(text.lower()), subject)
+    return {**_list_recognised(rule, wanted, identities), **in_lower_case, **keys}
+
+
+def _list_recognised(rule: Rule, subjects: Collection[str], identities: Identities) -> dict[str, str]:
+    recognised = identities.recognised.get(rule.template, {})
+    wanted = set(subjects) if recognised else set()
+    return {
+        key: subject
+        for key, subject in recognised.items()
+        if subject in wanted and key not in identities.contested_keys
+    }
 
 
 def _hash(text: str) -> str:

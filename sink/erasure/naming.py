@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
+from sink.erasure.former_names import recall
 from sink.erasure.identities import Identities
+from sink.erasure.steps import Step
 from sink.names import TableName, quote
-from sink.pii_map import SubjectId
+from sink.pii_map import SHA1, SubjectId
 from sink.store import Store
 
 if TYPE_CHECKING:
@@ -28,9 +30,15 @@ _OWNERS_OF_A_VALUE = 1_000
 
 
 def identify(
-    store: Store, subjects: Sequence[SubjectId], known: Identities | None = None, lms: LmsDatabase | None = None
+    store: Store,
+    subjects: Sequence[SubjectId],
+    steps: Sequence[Step],
+    known: Identities | None = None,
+    lms: LmsDatabase | None = None,
 ) -> Identities:
-    """What the PII tables, the LMS and `known` say that `subjects` are called, and which of it is not theirs alone.
+    """What `subjects` are called, and which of it is not theirs alone.
+
+    The PII tables, the LMS and `known` say it, and rows of the tables of `steps` that are recognised by keyed hashes.
 
     Raises:
         DatabaseError: it could not be read, so a retirement must not go on.
@@ -38,8 +46,10 @@ def identify(
     """
     lms = lms or _find_lms(store)
     identities = read_identities(store, subjects).merge(ask_lms(lms, subjects)).merge(known or Identities())
+    identities = identities.merge(recall(store, steps, subjects))
     identities = identities.without({"", *(value.lower() for value in store.pii_map.subject.placeholders)})
-    return mark_contested(store, lms, subjects, identities)
+    identities = mark_contested(store, lms, subjects, identities)
+    return replace(identities, contested_keys=_find_contested_keys(store, subjects, identities))
 
 
 def read_identities(store: Store, subjects: Sequence[SubjectId]) -> Identities:
@@ -164,6 +174,36 @@ def _find_owners(store: Store, wanted: _Wanted) -> Iterator[tuple[str, str, str]
                 most=_OWNERS_OF_A_VALUE,
             )
             yield from ((name, str(found), owner) for found, owner in rows if owner not in wanted.subjects)
+
+
+def _find_contested_keys(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> frozenset[str]:
+    """Recognised hashes of addresses that the PII tables have of somebody who is neither retired nor among `subjects`."""
+    if not any(identities.recognised.values()):
+        return frozenset()
+    sources = {source.identifier: source for source in _list_sources(store)}
+    own = {str(subject) for subject in subjects}
+    contested: set[str] = set()
+    for _, _, rule in store.pii_map.rules(redact_history=True):
+        keys = identities.recognised.get(rule.template, {})
+        source = sources.get(min(rule.sources))
+        if not keys or not rule.is_hashed or source is None or len(rule.sources) > 1:
+            continue
+        prefix, _, rest = rule.template.removeprefix(SHA1).partition("{")
+        hashes = ", ".join(
+            f"lower(hex(SHA1(concat({{prefix:String}}, {name}, {{suffix:String}}))))"
+            for name in (f"toString({source.quoted_name})", f"lowerUTF8(toString({source.quoted_name}))")
+        )
+        for batch in split_for_binding(sorted(keys)):
+            rows = store.client.rows(
+                f"SELECT DISTINCT arrayJoin([{hashes}]) AS found_key, toString({source.quoted_id}) AS found_subject "
+                f"FROM {source.table.sql} WHERE found_key IN {{keys:Array(String)}} "
+                "AND found_subject NOT IN (SELECT subject FROM $pii_ledger.tombstones)",
+                keys=batch,
+                prefix=prefix,
+                suffix=rest.partition("}")[2],
+            )
+            contested |= {str(key) for key, owner in rows if owner not in own}
+    return frozenset(contested)
 
 
 def _ask_for_owners(lms: LmsDatabase | None, wanted: _Wanted) -> Iterator[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ from sink.clickhouse.catalog import Table
 from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, scrub
 from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.derived import Dependent, read_dependents, reload
+from sink.erasure.former_names import forget_everything
 from sink.erasure.identities import Identities
 from sink.erasure.naming import read_identities
 from sink.erasure.plan import read_plan, require_valid_plan
@@ -120,6 +121,7 @@ def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, 
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")
     left = {step.table.name: _purge_step(store, step) for step in plan.steps}
     reload(store, plan.others)
+    forget_everything(store)
     scrub(store.client, left, store.policy.scrub_within)
     _require_empty(store, left)
     store.ledger.record_event(

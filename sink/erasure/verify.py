@@ -12,11 +12,12 @@ from enum import StrEnum
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
+from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.clickhouse.parts import count_detached_parts, count_old_parts
 from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
 from sink.erasure.identities import Identities
+from sink.erasure.named_rows import count_contested, find_proved_places, list_unknown
 from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan
 from sink.erasure.scan import can_scan
@@ -81,6 +82,8 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     not_asked: dict[str, list[str]] = field(default_factory=dict)
     """Where nobody could be looked for whose other names are not known, as place -> subjects."""
+    not_asked_again: dict[str, list[str]] = field(default_factory=dict)
+    """The same of those who could be looked for when their erasure was proved, and whose names nobody has kept."""
     scanned: bool = False
     """True where every text was searched too."""
 
@@ -92,8 +95,13 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """True where every question was answered with nothing."""
+        """True where every question that could be asked was answered with nothing."""
         return not self.findings
+
+    @property
+    def is_proved(self) -> bool:
+        """True where, beyond that, everybody could be looked for everywhere, now or when the erasure was proved."""
+        return self.is_clean and not self.not_asked
 
     def not_asked_of(self, subject: SubjectId) -> list[str]:
         """What a receipt says about the places where this subject could not be looked for."""
@@ -127,8 +135,8 @@ def verify(
     for step in plan.steps:
         in_files = scrubbed_at is not None
         inquiry.ask(str(step.table.name), partial(_find_rows, client, step, subjects, identities, in_files=in_files))
-        if identities.contested:
-            inquiry.ask(str(step.table.name), partial(find_contested, client, step, subjects, identities))
+        if identities.contested or identities.contested_keys:
+            inquiry.ask(str(step.table.name), partial(_find_contested, store, step, subjects, identities))
     if scrubbed_at is not None:
         for table in plan.tables:
             inquiry.ask(str(table), partial(_find_parts, client, table, scrubbed_at))
@@ -138,11 +146,25 @@ def verify(
             inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))
             inquiry.ask(str(name), partial(_find_in_dependent, client, dependent, key, subjects))
     problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
-    not_asked: dict[str, list[str]] = {}
+    not_asked, not_asked_again = _find_unknown(store, plan, subjects, identities)
+    findings = [*problems, *inquiry.findings]
+    return Report(len(subjects), sorted(inquiry.checked), plan.absent, findings, not_asked, not_asked_again)
+
+
+def _find_unknown(
+    store: Store, plan: Plan, subjects: Sequence[SubjectId], identities: Identities
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Where nobody could be looked for whose names are not known: who never was, and who was when the erasure was proved."""
+    never: dict[str, list[str]] = {}
+    again: dict[str, list[str]] = {}
     for step in plan.steps:
-        if unknown := _find_unknown(client, step, subjects, identities):
-            not_asked[str(step.table.name)] = unknown
-    return Report(len(subjects), sorted(inquiry.checked), plan.absent, [*problems, *inquiry.findings], not_asked)
+        place = str(step.table.name)
+        unknown = list_unknown(store.client, step, subjects, identities)
+        proved = find_proved_places(store, unknown)
+        for subject in unknown:
+            places = again if place in proved.get(subject, ()) else never
+            places.setdefault(place, []).append(subject)
+    return never, again
 
 
 @dataclass
@@ -169,47 +191,9 @@ class _Inquiry:
             return []
 
 
-def _find_unknown(client: ClickHouse, step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[str]:
-    """Who cannot be looked for: nobody knows what they are called, and the table has rows by such names."""
-    sources = step.rule.sources
-    unknown = [str(s) for s in subjects if not all(identities.is_known(s, source) for source in sources)]
-    return unknown if unknown and _has_named_rows(client, step) else []
-
-
-def _has_named_rows(client: ClickHouse, step: Step) -> bool:
-    """True where a row of anybody has a key of the kind that the rule is about."""
-    prefix = "" if step.rule.template.startswith("sha1:") else step.rule.template.partition("{")[0]
-    key = f"lowerUTF8({step.subject_expression})"
-    try:
-        found = client.rows(
-            f"SELECT 1 FROM {client.replicas(step.table.name.sql)} "
-            f"WHERE startsWith({key}, {{prefix:String}}) AND length({key}) > length({{prefix:String}}) LIMIT 1",
-            INCLUDING_HIDDEN,
-            prefix=prefix.lower(),
-        )
-    except DatabaseError:
-        # That the table cannot be read is a finding already.
-        return True
-    return bool(found)
-
-
-def find_contested(
-    client: ClickHouse, step: Step, subjects: Sequence[SubjectId], identities: Identities
-) -> list[Finding]:
-    """Rows that readers see under a name of `subjects` that somebody else has too.
-
-    Raises:
-        DatabaseError: they could not be counted.
-    """
-    findings = []
-    for subject in identities.find_contested(subjects) if step.needs_identities else ():
-        own, everything = (
-            step.count_left(client, [subject], names).get(str(subject), 0)
-            for names in (identities, identities.with_contested())
-        )
-        if everything > own:
-            findings.append(Finding(str(step.table.name), Kind.CONTESTED, str(subject), everything - own))
-    return findings
+def _find_contested(store: Store, step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[Finding]:
+    found = count_contested(store, step, subjects, identities)
+    return [Finding(contested.place, Kind.CONTESTED, contested.subject, contested.rows) for contested in found]
 
 
 def verify_subjects(
@@ -236,7 +220,7 @@ def verify_subjects(
         scrubbed_at = store.client.now()
     identities = Identities()
     if scan or any(step.needs_identities for step in plan.steps):
-        identities = identify(store, subjects, lms=lms)
+        identities = identify(store, subjects, plan.steps, lms=lms)
     report = verify(store, plan, subjects, identities, scrubbed_at=scrubbed_at)
     if not scan:
         return report

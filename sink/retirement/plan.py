@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sink.erasure.identities import Identities
+from sink.erasure.named_rows import count_contested
 from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan, require_valid_plan
 from sink.erasure.steps import Step
-from sink.erasure.verify import find_contested
 from sink.errors import RefusedError
 from sink.pii_map import SubjectId
 from sink.store import Store
@@ -61,13 +61,13 @@ def plan_retirement(
     identities = known or Identities()
     if scan or any(step.needs_identities for step in plan.steps):
         # The LMS replaces the address when retirement is asked for, and a copy before the request brings that here.
-        identities = identify(store, subjects, known)
+        identities = identify(store, subjects, plan.steps, known)
     counts = [
         StepCounts(step, step.count_left(store.client, subjects, identities, including_hidden=True))
         for step in plan.steps
     ]
-    contested = [finding for step in plan.steps for finding in find_contested(store.client, step, subjects, identities)]
-    return Planned(plan, counts, identities, frozenset(str(finding.subject) for finding in contested))
+    contested = [found.subject for step in plan.steps for found in count_contested(store, step, subjects, identities)]
+    return Planned(plan, counts, identities, frozenset(contested))
 
 
 def require_small_share(store: Store, planned: Planned, *, force: bool) -> None:

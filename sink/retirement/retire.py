@@ -14,6 +14,7 @@ from datetime import datetime
 from sink.caches import CacheLine
 from sink.clickhouse.parts import scrub, wait_for_mutations
 from sink.erasure.derived import read_dependents, reload
+from sink.erasure.former_names import remember
 from sink.erasure.identities import Identities
 from sink.erasure.verify import Report, verify
 from sink.errors import AspectsPiiError, BusyError, DatabaseError, LedgerError, RefusedError, SupersetError
@@ -138,6 +139,7 @@ def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, 
     store.ledger.reopen(batch.pending.values(), "rows came back")
     require_small_share(store, planned, force=force)
     record_found(store, batch, planned)
+    remember(store, batch.subjects, planned.identities)
     hide(store, batch, planned)
     reloaded = reload_dependents(store, batch)
     drop_visible(store, batch, planned)

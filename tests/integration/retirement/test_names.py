@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,14 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from sink.clickhouse.client import WAIT_FOR_MUTATIONS as WAIT
 from sink.demo_data.lms_tables import open_writable
+from sink.erasure.purge import plan_purge, purge
 from sink.erasure.verify import verify_subjects
 from sink.pii_map import load_map
 from sink.resources import find_resource
+from sink.retirement.reconcile import second_pass
+from sink.retirement.replay import backfill_retired
 from sink.retirement.retire import retire, sweep
 from sink.store import Store
 from tests.support.lms_writer import LmsWriter
@@ -220,3 +226,152 @@ def test_placeholders_are_no_names(
     add_notes(store, word)
     assert [state for _, state, _ in say(store, [2])] == ["erased"]
     assert notes(store) == ([word, word] if expected else [])
+
+
+MBOX_SHA1 = {
+    "match": {"who": "sha1:mailto:{email}"},
+    "pii": {"who": "email_address"},
+    "on_retire": {"redact": {"who": "pseudonym"}},
+}
+
+
+def sha1_of(address: str) -> str:
+    return hashlib.sha1(f"mailto:{address}".encode(), usedforsecurity=False).hexdigest()
+
+
+def keep(store: Store, days: int) -> Store:
+    policy = dataclasses.replace(store.policy, keep_former_names_days=days, second_pass_after=0)
+    return dataclasses.replace(store, policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("target", "late"),
+    [
+        (BY_USERNAME, "ann"),
+        (BY_ADDRESS, "mailto:Ann@Example.com"),
+        (BY_ADDRESS, "mailto:ann@example.com"),
+        (MBOX_SHA1, sha1_of("ann@example.com")),
+    ],
+)
+def test_a_late_row_is_recognised_when_every_name_is_gone(
+    with_notes: MakeStore, target: dict[str, Any], late: str
+) -> None:
+    store = keep(with_notes(target), 30)
+    add_profiles(store, (1, "ann", "Ann@Example.com"), (2, "bob", "bob@example.com"))
+    others = ["bob", "mailto:bob@example.com", sha1_of("bob@example.com")]
+    add_notes(store, *others)
+    retire(store, [1])
+    assert second_pass(store) == []
+    add_notes(store, late)
+
+    assert verify_subjects(store, [1]).with_residue == 1
+    assert [(o.subject, o.state) for o in second_pass(store)] == [("1", "erased")]
+
+    assert not {"ann", late} & set(notes(store))
+    assert sum(who in others for who in notes(store)) == 6
+    assert verify_subjects(store, [1]).is_clean
+
+
+def test_a_target_that_was_added_later_is_backfilled_by_former_names(with_notes: MakeStore, store: Store) -> None:
+    grown = with_notes(BY_USERNAME)
+    first = with_notes(BY_ADDRESS)
+    add_profiles(first, (1, "ann", "ann@example.com"))
+    retire(first, [1])
+    add_notes(grown, "ann", "bob")
+    done = backfill_retired(grown)
+    assert (done.subjects, [o.state for o in done.outcomes]) == (["1"], ["erased"])
+    assert notes(grown) == ["bob", "bob"]
+
+
+@pytest.mark.parametrize("target", [BY_ADDRESS, MBOX_SHA1])
+def test_a_former_address_that_somebody_has_now_is_theirs(with_notes: MakeStore, target: dict[str, Any]) -> None:
+    store = keep(with_notes(target), 30)
+    key = sha1_of("desk@example.com") if target is MBOX_SHA1 else "mailto:desk@example.com"
+    add_profiles(store, (1, "ann", "desk@example.com"))
+    retire(store, [1])
+    add_profiles(store, (2, "bob", "Desk@example.com"))
+    # What was there of the retired one is erased: this came later, and is the new owner's.
+    add_notes(store, key)
+    assert second_pass(store) == []
+    assert notes(store) == [key, key]
+    assert verify_subjects(store, [1]).is_proved
+
+
+def test_whose_is_an_old_row_under_a_former_name_is_not_known(with_notes: MakeStore) -> None:
+    """The target was not looked at when the erasure was proved."""
+    grown, first = with_notes(BY_USERNAME), with_notes(BY_ADDRESS)
+    add_profiles(first, (1, "ann", "ann@example.com"))
+    retire(first, [1])
+    add_profiles(first, (2, "ann", "ann2@example.com"))
+    add_notes(grown, "ann")
+    unmapped = {**grown.pii_map.targets, "event_sink.letters": grown.pii_map.targets["event_sink.notes"]}
+    del unmapped["event_sink.notes"]
+    grown.client.execute("CREATE TABLE $event_sink.letters AS $event_sink.notes")
+    grown.client.execute("INSERT INTO $event_sink.letters SELECT * FROM $event_sink.notes")
+    store = dataclasses.replace(grown, pii_map=grown.pii_map.model_copy(update={"targets": unmapped}))
+    (finding,) = verify_subjects(store, [1]).findings
+    assert (finding.place, finding.kind, finding.count) == ("event_sink.letters", "contested rows", 2)
+
+
+def test_former_names_are_kept_as_keyed_hashes_and_the_receipt_says_until_when(with_notes: MakeStore) -> None:
+    store = keep(with_notes(), 30)
+    add_profiles(store, (1, "ann", "ann@example.com"))
+    receipt = retire(store, [1])[0].receipt
+    assert receipt is not None
+    until = store.client.now() + timedelta(days=30)
+    assert [line for line in receipt["not_covered"] if "keyed hashes" in line] == [
+        f"keyed hashes of what the subject was called, kept until {until:%Y-%m-%d} to recognise rows that come late"
+    ]
+    rows = store.client.rows("SELECT subject, label, digest FROM $pii_ledger.former_names ORDER BY label")
+    assert [row[:2] for row in rows] == [("1", "email"), ("1", "username")]
+    assert all(re.fullmatch("[0-9a-f]{64}", row[2]) for row in rows)
+    known = [hashlib.sha256(name.encode()).hexdigest() for name in ("ann", "ann@example.com")]
+    assert not set(known) & {row[2] for row in rows}
+
+
+def test_no_former_name_is_kept_where_the_operator_wants_none(with_notes: MakeStore) -> None:
+    store = keep(with_notes(), 0)
+    add_profiles(store, (1, "ann", ""))
+    receipt = retire(store, [1])[0].receipt
+    assert receipt is not None
+    assert not [line for line in receipt["not_covered"] if "keyed hashes" in line]
+    assert store.client.value("SELECT count() FROM $pii_ledger.former_names") == 0
+
+
+def test_former_names_go_when_their_days_are_over(with_notes: MakeStore) -> None:
+    store = keep(with_notes(), 30)
+    add_profiles(store, (1, "ann", ""))
+    retire(store, [1])
+    store.client.execute("ALTER TABLE $pii_ledger.former_names UPDATE at = at - toIntervalDay(31) WHERE 1", WAIT)
+    add_notes(store, "ann")
+    assert second_pass(store) == []
+    assert notes(store) == ["ann", "ann"]
+    assert store.client.value("SELECT count() FROM $pii_ledger.former_names", {"apply_deleted_mask": 0}) == 0
+
+
+def test_a_purge_drops_former_names(with_notes: MakeStore) -> None:
+    store = keep(with_notes(), 30)
+    add_profiles(store, (1, "ann", ""))
+    retire(store, [1])
+    assert store.client.value("SELECT count() FROM $pii_ledger.former_names") > 0
+    purge(store, plan_purge(store, []), enabled=False)
+    assert store.client.value("SELECT count() FROM $pii_ledger.former_names", {"apply_deleted_mask": 0}) == 0
+
+
+def test_no_statement_of_a_recognition_names_anybody(with_notes: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = keep(with_notes(), 30)
+    add_profiles(store, (1, "ann", ""))
+    retire(store, [1])
+    add_notes(store, "ann")
+    texts: list[str] = []
+    real = store.client.rows
+
+    def record(sql: str, *arguments: Any, **values: Any) -> Any:
+        texts.append(sql)
+        return real(sql, *arguments, **values)
+
+    monkeypatch.setattr(store.client, "rows", record)
+    assert [o.state for o in second_pass(store)] == ["erased"]
+    assert len(texts) > 20
+    key = store.client.rows("SELECT inner_pad, outer_pad FROM $pii_ledger.pseudonym_key")[0]
+    assert not [sql for sql in texts if "'ann'" in sql or any(pad in sql for pad in key)]

@@ -38,6 +38,7 @@ HANDLING_PII = {
     "sink.endpoint.execution",
     "sink.endpoint.handlers",
     "sink.erasure.changes",
+    "sink.erasure.former_names",
     "sink.erasure.identities",
     "sink.erasure.json_text",
     "sink.erasure.naming",
