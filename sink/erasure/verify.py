@@ -103,12 +103,33 @@ class Report:
         """True where, beyond that, everybody could be looked for everywhere, now or when the erasure was proved."""
         return self.is_clean and not self.not_asked
 
+    @property
+    def gaps(self) -> list[str]:
+        """Where how many could not be looked for, as sentences."""
+        never = [
+            f"{place}: {len(subjects)} could not be looked for, since rows are found by name there and none is known."
+            for place, subjects in self.not_asked.items()
+        ]
+        again = [
+            f"{place}: {len(subjects)} could not be looked for again; nothing was left of them when the erasure was proved."
+            for place, subjects in self.not_asked_again.items()
+        ]
+        return [*never, *again]
+
+    @property
+    def with_gaps(self) -> int:
+        """Subjects who never could be looked for everywhere."""
+        return len({subject for subjects in self.not_asked.values() for subject in subjects})
+
+    def places_not_asked(self, subject: SubjectId) -> list[str]:
+        """Where this subject could not be looked for."""
+        return [place for place, subjects in self._unknown_subjects.items() if str(subject) in subjects]
+
     def not_asked_of(self, subject: SubjectId) -> list[str]:
         """What a receipt says about the places where this subject could not be looked for."""
         return [
             f"{place}: rows are found by another name of the subject, and none was stored"
-            for place, subjects in self._unknown_subjects.items()
-            if str(subject) in subjects
+            for place in self.places_not_asked(subject)
         ]
 
     @cached_property
@@ -246,6 +267,7 @@ def record_report(ledger: Ledger, report: Report, *, everybody: bool) -> None:
             "subjects": report.subjects,
             "with_residue": report.with_residue,
             "findings": len(report.findings),
+            "not_asked": report.with_gaps,
             "scanned": report.scanned,
         },
     )

@@ -113,7 +113,8 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
             ],
         ).to_dict(store.policy.receipt_key)
         path = _write(document, store.policy.receipts_dir)
-        outcomes.append(Outcome(subject, Result.ERASED, rows, "", document, path))
+        not_asked = proof.report.places_not_asked(subject)
+        outcomes.append(Outcome(subject, Result.ERASED, rows, "", document, path, not_asked))
     store.ledger.record(
         Action.ERASED,
         [

@@ -161,7 +161,8 @@ def confirm_erased(store: Store, batch: Batch, planned: Planned) -> None:
     batch.fail(_explain_residue(report, closed))
     for subject, retirement in closed.items():
         if subject in batch.pending:
-            batch.finish(Outcome(subject, Result.ALREADY_ERASED, receipt=retirement.detail.get("receipt")))
+            receipt, not_asked = retirement.detail.get("receipt"), report.places_not_asked(subject)
+            batch.finish(Outcome(subject, Result.ALREADY_ERASED, receipt=receipt, not_asked=not_asked))
 
 
 def hide(store: Store, batch: Batch, planned: Planned) -> None:

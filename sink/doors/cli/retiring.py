@@ -97,20 +97,18 @@ def verify_command(
         _show_report(report, as_json)
         # After what was found is said, as the ledger may not take it.
         record_report(store.ledger, report, everybody=not subjects)
-    return 0 if report.is_clean else 1
+    return 0 if report.is_proved else 1
 
 
 def _show_report(report: Report, as_json: bool) -> None:
     if as_json:
-        print_json({**asdict(report), "clean": report.is_clean})
+        print_json({**asdict(report), "clean": report.is_clean, "proved": report.is_proved})
     else:
-        print_lines([str(finding) for finding in report.findings])
-        print_lines(
-            [
-                f"{report.subjects} subjects, {len(report.checked)} places: "
-                + ("nothing is left." if report.is_clean else f"{len(report.findings)} findings.")
-            ]
-        )
+        print_lines([*map(str, report.findings), *report.gaps])
+        result = "nothing is left." if report.is_proved else f"{len(report.findings)} findings."
+        if report.with_gaps:
+            result += f" {report.with_gaps} could not be looked for everywhere."
+        print_lines([f"{report.subjects} subjects, {len(report.checked)} places: {result}"])
 
 
 @commands.command("withdraw")

@@ -24,6 +24,7 @@ from sink.resources import find_resource
 from sink.retirement.reconcile import second_pass
 from sink.retirement.replay import backfill_retired
 from sink.retirement.retire import retire, sweep
+from sink.settings import Settings
 from sink.store import Store
 from tests.support.lms_writer import LmsWriter
 from tests.support.small_lms import make_small_lms
@@ -375,3 +376,64 @@ def test_no_statement_of_a_recognition_names_anybody(with_notes: MakeStore, monk
     assert len(texts) > 20
     key = store.client.rows("SELECT inner_pad, outer_pad FROM $pii_ledger.pseudonym_key")[0]
     assert not [sql for sql in texts if "'ann'" in sql or any(pad in sql for pad in key)]
+
+
+@pytest.fixture
+def command(
+    with_notes: MakeStore, aspects_pii: Callable[..., Any], settings: Settings, tmp_path: Path
+) -> Callable[..., Any]:
+    """Run a command with `event_sink.notes` in the map, of which somebody else has notes."""
+    store = with_notes()
+    add_notes(store, "bob")
+    add_profiles(store, (1, "ann", ""), (3, "", ""))
+    store.client.close()
+    return lambda *arguments, **further: aspects_pii(*arguments, PII_MAP=str(tmp_path / "pii.yaml"), **further)
+
+
+def test_who_cannot_be_looked_for_is_counted_and_is_no_success(command: Callable[..., Any]) -> None:
+    ran = command("retire", 1, 99)
+    assert ran.status == 1
+    assert "99: nothing was stored." in ran.out
+    assert "Could not be looked for by name in event_sink.notes: no name is known." in ran.out
+    assert "1 of 2 retirements are erased and verified.\n1 could not be looked for everywhere." in ran.out
+    again = command("retire", 99, "--json")
+    assert again.status == 1
+    assert [r["not_asked"] for r in again.json["retirements"]] == [["event_sink.notes"]]
+    ran = command("verify")
+    assert ran.status == 1
+    assert "nothing is left" not in ran.out
+    assert "event_sink.notes: 1 could not be looked for, since rows are found by name there" in ran.out
+    assert ran.out.endswith("places: 0 findings. 1 could not be looked for everywhere.\n")
+    assert command("sweep").status == 0
+
+
+def test_who_has_no_name_by_the_profile_is_looked_for_by_that_answer(command: Callable[..., Any]) -> None:
+    ran = command("retire", 1, 3)
+    assert (ran.status, "could not be" in ran.out) == (0, False)
+    ran = command("verify")
+    assert (ran.status, "nothing is left" in ran.out) == (0, True)
+
+
+def test_who_has_no_name_by_the_lms_is_looked_for_by_that_answer(
+    command: Callable[..., Any], lms: LmsWriter, lms_url: str
+) -> None:
+    change(lms_url, "UPDATE auth_user SET username = '' WHERE id = 5")
+    assert command("retire", 5, LMS_DATABASE_URL=lms_url).status == 0
+    assert command("retire", 99, LMS_DATABASE_URL=lms_url).status == 1
+
+
+def test_a_table_without_any_row_by_name_is_an_answer_for_everybody(
+    with_notes: MakeStore, aspects_pii: Callable[..., Any], tmp_path: Path
+) -> None:
+    store = with_notes(BY_ADDRESS)
+    add_notes(store, "https://lms.example.com/u/1", "mailto:")
+    store.client.close()
+    ran = aspects_pii("retire", 99, PII_MAP=str(tmp_path / "pii.yaml"), PSEUDONYM_SECRET="a secret of the tests")
+    assert (ran.status, "could not be" in ran.out) == (0, False)
+
+
+def test_who_was_proved_and_whose_names_are_not_kept_is_no_failure(command: Callable[..., Any]) -> None:
+    assert command("retire", 1, KEEP_FORMER_NAMES_DAYS="0").status == 0
+    ran = command("verify", KEEP_FORMER_NAMES_DAYS="0")
+    assert ran.status == 0
+    assert "event_sink.notes: 1 could not be looked for again; nothing was left of them" in ran.out
