@@ -33,6 +33,8 @@ class Identities:
 
     contested_keys: frozenset[str] = field(default=frozenset(), repr=False)
     """Recognised keys that are somebody's who is not being retired."""
+    leaves_contested: bool = False
+    """True where whoever asks has decided that rows under contested names are the other person's."""
 
     def of(self, subject: SubjectId, identifier: str) -> frozenset[str]:
         """The values of one identifier; none where they are not known."""
@@ -94,6 +96,7 @@ class Identities:
             },
             _unite(self.contested, other.contested),
             self.contested_keys | other.contested_keys,
+            self.leaves_contested or other.leaves_contested,
         )
 
 

@@ -16,6 +16,10 @@ from sink.errors import DatabaseError
 from sink.pii_map import SubjectId
 from sink.store import Store
 
+# What a receipt says of a place.
+NOT_ASKED = "rows are found by another name of the subject, and none was stored"
+LEFT = "under a name that somebody else has too were left to that person, as whoever asked has decided"
+
 
 class Contested(NamedTuple):
     """Rows under a name of a subject that somebody else has too."""
@@ -68,8 +72,10 @@ def find_proved_places(store: Store, subjects: Sequence[SubjectId]) -> dict[str,
         )
         for subject, detail in rows:
             receipt = json.loads(detail).get("receipt") or {}
-            not_asked = {line.partition(": ")[0] for line in receipt.get("not_covered", ())}
-            proved[subject] = set(receipt.get("verified", ())) - not_asked
+            lines = [str(line).partition(": ") for line in receipt.get("not_covered", ())]
+            proved[subject] = set(receipt.get("verified", ())) - {
+                place for place, _, text in lines if text == NOT_ASKED
+            }
     return proved
 
 

@@ -17,7 +17,7 @@ from sink.clickhouse.parts import count_detached_parts, count_old_parts
 from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
 from sink.erasure.identities import Identities
-from sink.erasure.named_rows import count_contested, find_proved_places, list_unknown
+from sink.erasure.named_rows import LEFT, NOT_ASKED, count_contested, find_proved_places, list_unknown
 from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan
 from sink.erasure.scan import can_scan
@@ -67,7 +67,8 @@ class Finding:
         if self.kind is Kind.CONTESTED:
             return (
                 f"{self.place}: {self.count} rows are under a name of {self.subject} that somebody has, or had, who is not "
-                f"retired. Find out whose they are; those of {self.subject} have to be deleted or renamed by hand"
+                f"retired. Find out whose they are, delete those of {self.subject} by hand, and leave the others with "
+                "`aspects-pii retire --leave-contested`"
             )
         return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}"
 
@@ -84,6 +85,8 @@ class Report:
     """Where nobody could be looked for whose other names are not known, as place -> subjects."""
     not_asked_again: dict[str, list[str]] = field(default_factory=dict)
     """The same of those who could be looked for when their erasure was proved, and whose names nobody has kept."""
+    left: list[Finding] = field(default_factory=list)
+    """Contested rows that whoever asked has decided to leave to the other person."""
     scanned: bool = False
     """True where every text was searched too."""
 
@@ -126,10 +129,11 @@ class Report:
         return [place for place, subjects in self._unknown_subjects.items() if str(subject) in subjects]
 
     def not_asked_of(self, subject: SubjectId) -> list[str]:
-        """What a receipt says about the places where this subject could not be looked for."""
+        """What a receipt says about rows by name that were not looked for, or left, of this subject."""
+        left = [finding for finding in self.left if finding.subject == str(subject)]
         return [
-            f"{place}: rows are found by another name of the subject, and none was stored"
-            for place in self.places_not_asked(subject)
+            *(f"{place}: {NOT_ASKED}" for place in self.places_not_asked(subject)),
+            *(f"{finding.place}: {finding.count} rows {LEFT}" for finding in left),
         ]
 
     @cached_property
@@ -169,7 +173,9 @@ def verify(
     problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
     not_asked, not_asked_again = _find_unknown(store, plan, subjects, identities)
     findings = [*problems, *inquiry.findings]
-    return Report(len(subjects), sorted(inquiry.checked), plan.absent, findings, not_asked, not_asked_again)
+    left = [finding for finding in findings if finding.kind is Kind.CONTESTED and identities.leaves_contested]
+    findings = [finding for finding in findings if finding not in left]
+    return Report(len(subjects), sorted(inquiry.checked), plan.absent, findings, not_asked, not_asked_again, left)
 
 
 def _find_unknown(

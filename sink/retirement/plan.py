@@ -34,7 +34,7 @@ class Planned:
     counts: list[StepCounts]
     identities: Identities
     contested: frozenset[str] = frozenset()
-    """Of whom rows may be there under a name that somebody else has too."""
+    """Of whom rows may be there under a name that somebody else has too, and nobody has decided whose they are."""
 
     def rows_of(self, subject: str) -> int:
         """Rows of one subject that still have to be erased."""
@@ -67,6 +67,8 @@ def plan_retirement(
         for step in plan.steps
     ]
     contested = [found.subject for step in plan.steps for found in count_contested(store, step, subjects, identities)]
+    if identities.leaves_contested:
+        contested = []
     return Planned(plan, counts, identities, frozenset(contested))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +35,10 @@ def retire_command(
     actor: Actor = None,
     force: Force = False,
     scan: Scan = False,
+    leave_contested: Annotated[
+        bool,
+        typer.Option("--leave-contested", help="Rows under a name that somebody else has too are that person's."),
+    ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
@@ -47,7 +51,7 @@ def retire_command(
             raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
         if dry_run:
             return _show_retirement_plan(store, subjects, as_json)
-        known = ask_lms(lms, subjects)
+        known = replace(ask_lms(lms, subjects), leaves_contested=leave_contested)
         return show_outcomes(retire(store, subjects, actor=actor, known=known, scan=scan, force=force), as_json)
 
 

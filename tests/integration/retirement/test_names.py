@@ -117,6 +117,26 @@ def test_an_address_that_changed_hands_is_not_erased_and_the_retirement_says_why
     assert store.client.column("SELECT user_id FROM $event_sink.user_profile") == [2]
 
 
+def test_rows_that_are_somebody_elses_can_be_left_to_them(
+    with_notes: MakeStore, aspects_pii: Callable[..., Any], tmp_path: Path
+) -> None:
+    store = with_notes()
+    add_profiles(store, (1, "desk", ""), (2, "desk", ""))
+    add_notes(store, "desk")
+    store.client.close()
+    map_file = str(tmp_path / "pii.yaml")
+    ran = aspects_pii("retire", 1, PII_MAP=map_file)
+    assert (ran.status, "--leave-contested" in ran.out) == (1, True)
+    ran = aspects_pii("retire", 1, "--leave-contested", "--json", PII_MAP=map_file)
+    assert ran.status == 0
+    lines = ran.json["retirements"][0]["receipt"]["not_covered"]
+    assert [line for line in lines if line.startswith("event_sink.notes: 2 rows under a name that somebody else has")]
+    # It stays decided.
+    assert aspects_pii("verify", PII_MAP=map_file).status == 0
+    assert aspects_pii("second-pass", PII_MAP=map_file, SECOND_PASS_AFTER="0").status == 0
+    assert aspects_pii("retire", 1, PII_MAP=map_file).status == 0
+
+
 def test_an_address_that_somebody_has_in_another_case_is_not_erased(with_notes: MakeStore) -> None:
     store = with_notes(BY_ADDRESS)
     add_profiles(store, (1, "ann", "Desk@Example.com"), (2, "bob", "desk@example.com"))
