@@ -67,11 +67,18 @@ def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], as_json: 
                 "subjects": len(subjects),
                 "targets": [dict(zip(keys, line, strict=True)) for line in lines],
                 "absent": planned.plan.absent,
+                "contested": sorted(planned.contested),
             }
         )
     else:
         print_table(("target", "action", "columns", "rows"), lines)
         print_lines([f"{name} is absent." for name in planned.plan.absent])
+        print_lines(
+            [
+                f"{s} would stay open: rows are under a name that somebody else has too."
+                for s in sorted(planned.contested)
+            ]
+        )
     return 0
 
 

@@ -125,6 +125,8 @@ def test_rows_that_are_somebody_elses_can_be_left_to_them(
     add_notes(store, "desk")
     store.client.close()
     map_file = str(tmp_path / "pii.yaml")
+    ran = aspects_pii("retire", 1, "--dry-run", PII_MAP=map_file)
+    assert "1 would stay open: rows are under a name that somebody else has too." in ran.out
     ran = aspects_pii("retire", 1, PII_MAP=map_file)
     assert (ran.status, "--leave-contested" in ran.out) == (1, True)
     ran = aspects_pii("retire", 1, "--leave-contested", "--json", PII_MAP=map_file)
