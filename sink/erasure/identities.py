@@ -35,6 +35,8 @@ class Identities:
     """Recognised keys that are somebody's who is not being retired."""
     leaves_contested: bool = False
     """True where whoever asks has decided that rows under contested names are the other person's."""
+    ignores_proofs: bool = False
+    """True where a restore may have brought back what a proof found gone."""
 
     def of(self, subject: SubjectId, identifier: str) -> frozenset[str]:
         """The values of one identifier; none where they are not known."""
@@ -97,6 +99,7 @@ class Identities:
             _unite(self.contested, other.contested),
             self.contested_keys | other.contested_keys,
             self.leaves_contested or other.leaves_contested,
+            self.ignores_proofs or other.ignores_proofs,
         )
 
 

@@ -38,7 +38,7 @@ def count_contested(store: Store, step: Step, subjects: Sequence[SubjectId], ide
         DatabaseError: they could not be counted.
     """
     affected = identities.find_contested(subjects) if step.needs_identities else []
-    proved = find_proved_places(store, affected)
+    proved = {} if identities.ignores_proofs else find_proved_places(store, affected)
     place = str(step.table.name)
     found = []
     for subject in affected:
@@ -62,12 +62,13 @@ def list_unknown(client: ClickHouse, step: Step, subjects: Sequence[SubjectId], 
 
 
 def find_proved_places(store: Store, subjects: Sequence[SubjectId]) -> dict[str, set[str]]:
-    """Where nothing was left of subjects when their erasure was last proved, as subject -> places."""
+    """Where nothing was left of subjects when their erasure was proved, as subject -> places; not of who is reopened."""
     proved: dict[str, set[str]] = {}
     for batch in split_for_binding(subjects):
         rows = store.client.rows(
-            "SELECT subject, argMax(detail, at) FROM $pii_ledger.entries "
-            "WHERE subject IN {subjects:Array(String)} AND action = 'erased' GROUP BY subject",
+            "SELECT subject, argMaxIf(entries.detail, at, action = 'erased') FROM $pii_ledger.entries AS entries "
+            "WHERE subject IN {subjects:Array(String)} GROUP BY subject "
+            "HAVING maxIf(at, action = 'erased') > maxIf(at, action = 'reopened')",
             subjects=[str(subject) for subject in batch],
         )
         for subject, detail in rows:

@@ -182,16 +182,19 @@ def _find_unknown(
     store: Store, plan: Plan, subjects: Sequence[SubjectId], identities: Identities
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Where nobody could be looked for whose names are not known: who never was, and who was when the erasure was proved."""
-    never: dict[str, list[str]] = {}
-    again: dict[str, list[str]] = {}
+    # Subjects in order, each once: a table may have several rules.
+    never: dict[str, dict[str, None]] = {}
+    again: dict[str, dict[str, None]] = {}
     for step in plan.steps:
         place = str(step.table.name)
         unknown = list_unknown(store.client, step, subjects, identities)
         proved = find_proved_places(store, unknown)
         for subject in unknown:
-            places = again if place in proved.get(subject, ()) else never
-            places.setdefault(place, []).append(subject)
-    return never, again
+            found = (again if place in proved.get(subject, ()) else never).setdefault(place, {})
+            found[subject] = None
+    return {place: list(found) for place, found in never.items()}, {
+        place: list(found) for place, found in again.items()
+    }
 
 
 @dataclass

@@ -22,7 +22,7 @@ from sink.erasure.verify import verify_subjects
 from sink.pii_map import load_map
 from sink.resources import find_resource
 from sink.retirement.reconcile import second_pass
-from sink.retirement.replay import backfill_retired
+from sink.retirement.replay import backfill_retired, replay
 from sink.retirement.retire import retire, sweep
 from sink.settings import Settings
 from sink.store import Store
@@ -318,6 +318,19 @@ def test_a_former_address_that_somebody_has_now_is_theirs(with_notes: MakeStore,
     assert second_pass(store) == []
     assert notes(store) == [key, key]
     assert verify_subjects(store, [1]).is_proved
+
+
+def test_a_restore_brings_back_rows_that_may_be_either_persons(with_notes: MakeStore) -> None:
+    store = keep(with_notes(), 30)
+    add_profiles(store, (1, "ann", ""))
+    retire(store, [1])
+    add_profiles(store, (2, "ann", ""))
+    add_notes(store, "ann")
+    assert second_pass(store) == []
+    (outcome,) = replay(store).outcomes
+    assert "event_sink.notes: 2 rows are under a name of 1 that somebody has" in outcome.reason
+    assert [o.state for o in sweep(store)] == ["failed"]
+    assert notes(store) == ["ann", "ann"]
 
 
 def test_whose_is_an_old_row_under_a_former_name_is_not_known(with_notes: MakeStore) -> None:
