@@ -121,6 +121,8 @@ class _GrantPlanner:
         for table in self.schema.tables:
             if table[0] == "pii_ledger":
                 yield self._on(["INSERT"], table)
+        # Beside the ledger, and to be dropped: keyed hashes of former names.
+        yield self._on(["ALTER DELETE", "ALTER UPDATE"], ("pii_ledger", "former_names"))
         for place, target in self._targets():
             yield from self._for_target(place, target)
         datasets = [(dataset.database, dataset.name) for dataset in self.project.datasets]

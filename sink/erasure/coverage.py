@@ -61,7 +61,9 @@ def check_map(store: Store) -> Coverage:
     targets = {name: client.table(name) for name in pii_map.targets}
     derived = {client.table(name) for name in pii_map.derived}
     tables = {**read_tables(client), **read_tables(client, [*targets.values(), *derived])}
-    plan = plan_steps(pii_map, targets, tables, redact_history=True, secret=store.policy.pseudonym_secret)
+    plan = plan_steps(
+        pii_map, targets, tables, redact_history=True, secret=store.policy.pseudonym_secret, client=client
+    )
     mapped = {targets[name]: target.pii_columns for name, target in pii_map.targets.items()}
     databases = {actual: name for name, actual in client.databases.items()}
     survey = Survey(tables, mapped, derived, list_not_pii(store), databases)

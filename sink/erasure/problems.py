@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, is_json, is_nullable, is_text
+from sink.clickhouse.client import ClickHouse
+from sink.erasure.expressions import explain_refusal
 from sink.erasure.pseudonyms import LONGEST as LONGEST_PSEUDONYM
 from sink.erasure.swap import keeps_rows_apart
-from sink.pii_map import Redaction, Rule
+from sink.pii_map import Redaction, Rule, Target
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,22 @@ def find_problems(target: str, rule: Rule, table: Table, secret: SecretStr | Non
             found = _explain_misfits(redaction, path, kind, secret, is_updated_in_key=is_updated)
             problems += [Problem(f"{place}.redact.{path}", reason, fix) for reason, fix in found]
     return problems
+
+
+def find_expression_problems(
+    client: ClickHouse, target_name: str, target: Target, rule: Rule, table: Table
+) -> list[Problem]:
+    """Have the engine parse the rule's expressions and hold them against what may stand in one.
+
+    Raises:
+        DatabaseError: the engine cannot be asked.
+    """
+    refusals = [
+        (path, explain_refusal(client, table, rule, target.pii_columns, path))
+        for path, redaction in rule.on_retire.redact.items()
+        if redaction.kind == "expression"
+    ]
+    return [Problem(f"targets.{target_name}.redact.{path}", *refusal) for path, refusal in refusals if refusal]
 
 
 def _explain_misfits(

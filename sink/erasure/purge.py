@@ -10,8 +10,9 @@ from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, require_scrubbed, scrub
 from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.derived import Dependent, read_dependents, reload
-from sink.erasure.identities import read_identities
+from sink.erasure.former_names import forget_everything
 from sink.erasure.interrupted import require_finished
+from sink.erasure.naming import read_identities
 from sink.erasure.plan import read_plan, require_valid_plan
 from sink.erasure.steps import Step, list_texts
 from sink.errors import ErasureError, RefusedError
@@ -129,6 +130,7 @@ def _carry_out(store: Store, plan: PurgePlan, actor: str | None) -> None:
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")
     left = {step.table.name: _purge_step(store, step) for step in plan.steps}
     reload(store, plan.others)
+    forget_everything(store)
     require_scrubbed(store.client, left, scrub(store.client, left, store.policy.scrub_within))
     _require_empty(store, left)
     store.ledger.record_event(

@@ -223,7 +223,7 @@ def _find_assets(client: ClickHouse, step: RewriteStep, owners: Sequence[Subject
     if step.change.assets is None:
         return set()
     sql = f"SELECT DISTINCT {step.change.assets.expression} FROM {step.table.name.sql} WHERE {step.match}"
-    return set(client.column(sql, None, **step.bind({str(owner): str(owner) for owner in owners})))
+    return set(client.column(sql, None, **step.bind([str(owner) for owner in owners])))
 
 
 def _describe_heir(store: Store, heir: SubjectId) -> dict[str, str] | None:

@@ -9,7 +9,7 @@ and ClickHouse changes them by tables that it looks it up in: `sink.erasure.in_p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,41 @@ from sink.pii_map import SubjectId
 
 _KEYS_AT_ONCE = 1_000
 _ROWS_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """What rows have as their key, and whose they are."""
+
+    compared: Mapping[str, str] = field(repr=False)
+    """Key as it is compared -> subject."""
+    spelt: Mapping[str, str] = field(repr=False)
+    """Key as it is spelt -> subject: of two who spell a name differently, each has theirs."""
+
+    def find_subject(self, spelt: str, compared: str) -> str:
+        """Whose a row is."""
+        return self.spelt.get(spelt) or self.compared[compared]
+
+    def split(self) -> Iterator[_Keys]:
+        """As many at a time as can be bound."""
+        for batch in split_for_binding(list(self.compared), _KEYS_AT_ONCE):
+            yield self._choose(batch)
+
+    def split_by_rows(self, counts: Mapping[str, int]) -> Iterator[_Keys]:
+        """Keys that have rows, as many at a time as memory should hold rows of."""
+        part: list[str] = []
+        rows = 0
+        for key, count in counts.items():
+            if part and rows + count > _ROWS_AT_ONCE:
+                yield self._choose(part)
+                part, rows = [], 0
+            part.append(key)
+            rows += count
+        if part:
+            yield self._choose(part)
+
+    def _choose(self, keys: Sequence[str]) -> _Keys:
+        return _Keys({key: self.compared[key] for key in keys}, self.spelt)
 
 
 @dataclass
@@ -58,7 +93,7 @@ class RewriteStep(Step):
         """The condition that finds the rows of `{keys}` that are to be changed."""
         return f"{self._key} IN {{keys:Array(String)}} AND {self._meant}"
 
-    def bind(self, keys: Mapping[str, str]) -> dict[str, Any]:
+    def bind(self, keys: Iterable[str]) -> dict[str, Any]:
         """What is bound to `match`."""
         return {"keys": list(keys), **self._bound}
 
@@ -75,7 +110,7 @@ class RewriteStep(Step):
     ) -> dict[str, str]:
         """See `Step`."""
         refused: dict[str, str] = {}
-        for keys in _split(self._list_keys(subjects, identities)):
+        for keys in self._list_keys(subjects, identities).split():
             refused |= self._erase(client, keys)
         return refused
 
@@ -96,7 +131,7 @@ class RewriteStep(Step):
             return int(client.value(sql, INCLUDING_HIDDEN, **self._bound))
         rows = 0
         for keys in self._list_everybody(client):
-            for part in _split_by_rows(keys, self._count_by_key(client, keys, INCLUDING_HIDDEN)):
+            for part in keys.split_by_rows(self._count_by_key(client, keys, INCLUDING_HIDDEN)):
                 rows += self._find(client, part, INCLUDING_HIDDEN).left.total()
         return rows
 
@@ -109,17 +144,17 @@ class RewriteStep(Step):
         digests = client.column(f"SELECT {self._digest} FROM {self.table.name.sql}")
         self._write(client, dict.fromkeys(digests or [0], empty))
 
-    def _list_everybody(self, client: ClickHouse) -> Iterator[dict[str, str]]:
+    def _list_everybody(self, client: ClickHouse) -> Iterator[_Keys]:
         """Every key that the table holds, as key -> what takes the place of a subject's id."""
         for texts in list_texts(client, self.table, self._key, self._of_somebody, self._bound):
-            yield {text: f"{self.rule.template}:{text}" for text in texts}
+            yield _Keys({text: f"{self.rule.template}:{text}" for text in texts}, {})
 
     @property
     def _of_somebody(self) -> str:
         """The condition that finds the rows that can be about a person: of events, those that name one."""
         return f"{self._meant} AND {self._key} != ''" if "." in self.rule.key else self._meant
 
-    def _erase(self, client: ClickHouse, keys: Mapping[str, str]) -> dict[str, str]:
+    def _erase(self, client: ClickHouse, keys: _Keys) -> dict[str, str]:
         counts = self._count_by_key(client, keys, {})
         if not counts:
             return {}
@@ -127,7 +162,7 @@ class RewriteStep(Step):
             in_place.delete_by_key(client, self.table.name, self._key, counts, self._meant, self._bound)
             return {}
         refused: dict[str, str] = {}
-        for part in _split_by_rows(keys, counts):
+        for part in keys.split_by_rows(counts):
             found = self._find(client, part, {})
             refused |= found.refused
             if found.values:
@@ -152,24 +187,41 @@ class RewriteStep(Step):
     ) -> list[tuple[str, int]]:
         """See `Step`. Of whom the identifiers are unknown nothing can be found."""
         left: list[tuple[str, int]] = []
-        for keys in _split(self._list_keys(subjects, identities)):
-            counts = self._count_by_key(client, keys, settings)
+        for keys in self._list_keys(subjects, identities).split():
             if self.change.changes_key:
-                left += [(keys[key], rows) for key, rows in counts.items()]
+                left += self._count_by_subject(client, keys, settings)
                 continue
-            for part in _split_by_rows(keys, counts):
+            for part in keys.split_by_rows(self._count_by_key(client, keys, settings)):
                 left += self._find(client, part, settings).left.items()
         return left
 
-    def _list_keys(self, subjects: Sequence[SubjectId], identities: Identities) -> dict[str, str]:
-        """What rows of `subjects` have as their key, as key -> subject."""
+    def _list_keys(self, subjects: Sequence[SubjectId], identities: Identities) -> _Keys:
         keys = list_keys(self.rule, subjects, identities)
-        return {key.lower(): subject for key, subject in keys.items()} if self.ignores_case else keys
+        if not self.ignores_case:
+            return _Keys(keys, keys)
+        compared: dict[str, str] = {}
+        for key, subject in keys.items():
+            compared.setdefault(key.lower(), subject)
+        return _Keys(compared, keys)
+
+    @property
+    def _spelt(self) -> str:
+        """A row's key as it is spelt."""
+        return f"ifNull({self.subject_expression}, '')"
 
     @property
     def _key(self) -> str:
-        text = f"ifNull({self.subject_expression}, '')"
-        return f"lowerUTF8({text})" if self.ignores_case else text
+        """A row's key as it is compared."""
+        return f"lowerUTF8({self._spelt})" if self.ignores_case else self._spelt
+
+    def _count_by_subject(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> list[tuple[str, int]]:
+        rows = client.rows(
+            f"SELECT {self._spelt} AS spelt, {self._key} AS found_key, count() "
+            f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY spelt, found_key",
+            settings,
+            **self.bind(keys.compared),
+        )
+        return [(keys.find_subject(spelt, key), count) for spelt, key, count in rows]
 
     @property
     def _digest(self) -> str:
@@ -179,36 +231,37 @@ class RewriteStep(Step):
         exempt = f"toString({read_path(self.table, exemption.column)})" if exemption else "''"
         changed = (*self._changed_columns, *self.change.expressed)
         values = ", ".join(or_zero(f"toString({quote(column)})") for column in changed)
-        return hash_texts(f"{self._key}, {or_zero(exempt)}, {or_zero(self.change.told_apart)}, {values}")
+        return hash_texts(f"{self._spelt}, {or_zero(exempt)}, {or_zero(self.change.told_apart)}, {values}")
 
     @property
     def _changed_columns(self) -> list[str]:
         """The columns that get new values, paths cut to their column."""
         return sorted({path.partition(".")[0] for path in self.change.paths})
 
-    def _count_by_key(self, client: ClickHouse, keys: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, int]:
+    def _count_by_key(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> dict[str, int]:
         """Rows by key, whether they need a change or not."""
         rows = client.rows(
             f"SELECT {self._key} AS found_key, count() FROM {client.replicas(self.table.name.sql)} "
             f"WHERE {self.match} GROUP BY found_key",
             settings,
-            **self.bind(keys),
+            **self.bind(keys.compared),
         )
         return {str(key): int(count) for key, count in rows}
 
-    def _find(self, client: ClickHouse, keys: Mapping[str, str], settings: Mapping[str, Any]) -> _Found:
+    def _find(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> _Found:
         """The matching rows that have to change."""
         # Texts need not be UTF-8, which the driver would turn into something else.
         olds = "".join(f", hex(toString({quote(column)}))" for column in self._changed_columns)
         rows = client.rows(
-            f"SELECT {self._digest} AS digest, {self._key} AS found_key, count(), {self._express_differs()}{olds} "
+            f"SELECT {self._digest} AS digest, {self._spelt} AS spelt, {self._key} AS found_key, count(), "
+            f"{self._express_differs()} AS differs{olds} "
             f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY ALL",
             settings,
-            **self.bind(keys),
+            **self.bind(keys.compared),
         )
         found = _Found()
-        for digest, key, count, differs, *digits in rows:
-            subject = keys[key]
+        for digest, spelt, key, count, differs, *digits in rows:
+            subject = keys.find_subject(spelt, key)
             old = tuple(None if text is None else bytes.fromhex(text) for text in digits)
             try:
                 new = self._change(subject, old)
@@ -273,22 +326,3 @@ class RewriteStep(Step):
             return replace_values(text, inner, replace, self.rule.on_retire.arrays)
         except (ValueError, RecursionError):
             raise ValueError(f"a row holds no valid JSON in {column}; correct or delete it") from None
-
-
-def _split(keys: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    for batch in split_for_binding(list(keys), _KEYS_AT_ONCE):
-        yield {key: keys[key] for key in batch}
-
-
-def _split_by_rows(keys: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[dict[str, str]]:
-    """Keys that have rows, as many at a time as memory should hold rows of."""
-    part: dict[str, str] = {}
-    rows = 0
-    for key, count in counts.items():
-        if part and rows + count > _ROWS_AT_ONCE:
-            yield part
-            part, rows = {}, 0
-        part[key] = keys[key]
-        rows += count
-    if part:
-        yield part

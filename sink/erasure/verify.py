@@ -17,7 +17,9 @@ from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.clickhouse.parts import count_detached_parts, count_old_parts
 from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
-from sink.erasure.identities import Identities, ask_lms, read_identities
+from sink.erasure.identities import Identities
+from sink.erasure.named_rows import LEFT, NOT_ASKED, count_contested, find_proved_places, list_unknown
+from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan
 from sink.erasure.scan import can_scan
 from sink.erasure.scan import scan as search_texts
@@ -46,6 +48,8 @@ class Kind(StrEnum):
     INTERRUPTED = "interrupted changes"
     """Helper tables of a change that did not come to its end."""
     TEXTS = "texts"
+    CONTESTED = "contested rows"
+    """Rows under a name that somebody else has too, so that they are nobody's to erase."""
     UNCHECKED = "unchecked"
     """A question that got no answer."""
 
@@ -73,6 +77,12 @@ class Finding:
     def __str__(self) -> str:
         if self.kind is Kind.UNCHECKED:
             return f"{self.place}: {self.reason}"
+        if self.kind is Kind.CONTESTED:
+            return (
+                f"{self.place}: {self.count} rows are under a name of {self.subject} that somebody has, or had, who is not "
+                f"retired. Find out whose they are, delete those of {self.subject} by hand, and leave the others with "
+                "`aspects-pii retire --leave-contested`"
+            )
         fix = f" ({_FIXES[self.kind]})" if self.kind in _FIXES else ""
         return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}{fix}"
 
@@ -87,6 +97,10 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     not_asked: dict[str, list[str]] = field(default_factory=dict)
     """Where nobody could be looked for whose other names are not known, as place -> subjects."""
+    not_asked_again: dict[str, list[str]] = field(default_factory=dict)
+    """The same of those who could be looked for when their erasure was proved, and whose names nobody has kept."""
+    left: list[Finding] = field(default_factory=list)
+    """Contested rows that whoever asked has decided to leave to the other person."""
     scanned: bool = False
     """True where every text was searched too."""
 
@@ -98,15 +112,42 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """True where every question was answered with nothing."""
+        """True where every question that could be asked was answered with nothing."""
         return not self.findings
 
+    @property
+    def is_proved(self) -> bool:
+        """True where, beyond that, everybody could be looked for everywhere, now or when the erasure was proved."""
+        return self.is_clean and not self.not_asked
+
+    @property
+    def gaps(self) -> list[str]:
+        """Where how many could not be looked for, as sentences."""
+        never = [
+            f"{place}: {len(subjects)} could not be looked for, since rows are found by name there and none is known."
+            for place, subjects in self.not_asked.items()
+        ]
+        again = [
+            f"{place}: {len(subjects)} could not be looked for again; nothing was left of them when the erasure was proved."
+            for place, subjects in self.not_asked_again.items()
+        ]
+        return [*never, *again]
+
+    @property
+    def with_gaps(self) -> int:
+        """Subjects who never could be looked for everywhere."""
+        return len({subject for subjects in self.not_asked.values() for subject in subjects})
+
+    def places_not_asked(self, subject: SubjectId) -> list[str]:
+        """Where this subject could not be looked for."""
+        return [place for place, subjects in self._unknown_subjects.items() if str(subject) in subjects]
+
     def not_asked_of(self, subject: SubjectId) -> list[str]:
-        """What a receipt says about the places where this subject could not be looked for."""
+        """What a receipt says about rows by name that were not looked for, or left, of this subject."""
+        left = [finding for finding in self.left if finding.subject == str(subject)]
         return [
-            f"{place}: rows are found by another name of the subject, and none was stored"
-            for place, subjects in self._unknown_subjects.items()
-            if str(subject) in subjects
+            *(f"{place}: {NOT_ASKED}" for place in self.places_not_asked(subject)),
+            *(f"{finding.place}: {finding.count} rows {LEFT}" for finding in left),
         ]
 
     @cached_property
@@ -133,6 +174,8 @@ def verify(
     for step in plan.steps:
         in_files = scrubbed_at is not None
         inquiry.ask(str(step.table.name), partial(_find_rows, client, step, subjects, identities, in_files=in_files))
+        if identities.contested or identities.contested_keys:
+            inquiry.ask(str(step.table.name), partial(_find_contested, store, step, subjects, identities))
     inquiry.ask("interrupted changes", lambda: _find_works(client))
     if scrubbed_at is not None:
         for table in plan.tables:
@@ -143,12 +186,30 @@ def verify(
             inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))
             inquiry.ask(str(name), partial(_find_in_dependent, client, dependent, key, subjects))
     problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
-    not_asked = {
-        str(step.table.name): unknown
-        for step in plan.steps
-        if step.needs_identities and (unknown := _find_unknown(step, subjects, identities))
+    not_asked, not_asked_again = _find_unknown(store, plan, subjects, identities)
+    findings = [*problems, *inquiry.findings]
+    left = [finding for finding in findings if finding.kind is Kind.CONTESTED and identities.leaves_contested]
+    findings = [finding for finding in findings if finding not in left]
+    return Report(len(subjects), sorted(inquiry.checked), plan.absent, findings, not_asked, not_asked_again, left)
+
+
+def _find_unknown(
+    store: Store, plan: Plan, subjects: Sequence[SubjectId], identities: Identities
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Where nobody could be looked for whose names are not known: who never was, and who was when the erasure was proved."""
+    # Subjects in order, each once: a table may have several rules.
+    never: dict[str, dict[str, None]] = {}
+    again: dict[str, dict[str, None]] = {}
+    for step in plan.steps:
+        place = str(step.table.name)
+        unknown = list_unknown(store.client, step, subjects, identities)
+        proved = find_proved_places(store, unknown)
+        for subject in unknown:
+            found = (again if place in proved.get(subject, ()) else never).setdefault(place, {})
+            found[subject] = None
+    return {place: list(found) for place, found in never.items()}, {
+        place: list(found) for place, found in again.items()
     }
-    return Report(len(subjects), sorted(inquiry.checked), plan.absent, [*problems, *inquiry.findings], not_asked)
 
 
 @dataclass
@@ -175,9 +236,9 @@ class _Inquiry:
             return []
 
 
-def _find_unknown(step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[str]:
-    sources = step.rule.sources
-    return [str(s) for s in subjects if not all(identities.of(s, source) for source in sources)]
+def _find_contested(store: Store, step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[Finding]:
+    found = count_contested(store, step, subjects, identities)
+    return [Finding(contested.place, Kind.CONTESTED, contested.subject, contested.rows) for contested in found]
 
 
 def verify_subjects(
@@ -202,15 +263,9 @@ def verify_subjects(
         scrubbed_at = max(retirement.scrubbed_at for retirement in erased)
     else:
         scrubbed_at = store.client.now()
-    by_name = any(step.needs_identities for step in plan.steps)
-    if lms is None and by_name and store.lms_url is not None:
-        # Not with the module: SQLAlchemy takes long to import, and the command line imports this at start.
-        from sink.lms.database import LmsDatabase
-
-        lms = LmsDatabase(store.lms_url)
-    identities = ask_lms(lms, subjects)
-    if scan or by_name:
-        identities = identities.merge(read_identities(store, subjects))
+    identities = Identities()
+    if scan or any(step.needs_identities for step in plan.steps):
+        identities = identify(store, subjects, plan.steps, lms=lms)
     report = verify(store, plan, subjects, identities, scrubbed_at=scrubbed_at)
     if not scan:
         return report
@@ -236,6 +291,7 @@ def record_report(ledger: Ledger, report: Report, *, everybody: bool) -> None:
             "subjects": report.subjects,
             "with_residue": report.with_residue,
             "findings": len(report.findings),
+            "not_asked": report.with_gaps,
             "scanned": report.scanned,
         },
     )

@@ -39,11 +39,18 @@ class Outcome:
     reason: str = ""
     receipt: dict[str, Any] | None = None
     receipt_path: Path | None = None
+    not_asked: Sequence[str] = ()
+    """Tables where the subject could not be looked for, since no name is known."""
 
     @property
     def is_done(self) -> bool:
-        """True where nothing of the subject is left and that is proved."""
+        """True where the retirement is closed: nothing of the subject is left wherever could be looked."""
         return self.state is not Result.FAILED
+
+    @property
+    def is_proved(self) -> bool:
+        """True where, beyond that, could be looked everywhere."""
+        return self.is_done and not self.not_asked
 
 
 class Batch:

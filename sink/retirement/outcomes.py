@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sink.caches import CacheLine
+from sink.erasure.former_names import find_kept
 from sink.erasure.plan import Plan
 from sink.erasure.scan import can_scan, list_not_pii
 from sink.erasure.steps import Step
@@ -19,7 +20,14 @@ from sink.errors import ErasureError
 from sink.ledger.entries import Action
 from sink.retirement.batch import Batch, Outcome, Result
 from sink.retirement.plan import Planned
-from sink.retirement.receipt import Receipt, TargetLine, format_time, list_not_covered, write_receipt
+from sink.retirement.receipt import (
+    Receipt,
+    TargetLine,
+    describe_kept,
+    format_time,
+    list_not_covered,
+    write_receipt,
+)
 from sink.store import Store
 
 
@@ -79,6 +87,7 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
         return
     erased_at = store.client.now()
     found = store.ledger.find_counts(list(batch.pending.values()))
+    kept = find_kept(store, list(batch.pending))
     outcomes = []
     for subject, retirement in batch.pending.items():
         lines = [_describe(step, found.get(subject, {})) for step in proof.plan.steps]
@@ -102,10 +111,12 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
                 *proof.report.not_asked_of(subject),
                 # Of tables in which no row of the subject was found.
                 *(str(finding) for finding in proof.report.findings if finding.kind in OF_A_TABLE),
+                *describe_kept(kept.get(subject)),
             ],
         ).to_dict(store.policy.receipt_key)
         path = _write(document, store.policy.receipts_dir)
-        outcomes.append(Outcome(subject, Result.ERASED, rows, "", document, path))
+        not_asked = proof.report.places_not_asked(subject)
+        outcomes.append(Outcome(subject, Result.ERASED, rows, "", document, path, not_asked))
     store.ledger.record(
         Action.ERASED,
         [

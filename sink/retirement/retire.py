@@ -14,6 +14,7 @@ from datetime import datetime
 from sink.caches import CacheLine
 from sink.clickhouse.parts import scrub, wait_for_mutations
 from sink.erasure.derived import read_dependents, reload
+from sink.erasure.former_names import remember
 from sink.erasure.identities import Identities
 from sink.erasure.interrupted import finish_interrupted
 from sink.erasure.verify import OF_A_TABLE, Report, verify
@@ -149,6 +150,7 @@ def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, 
     store.ledger.reopen(batch.pending.values(), "rows came back")
     require_small_share(store, planned, force=force)
     record_found(store, batch, planned)
+    remember(store, batch.subjects, planned.identities)
     hide(store, batch, planned)
     reloaded = reload_dependents(store, batch)
     drop_visible(store, batch, planned)
@@ -170,18 +172,21 @@ def confirm_erased(store: Store, batch: Batch, planned: Planned) -> None:
     batch.fail(_explain_residue(report, planned, closed))
     for subject, retirement in closed.items():
         if subject in batch.pending:
-            batch.finish(Outcome(subject, Result.ALREADY_ERASED, receipt=retirement.detail.get("receipt")))
+            receipt, not_asked = retirement.detail.get("receipt"), report.places_not_asked(subject)
+            batch.finish(Outcome(subject, Result.ALREADY_ERASED, receipt=receipt, not_asked=not_asked))
 
 
 def hide(store: Store, batch: Batch, planned: Planned) -> None:
     """Erase for every reader.
 
     Where rows are found by another name of the subject, that name is needed until they are gone: the profile of whom
-    anything is left is not touched.
+    anything is left is not touched, nor that of whom a name is somebody else's too.
     """
+    sources = {store.client.table(s.rpartition(".")[0]) for s in store.pii_map.subject.identifiers.values()}
     for count in planned.counts:
         step = count.step
-        subjects = batch.parse([subject for subject in batch.pending if subject in count.rows])
+        held = planned.contested if step.table.name in sources else frozenset()
+        subjects = batch.parse([s for s in batch.pending if s in count.rows and s not in held])
         if not subjects:
             continue
         try:

@@ -278,6 +278,7 @@ def test_tables_keyed_by_username_are_erased_and_no_statement_names_anybody(with
 
 def test_a_place_that_could_not_be_searched_is_on_the_receipt(with_targets: Callable[..., Store]) -> None:
     store = with_targets(ACTORS)
+    add_events(store, ["mailto:user1@example.com"])
     receipt = retire(store, [99])[0].receipt
     assert receipt is not None
     assert [line for line in receipt["not_covered"] if line.startswith("xapi.xapi_events_all")]

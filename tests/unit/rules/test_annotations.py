@@ -39,6 +39,7 @@ HANDLING_PII = {
     "sink.endpoint.handlers",
     "sink.erasure.candidates",
     "sink.erasure.changes",
+    "sink.erasure.former_names",
     "sink.erasure.identities",
     "sink.erasure.in_place",
     "sink.erasure.json_text",
@@ -47,6 +48,7 @@ HANDLING_PII = {
     "sink.erasure.mentions",
     "sink.erasure.people",
     "sink.erasure.readings",
+    "sink.erasure.naming",
     "sink.erasure.reassign",
     "sink.erasure.rewrite",
     "sink.erasure.scan",
@@ -55,6 +57,7 @@ HANDLING_PII = {
     "sink.erasure.work",
     "sink.ledger.pseudonym_key",
     "sink.lms.snapshot",
+    "sink.lms.users",
     "sink.lms.values",
 }
 
