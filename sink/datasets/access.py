@@ -26,12 +26,17 @@ from sink.resources import find_resource
 # What the package and its driver read of the server's own tables. A test holds this against the statements in the package.
 SYSTEM_TABLES = (
     "columns",
+    "databases",
     "detached_parts",
+    "detached_tables",
+    "dropped_tables",
     "mutations",
     "parts",
     "row_policies",
+    "server_settings",
     "settings",
     "tables",
+    "view_refreshes",
 )
 # What dbt-clickhouse, and the project's macros, read of them.
 SYSTEM_TABLES_OF_DBT = ("clusters", "columns", "databases", "functions", "one", "settings", "tables")
@@ -130,7 +135,8 @@ class _GrantPlanner:
             if database != "reporting" or (database, derived) not in datasets:
                 # May be somebody else's dictionary or refreshable view: asked, and made to read again.
                 yield self._on(["dictGet", "SYSTEM VIEWS"], (database, derived))
-        yield Grant(("CREATE TEMPORARY TABLE", "SYSTEM RELOAD DICTIONARY", "SHOW ROW POLICIES"))
+        # SHOW: what nobody has mapped is found by its names, in any database.
+        yield Grant(("SHOW", "CREATE TEMPORARY TABLE", "SYSTEM RELOAD DICTIONARY", "SHOW ROW POLICIES"))
         yield from (Grant(("SELECT",), "system", table) for table in SYSTEM_TABLES)
         if self.is_cluster:
             yield Grant(("CLUSTER", "REMOTE"))

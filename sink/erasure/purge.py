@@ -8,11 +8,13 @@ from enum import StrEnum
 
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, scrub
+from sink.clickhouse.refreshes import count_replaced_copies
 from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.derived import Dependent, read_dependents, reload
 from sink.erasure.identities import Identities, read_identities
 from sink.erasure.plan import read_plan, require_valid_plan
 from sink.erasure.steps import DirectStep, Step
+from sink.erasure.suspects import Suspects, read_suspects
 from sink.errors import ErasureError, RefusedError
 from sink.ledger.entries import Action
 from sink.names import TableName, quote
@@ -49,6 +51,8 @@ class PurgePlan:
     rows: dict[TableName, int]
     datasets: list[Table]
     others: list[Dependent]
+    suspects: Suspects
+    """What the purge leaves, since the map does not know it."""
 
     @property
     def lines(self) -> list[PurgeLine]:
@@ -88,7 +92,8 @@ def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
         plan.steps,
         rows,
         [dependent.table for dependent in dependents if dependent.table.name in ours],
-        [d for d in dependents if d.table.name not in ours and (d.table.is_dictionary or d.table.is_refreshable_view)],
+        [d for d in dependents if d.table.name not in ours and (d.table.is_dictionary or d.table.refresh is not None)],
+        read_suspects(store),
     )
 
 
@@ -105,8 +110,19 @@ def require_off(enabled: bool, force: bool) -> None:
         )
 
 
-def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, actor: str | None = None) -> None:
+def purge(
+    store: Store,
+    plan: PurgePlan,
+    *,
+    enabled: bool,
+    force: bool = False,
+    accept: Sequence[str] = (),
+    actor: str | None = None,
+) -> list[str]:
     """Carry out `plan`, prove that nothing is left, and record it.
+
+    Returns:
+        The columns that may hold PII, are not in the map, and are in none of the tables of `accept`.
 
     Raises:
         RefusedError: storing PII is on, so that what goes would come back.
@@ -121,11 +137,19 @@ def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, 
     reload(store, plan.others)
     scrub(store.client, left, store.policy.scrub_within)
     _require_empty(store, left)
+    # What was dropped may have been among them.
+    suspects = read_suspects(store)
     store.ledger.record_event(
         Action.PURGED,
-        {"rows": {str(name): rows for name, rows in plan.rows.items()}, "dropped": len(plan.datasets)},
+        {
+            "rows": {str(name): rows for name, rows in plan.rows.items()},
+            "dropped": len(plan.datasets),
+            "suspects": suspects.places,
+            "accepted": list(accept),
+        },
         actor,
     )
+    return suspects.without([str(store.client.table(name)) for name in accept])
 
 
 def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
@@ -133,6 +157,14 @@ def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
     for name in left:
         if count := count_detached_parts(store.client, name):
             findings.append(f"{count} detached parts of {name} (ALTER TABLE … DROP DETACHED PART removes them)")
+    now = store.client.now()
+    for dependent in read_dependents(store):
+        if dependent.stuck:
+            findings.append(f"what {dependent.table.name} holds ({dependent.stuck})")
+        if dependent.table.refresh is not None and (
+            copies := count_replaced_copies(store.client, dependent.table, now)
+        ):
+            findings.append(f"{copies} replaced copies of {dependent.table.name}, which ClickHouse removes in minutes")
     if findings:
         raise ErasureError(f"The purge left {', '.join(findings)}. Run it again.")
 

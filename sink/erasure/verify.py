@@ -12,8 +12,10 @@ from enum import StrEnum
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.clickhouse.parts import count_detached_parts, count_old_parts
+from sink.clickhouse.refreshes import count_replaced_copies
 from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
 from sink.erasure.identities import Identities, ask_lms, read_identities
@@ -41,6 +43,8 @@ class Kind(StrEnum):
     VIEW = "view"
     OLD_PARTS = "old parts"
     DETACHED_PARTS = "detached parts"
+    REPLACED_COPIES = "replaced copies"
+    """Of a refreshable view: dropped, and on the disk for minutes."""
     TEXTS = "texts"
     UNCHECKED = "unchecked"
     """A question that got no answer."""
@@ -55,12 +59,13 @@ class Finding:
     subject: str | None = None
     count: int = 0
     reason: str = ""
-    """Why there was no answer."""
+    """Why there was no answer, or why it is there and what to do."""
 
     def __str__(self) -> str:
         if self.kind is Kind.UNCHECKED:
             return f"{self.place}: {self.reason}"
-        return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}"
+        explained = f" ({self.reason})" if self.reason else ""
+        return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}{explained}"
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,11 @@ def verify(
         if key is not None:
             inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))
             inquiry.ask(str(name), partial(_find_in_dependent, client, dependent, key, subjects))
+        elif dependent.stuck:
+            # Nobody can be looked for in it, so it may hold anybody.
+            inquiry.leave_open(str(name), dependent.stuck)
+        if scrubbed_at is not None and dependent.table.refresh is not None:
+            inquiry.ask(str(name), partial(_find_copies, client, dependent.table, scrubbed_at))
     problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
     not_asked = {
         str(step.table.name): unknown
@@ -148,15 +158,19 @@ class _Inquiry:
         try:
             self.findings += question()
         except DatabaseError as error:
-            self.findings.append(Finding(place, Kind.UNCHECKED, reason=str(error)))
+            self.leave_open(place, str(error))
+
+    def leave_open(self, place: str, reason: str) -> None:
+        """A question that cannot be asked is a finding."""
+        self.checked.add(place)
+        self.findings.append(Finding(place, Kind.UNCHECKED, reason=reason))
 
     def list_dependents(self, store: Store) -> list[Dependent]:
         """What to ask beside the targets; that it cannot be told is a finding too."""
         try:
             return read_dependents(store)
         except DatabaseError as error:
-            self.checked.add("derived")
-            self.findings.append(Finding("derived", Kind.UNCHECKED, reason=str(error)))
+            self.leave_open("derived", str(error))
             return []
 
 
@@ -261,6 +275,11 @@ def _find_parts(client: ClickHouse, table: TableName, before: datetime) -> list[
     return [Finding(str(table), kind, count=count) for kind, count in counts.items() if count]
 
 
+def _find_copies(client: ClickHouse, view: Table, before: datetime) -> list[Finding]:
+    count = count_replaced_copies(client, view, before)
+    return [Finding(str(view.name), Kind.REPLACED_COPIES, count=count)] if count else []
+
+
 def _find_in_dependent(
     client: ClickHouse, dependent: Dependent, key: str, subjects: Sequence[SubjectId]
 ) -> list[Finding]:
@@ -272,5 +291,8 @@ def _find_in_dependent(
             f"WHERE toString({quote(key)}) IN {{subjects:Array(String)}} GROUP BY subject",
             subjects=[str(subject) for subject in batch],
         )
-        findings += [Finding(str(dependent.table.name), kind, str(subject), int(count)) for subject, count in rows]
+        findings += [
+            Finding(str(dependent.table.name), kind, str(subject), int(count), dependent.stuck)
+            for subject, count in rows
+        ]
     return findings

@@ -14,12 +14,14 @@ from sink.caches import CacheLine
 from sink.erasure.plan import Plan
 from sink.erasure.scan import can_scan, list_not_pii
 from sink.erasure.steps import Step
+from sink.erasure.suspects import read_suspects
 from sink.erasure.verify import Report, scan_for
 from sink.errors import ErasureError
 from sink.ledger.entries import Action
 from sink.retirement.batch import Batch, Outcome, Result
 from sink.retirement.plan import Planned
 from sink.retirement.receipt import Receipt, TargetLine, format_time, list_not_covered, write_receipt
+from sink.retirement.stays import list_stays
 from sink.store import Store
 
 
@@ -79,6 +81,9 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
         return
     erased_at = store.client.now()
     found = store.ledger.find_counts(list(batch.pending.values()))
+    suspects = read_suspects(store)
+    present = {n: str(store.client.table(n)) for n in store.pii_map.targets if n not in proof.plan.absent}
+    stays = list_stays(store.pii_map, present, redact_history=store.policy.redact_history)
     outcomes = []
     for subject, retirement in batch.pending.items():
         lines = [_describe(step, found.get(subject, {})) for step in proof.plan.steps]
@@ -97,7 +102,14 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
             verified=proof.report.checked,
             verified_in_files=True,
             caches=proof.caches,
-            not_covered=[*list_not_covered(proof.caches), *proof.report.not_asked_of(subject)],
+            stays=stays,
+            suspects=suspects.places,
+            map_checked_at=format_time(suspects.checked_at) if suspects.checked_at else None,
+            not_covered=[
+                *list_not_covered(proof.caches),
+                *proof.report.not_asked_of(subject),
+                *suspects.lines,
+            ],
         ).to_dict(store.policy.receipt_key)
         path = _write(document, store.policy.receipts_dir)
         outcomes.append(Outcome(subject, Result.ERASED, rows, "", document, path))

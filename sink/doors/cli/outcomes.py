@@ -21,6 +21,7 @@ def show_outcomes(outcomes: Sequence[Outcome], as_json: bool) -> int:
         print_lines(
             [f"{done} of {len(outcomes)} retirements are erased and verified." if outcomes else "Nothing is open."]
         )
+        print_lines(_describe_suspects(outcomes))
     return 0 if all(outcome.is_done for outcome in outcomes) else 1
 
 
@@ -34,6 +35,16 @@ def describe_as_json(outcome: Outcome) -> dict[str, Any]:
         "receipt": outcome.receipt,
         "receipt_path": outcome.receipt_path,
     }
+
+
+def _describe_suspects(outcomes: Sequence[Outcome]) -> list[str]:
+    """What the receipts say of columns outside the map, once."""
+    places = {place for outcome in outcomes if outcome.receipt for place in outcome.receipt.get("suspects", [])}
+    if not places:
+        return []
+    return [
+        f"Not looked at: {', '.join(sorted(places))} may hold PII and are not in the PII map. Run `aspects-pii map check`."
+    ]
 
 
 def _describe_outcome(outcome: Outcome) -> str:
