@@ -7,16 +7,12 @@ refreshes use, and dropped for good. So nothing is emptied before what takes its
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import ClickHouse
-from sink.errors import QueryError
+from sink.errors import DatabaseError, QueryError
 from sink.names import TableName
 
 _REFRESH_FAILED = 730
-# Where the server does not say how long it keeps dropped tables.
-_DELAY_SECONDS = 480
 
 
 def refresh(client: ClickHouse, view: Table) -> bool:
@@ -41,9 +37,10 @@ def refresh(client: ClickHouse, view: Table) -> bool:
 
 
 def drop_replaced_copies(client: ClickHouse, view: Table) -> None:
-    """Take what refreshes have replaced off the disk, as far as the server lets us; `count_replaced_copies` tells.
+    """Take what refreshes have replaced off the disk, as far as the server lets us.
 
-    Killed in between, the old copy is a table under the name that the refreshes use, and goes the next time.
+    `describe_replaced_copies` tells what is left. Killed in between, the old copy is a table under the name that the
+    refreshes use, and goes the next time.
     """
     copy = _name_copy(view)
     _drop_left(client, view, copy)
@@ -53,8 +50,10 @@ def drop_replaced_copies(client: ClickHouse, view: Table) -> None:
         try:
             client.execute(f"UNDROP TABLE {name.sql}", repeatable=False)
             client.execute(f"DROP TABLE {name.sql} SYNC", repeatable=False)
-        except QueryError:
-            # Gone by itself meanwhile, or not allowed: what is left is counted afterwards.
+        except DatabaseError as error:
+            if error.retriable:
+                raise
+            # Gone by itself meanwhile, or not allowed: what is left is told afterwards.
             return
 
 
@@ -70,21 +69,18 @@ def _drop_left(client: ClickHouse, view: Table, copy: str) -> None:
         client.execute(f"DROP TABLE IF EXISTS {TableName(database, copy).sql} SYNC")
 
 
-def count_replaced_copies(client: ClickHouse, view: Table, before: datetime) -> int:
-    """Copies that were replaced until `before` and whose files are on the disk of any replica."""
-    delay = client.value(
-        "SELECT max(toUInt32OrZero(value)) FROM system.server_settings "
-        "WHERE name = 'database_atomic_delay_before_drop_table_sec'"
-    )
-    return int(
-        client.value(
-            f"SELECT count() FROM {client.replicas('system.dropped_tables')} WHERE table = {{copy:String}} "
-            "AND table_dropped_time - toIntervalSecond({delay:UInt32}) <= {before:DateTime64(6, 'UTC')}",
-            copy=_name_copy(view),
-            delay=delay or _DELAY_SECONDS,
-            before=before,
-        )
-    )
+def describe_replaced_copies(client: ClickHouse, view: Table) -> list[str]:
+    """What is left of replaced copies on the disk of any replica, and until when; nothing where nothing is."""
+    count, until = client.rows(
+        f"SELECT count(), max(table_dropped_time) FROM {client.replicas('system.dropped_tables')} "
+        "WHERE table = {copy:String}",
+        copy=_name_copy(view),
+    )[0]
+    if not count:
+        return []
+    return [
+        f"files of {count} replaced copies of {view.name}, which ClickHouse removes by itself at {until} of its clock"
+    ]
 
 
 def _name_copy(view: Table) -> str:

@@ -33,7 +33,6 @@ SYSTEM_TABLES = (
     "mutations",
     "parts",
     "row_policies",
-    "server_settings",
     "settings",
     "tables",
     "view_refreshes",

@@ -17,6 +17,7 @@ from sink.erasure.derived import read_all_tables
 from sink.erasure.plan import plan_steps
 from sink.erasure.problems import Problem
 from sink.erasure.survey import Survey, read_survey
+from sink.errors import DatabaseError
 from sink.ledger.entries import Action, Ledger
 from sink.names import TableName
 from sink.pii_map import PiiMap
@@ -114,7 +115,13 @@ def _find_named_actors(
         for field_name in ("mbox", "mbox_sha1sum"):
             if (table.name, f"event.actor.{field_name}") in rewritten:
                 continue
-            if found := _count_named_actors(store.client, table.name, field_name):
+            try:
+                found = _count_named_actors(store.client, table.name, field_name)
+            except DatabaseError as error:
+                reason, fix = f"it cannot be looked at: {error}", "Let this account read it, or exempt its database."
+                warnings.append(Problem(str(table.name), reason, fix))
+                break
+            if found:
                 warnings.append(
                     Problem(
                         f"{table.name}.event.actor.{field_name}",

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, scrub
-from sink.clickhouse.refreshes import count_replaced_copies
+from sink.clickhouse.refreshes import describe_replaced_copies
 from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.derived import Dependent, read_dependents, reload
 from sink.erasure.identities import Identities, read_identities
@@ -72,6 +72,16 @@ class PurgePlan:
         ]
 
 
+@dataclass(frozen=True)
+class PurgeLeft:
+    """What a purge leaves that has reached its end."""
+
+    suspects: list[str]
+    """Columns that may hold PII, are not in the map, and are in no table that may stay."""
+    copies: list[str]
+    """Files that ClickHouse removes by itself, with the time."""
+
+
 def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
     """What a purge would do. Changes nothing.
 
@@ -118,15 +128,15 @@ def purge(
     force: bool = False,
     accept: Sequence[str] = (),
     actor: str | None = None,
-) -> list[str]:
+) -> PurgeLeft:
     """Carry out `plan`, prove that nothing is left, and record it.
 
     Returns:
-        The columns that may hold PII, are not in the map, and are in none of the tables of `accept`.
+        What is left all the same.
 
     Raises:
         RefusedError: storing PII is on, so that what goes would come back.
-        ErasureError: something is left.
+        ErasureError: something is left of what the map names.
     """
     require_off(enabled, force)
     require_no_row_policy(store.client, [*plan.rows])
@@ -149,7 +159,9 @@ def purge(
         },
         actor,
     )
-    return suspects.without([str(store.client.table(name)) for name in accept])
+    views = [other.table for other in plan.others if other.table.refresh is not None]
+    copies = [line for view in views for line in describe_replaced_copies(store.client, view)]
+    return PurgeLeft(suspects.without([str(store.client.table(name)) for name in accept]), copies)
 
 
 def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
@@ -157,14 +169,7 @@ def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
     for name in left:
         if count := count_detached_parts(store.client, name):
             findings.append(f"{count} detached parts of {name} (ALTER TABLE … DROP DETACHED PART removes them)")
-    now = store.client.now()
-    for dependent in read_dependents(store):
-        if dependent.stuck:
-            findings.append(f"what {dependent.table.name} holds ({dependent.stuck})")
-        if dependent.table.refresh is not None and (
-            copies := count_replaced_copies(store.client, dependent.table, now)
-        ):
-            findings.append(f"{copies} replaced copies of {dependent.table.name}, which ClickHouse removes in minutes")
+    findings += [f"what {d.table.name} holds ({d.stuck})" for d in read_dependents(store) if d.stuck]
     if findings:
         raise ErasureError(f"The purge left {', '.join(findings)}. Run it again.")
 

@@ -94,6 +94,18 @@ class Survey:
         found += [*self._list_computed(), *self._list_suspicious()]
         return sorted({f"{table.name}.{column}" for table, column in found if self._keeps_its_own(table)})
 
+    def list_unmapped(self) -> list[Table]:
+        """Tables with rows of their own of which the map says nothing."""
+        return [
+            table
+            for table in self.tables.values()
+            if table.has_rows
+            and table.name not in {*self.targets, *self.derived}
+            and self.databases.get(table.name.database) != _OWN_DATABASE
+            and (table.name, None) not in self.not_pii
+            and not self._is_covered(table)
+        ]
+
     def is_settled(self, place: str) -> bool:
         """True where what was suspect is in the map by now, exempt, or gone."""
         for name in self._list_prefixes(place):

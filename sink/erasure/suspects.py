@@ -9,8 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sink.clickhouse.catalog import Table
-from sink.erasure.survey import Survey, read_survey
+from sink.erasure.survey import read_survey
 from sink.ledger.entries import Action
 from sink.store import Store
 
@@ -24,17 +23,22 @@ class Suspects:
     checked_at: datetime | None
     """When `map check` was run last, None where it never was."""
     newer: list[str]
-    """Tables that were made or changed since, or all of them where there was no check: only their columns' names tell."""
+    """Tables outside the map that were made or changed since."""
 
     @property
     def lines(self) -> list[str]:
-        """What a receipt says of them; nothing where there are none."""
-        if not self.places:
-            return []
-        checked = (
-            f"map check of {self.checked_at:%Y-%m-%d %H:%M} UTC" if self.checked_at else "no map check is on record"
-        )
-        return [f"columns that may hold PII and are not in the PII map ({checked}): {', '.join(self.places)}"]
+        """What a receipt says of them, and of how much was looked at."""
+        lines = []
+        if self.places:
+            lines.append(f"columns that may hold PII and are not in the PII map: {', '.join(self.places)}")
+        if self.checked_at is None:
+            lines.append("columns outside the PII map, but for their names: no map check is on record")
+        elif self.newer:
+            lines.append(
+                f"columns, but for their names, of tables that are newer than the map check of "
+                f"{self.checked_at:%Y-%m-%d %H:%M} UTC: {', '.join(self.newer)}"
+            )
+        return lines
 
     def without(self, accepted: Collection[str]) -> list[str]:
         """The places outside of the `accepted` tables, which are written database.table."""
@@ -50,17 +54,11 @@ def read_suspects(store: Store) -> Suspects:
     newest = store.ledger.show(action=Action.MAP_CHECKED, limit=1)
     places = set(survey.find_suspects())
     if not newest:
-        return Suspects(sorted(places), None, _list_newer(survey, None))
+        return Suspects(sorted(places), None, [])
     entry = newest[0]
     places |= {place for place in entry.detail.get("suspects", []) if not survey.is_settled(place)}
     checked_at = entry.at.astimezone(UTC)
-    return Suspects(sorted(places), checked_at, _list_newer(survey, checked_at))
-
-
-def _list_newer(survey: Survey, checked_at: datetime | None) -> list[str]:
-    return [str(table.name) for table in survey.tables.values() if _is_newer(table, checked_at)]
-
-
-def _is_newer(table: Table, checked_at: datetime | None) -> bool:
     # The time of a definition has whole seconds.
-    return checked_at is None or table.modified_at is None or table.modified_at >= checked_at.replace(microsecond=0)
+    since = checked_at.replace(microsecond=0)
+    newer = [str(table.name) for table in survey.list_unmapped() if table.modified_at and table.modified_at >= since]
+    return Suspects(sorted(places), checked_at, newer)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.clickhouse.parts import count_detached_parts, count_old_parts
-from sink.clickhouse.refreshes import count_replaced_copies
+from sink.clickhouse.refreshes import describe_replaced_copies
 from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
 from sink.erasure.identities import Identities, ask_lms, read_identities
@@ -43,8 +43,6 @@ class Kind(StrEnum):
     VIEW = "view"
     OLD_PARTS = "old parts"
     DETACHED_PARTS = "detached parts"
-    REPLACED_COPIES = "replaced copies"
-    """Of a refreshable view: dropped, and on the disk for minutes."""
     TEXTS = "texts"
     UNCHECKED = "unchecked"
     """A question that got no answer."""
@@ -78,6 +76,8 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     not_asked: dict[str, list[str]] = field(default_factory=dict)
     """Where nobody could be looked for whose other names are not known, as place -> subjects."""
+    passing: list[str] = field(default_factory=list)
+    """What is left and goes by itself, with the time, as a receipt says it."""
     scanned: bool = False
     """True where every text was searched too."""
 
@@ -120,6 +120,7 @@ def verify(
     """
     client = store.client
     inquiry = _Inquiry()
+    passing: list[str] = []
     inquiry.ask("row policies", lambda: _find_hidden_tables(client, plan.tables))
     for step in plan.steps:
         in_files = scrubbed_at is not None
@@ -136,14 +137,16 @@ def verify(
             # Nobody can be looked for in it, so it may hold anybody.
             inquiry.leave_open(str(name), dependent.stuck)
         if scrubbed_at is not None and dependent.table.refresh is not None:
-            inquiry.ask(str(name), partial(_find_copies, client, dependent.table, scrubbed_at))
+            inquiry.ask(str(name), partial(_note_copies, client, dependent.table, passing))
     problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
     not_asked = {
         str(step.table.name): unknown
         for step in plan.steps
         if step.needs_identities and (unknown := _find_unknown(step, subjects, identities))
     }
-    return Report(len(subjects), sorted(inquiry.checked), plan.absent, [*problems, *inquiry.findings], not_asked)
+    return Report(
+        len(subjects), sorted(inquiry.checked), plan.absent, [*problems, *inquiry.findings], not_asked, passing
+    )
 
 
 @dataclass
@@ -275,9 +278,10 @@ def _find_parts(client: ClickHouse, table: TableName, before: datetime) -> list[
     return [Finding(str(table), kind, count=count) for kind, count in counts.items() if count]
 
 
-def _find_copies(client: ClickHouse, view: Table, before: datetime) -> list[Finding]:
-    count = count_replaced_copies(client, view, before)
-    return [Finding(str(view.name), Kind.REPLACED_COPIES, count=count)] if count else []
+def _note_copies(client: ClickHouse, view: Table, passing: list[str]) -> list[Finding]:
+    """What a refresh has replaced is no table any more; its files are no finding, and are told."""
+    passing += describe_replaced_copies(client, view)
+    return []
 
 
 def _find_in_dependent(

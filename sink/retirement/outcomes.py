@@ -108,6 +108,7 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
             not_covered=[
                 *list_not_covered(proof.caches),
                 *proof.report.not_asked_of(subject),
+                *proof.report.passing,
                 *suspects.lines,
             ],
         ).to_dict(store.policy.receipt_key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sink.doors.cli.common import print_json
@@ -21,7 +21,8 @@ def show_outcomes(outcomes: Sequence[Outcome], as_json: bool) -> int:
         print_lines(
             [f"{done} of {len(outcomes)} retirements are erased and verified." if outcomes else "Nothing is open."]
         )
-        print_lines(_describe_suspects(outcomes))
+        receipts = [outcome.receipt for outcome in outcomes if outcome.receipt]
+        print_lines(describe_suspects({place for receipt in receipts for place in receipt.get("suspects", [])}))
     return 0 if all(outcome.is_done for outcome in outcomes) else 1
 
 
@@ -37,9 +38,8 @@ def describe_as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _describe_suspects(outcomes: Sequence[Outcome]) -> list[str]:
-    """What the receipts say of columns outside the map, once."""
-    places = {place for outcome in outcomes if outcome.receipt for place in outcome.receipt.get("suspects", [])}
+def describe_suspects(places: Collection[str]) -> list[str]:
+    """What is said of columns outside the map; nothing where there are none."""
     if not places:
         return []
     return [

@@ -53,16 +53,18 @@ def purge_command(
                 raise RefusedError("Nobody is there to be asked. Use --yes.")
             typer.confirm("Remove all of this for good?", abort=True, err=True)
         left = purge(store, plan, enabled=settings.enable_pii, force=force, accept=accept or (), actor=actor)
-    if left:
+    for line in left.copies:
+        say(f"Purged, but for {line}.")
+    if left.suspects:
         say(
-            f"Purged what the PII map names. {', '.join(left)} may hold PII and are not in it: add them to the map and "
+            f"Purged what the PII map names. {', '.join(left.suspects)} may hold PII and are not in it: add them to the map and "
             "purge again, name them under `not_pii`, or accept their tables with --accept."
         )
-    elif not as_json:
+    elif not as_json and not left.copies:
         print_lines(["Purged and verified: no PII is left. Tombstones and ledger stay."])
     if settings.superset_url is not None:
         purge_dashboards(settings, as_json)
-    return 1 if left else 0
+    return 1 if left.suspects or left.copies else 0
 
 
 @commands.command("status")

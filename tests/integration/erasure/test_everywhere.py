@@ -115,7 +115,23 @@ def test_a_receipt_lists_what_the_map_does_not_name(aspects_pii: Command, schema
 def test_a_table_that_is_newer_than_the_check_is_looked_at(aspects_pii: Command, schema: Callable[..., None]) -> None:
     aspects_pii("map", "check")
     schema(*NEWSLETTER)
-    assert aspects_pii("retire", 5, "--json").json["retirements"][0]["receipt"]["suspects"] == SUSPECTS
+    receipt = aspects_pii("retire", 5, "--json").json["retirements"][0]["receipt"]
+    assert receipt["suspects"] == SUSPECTS
+    assert any("newer than the map check" in line and "analytics.newsletter" in line for line in receipt["not_covered"])
+
+
+def test_a_receipt_says_that_the_map_was_never_checked(aspects_pii: Command, schema: Callable[..., None]) -> None:
+    receipt = aspects_pii("retire", 5, "--json").json["retirements"][0]["receipt"]
+    assert any("no map check is on record" in line for line in receipt["not_covered"])
+
+
+def test_verify_names_what_it_did_not_look_at(aspects_pii: Command, schema: Callable[..., None]) -> None:
+    schema(*NEWSLETTER)
+    aspects_pii("retire", 5)
+    verified = aspects_pii("verify")
+    assert verified.status == 0
+    assert "Not looked at: analytics.newsletter.email" in verified.out
+    assert aspects_pii("verify", "--json").json["suspects"] == SUSPECTS
 
 
 def test_what_a_check_found_counts_until_it_is_in_the_map_or_gone(

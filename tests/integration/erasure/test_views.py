@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sink.clickhouse.client import ClickHouse
 from sink.erasure.derived import read_dependents
 from sink.erasure.purge import plan_purge, purge
 from sink.erasure.verify import verify_subjects
-from sink.errors import ErasureError
+from sink.errors import ErasureError, ReadOnlyError
 from sink.retirement.retire import retire, sweep
 from sink.store import Store
 
@@ -65,11 +67,14 @@ def test_a_view_called_append_is_refreshed(people: Store) -> None:
     assert count(people, "$reporting.`APPEND`") == 9
 
 
-def test_a_view_is_never_seen_empty_and_the_replaced_copy_leaves_the_disk(people: Store, tmp_path: Path) -> None:
+def test_no_file_holds_who_was_in_a_view_and_the_replaced_copy_leaves_the_disk(people: Store, tmp_path: Path) -> None:
     make_view(people, "$reporting.names")
     outcome = retire(people, [1])[0]
     assert outcome.is_done, outcome.reason
+    assert outcome.receipt is not None
+    assert not any("replaced copies" in line for line in outcome.receipt["not_covered"])
     assert count(people, "$reporting.names") == 9
+    assert find_files(tmp_path) == []
     assert people.client.value("SELECT count() FROM system.dropped_tables WHERE table LIKE '.tmp.inner%'") == 0
     assert people.client.value("SELECT count() FROM system.tables WHERE name LIKE '.tmp.inner%'") == 0
 
@@ -168,6 +173,25 @@ def test_purge_leaves_no_copy_and_says_where_it_cannot(people: Store) -> None:
     purge(people, plan_purge(people, []), enabled=False)
     assert count(people, "$reporting.names") == 0
     assert people.client.value("SELECT count() FROM system.dropped_tables WHERE table LIKE '.tmp.inner%'") == 0
+
+
+def test_a_copy_that_may_not_be_dropped_is_in_the_receipt(people: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_view(people, "$reporting.names")
+    execute = ClickHouse.execute
+
+    def refuse(self: ClickHouse, sql: str, *arguments: Any, **values: Any) -> None:
+        if sql.startswith("UNDROP"):
+            raise ReadOnlyError
+        execute(self, sql, *arguments, **values)
+
+    monkeypatch.setattr(ClickHouse, "execute", refuse)
+    outcome = retire(people, [1])[0]
+    assert outcome.is_done
+    assert outcome.receipt is not None
+    assert any("replaced copies of reporting.names" in line for line in outcome.receipt["not_covered"])
+    assert count(people, "$reporting.names") == 9
+    left = purge(people, plan_purge(people, []), enabled=False)
+    assert "replaced copies of reporting.names" in left.copies[0]
 
 
 def test_what_an_interruption_brought_back_is_dropped_the_next_time(people: Store) -> None:

@@ -42,7 +42,6 @@ def test_words_in_json_are_those_that_others_read() -> None:
         "view",
         "old parts",
         "detached parts",
-        "replaced copies",
         "texts",
         "unchecked",
     }
