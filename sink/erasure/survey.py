@@ -86,7 +86,9 @@ class Survey:
             fix = f"{self._advise(table, column)} If it is none, name it under `not_pii` with the reason."
             reason = "the column looks like PII by its name and is not in the map"
             problems.append(Problem(f"{table.name}.{column}", reason, fix))
-        return list({problem.place: problem for problem in reversed(problems)}.values())
+        # What keeps rows although it is listed is one problem, not one a column.
+        listed = tuple(f"{name}." for name in self._derived_with_rows)
+        return list({p.place: p for p in reversed(problems) if not p.place.startswith(listed)}.values())
 
     def find_suspects(self) -> list[str]:
         """Columns that may hold PII of their own which no retirement reaches, as database.table.column."""
@@ -115,7 +117,11 @@ class Survey:
             column = place.removeprefix(f"{name}.")
             if column not in table.columns:
                 continue
-            return name in self.derived or self._is_known(name, column) or self._is_not_pii(name, column)
+            return (
+                name in self.derived - self._derived_with_rows
+                or self._is_known(name, column)
+                or self._is_not_pii(name, column)
+            )
         return True
 
     @staticmethod
@@ -142,6 +148,11 @@ class Survey:
         return {name: target.pii_columns for name, target in self.targets.items()}
 
     @cached_property
+    def _derived_with_rows(self) -> set[TableName]:
+        listed = [self.tables[name] for name in self.derived if name in self.tables]
+        return {table.name for table in listed if table.has_rows and table.storage not in self.targets}
+
+    @cached_property
     def _filled_anew(self) -> set[TableName | None]:
         """Tables whose rows a refreshable view replaces, which stands for them."""
         return {table.storage for table in self.tables.values() if table.is_refreshable_view}
@@ -154,15 +165,13 @@ class Survey:
 
     def _find_derived_with_rows(self) -> list[Problem]:
         """What is listed as a view and keeps rows, which nothing would erase."""
-        listed = [self.tables[name] for name in sorted(self.derived & set(self.tables))]
         return [
             Problem(
                 f"derived.{self._name(table.name)}",
                 f"a {table.engine} keeps rows of its own, which a retirement does not reach here",
                 self._advise(table),
             )
-            for table in listed
-            if table.has_rows and table.storage not in self.targets
+            for table in map(self.tables.__getitem__, sorted(self._derived_with_rows))
         ]
 
     def _find_leftovers(self) -> list[Problem]:
@@ -178,7 +187,11 @@ class Survey:
         """Columns of views, dictionaries and their like that show PII of targets without the map saying so."""
         for name, columns in trace_columns(self.tables, self._mapped, self.not_pii).items():
             table = self.tables[name]
-            if name in self.derived or self._is_covered(table) or table.storage in self.targets:
+            if (
+                name in self.derived - self._derived_with_rows
+                or self._is_covered(table)
+                or table.storage in self.targets
+            ):
                 continue
             storage = self.tables.get(table.storage or name, table)
             if storage is not table and not storage.is_inner and not table.is_refreshable_view:
@@ -198,16 +211,23 @@ class Survey:
     def _list_suspicious(self) -> Iterator[tuple[Table, str]]:
         """Columns that look like PII by their names and are not in the map."""
         for table in self.tables.values():
-            if self.databases.get(table.name.database) == _OWN_DATABASE or table.name in self.derived:
+            if self.databases.get(table.name.database) == _OWN_DATABASE:
                 continue
-            if table.engine in ("View", "MaterializedView") or self._is_covered(table):
-                # What views show is traced to where it comes from.
+            if table.name in self.derived - self._derived_with_rows or self._is_covered(table):
+                continue
+            if table.engine in ("View", "Null") or (table.storage and not self._keeps_inner_rows(table)):
+                # What views show is traced to where it comes from, and where it goes is looked at by itself.
                 continue
             for column, kind in table.columns.items():
                 if not looks_like_pii(column, kind) or self._is_known(table.name, column):
                     continue
                 if not self._is_not_pii(table.name, column):
                     yield table, column
+
+    def _keeps_inner_rows(self, table: Table) -> bool:
+        """True for a materialized view whose rows are in a nameless table."""
+        storage = self.tables.get(table.storage or table.name, table)
+        return table.has_rows and (storage is table or storage.is_inner)
 
     def _is_known(self, table: TableName, column: str) -> bool:
         # Elements of a Nested column are columns with a dot, which the map cuts off.

@@ -605,7 +605,9 @@ def test_policies_that_let_the_sink_see_everything_are_fine(aspects_pii: Callabl
 def test_a_sink_finds_what_is_not_mapped_where_it_may_read_no_row(aspects_pii: Callable[..., Any], held: Path) -> None:
     with connected(ADMINISTRATOR, held) as client:
         client.execute("CREATE DATABASE analytics")
-        client.execute("CREATE TABLE analytics.newsletter (email String, event String) ENGINE = MergeTree ORDER BY tuple()")
+        client.execute(
+            "CREATE TABLE analytics.newsletter (email String, event String) ENGINE = MergeTree ORDER BY tuple()"
+        )
     with acting_as(NAMES.sink, held):
         checked = aspects_pii("map", "check", "--json")
         retired = aspects_pii("retire", LEARNER, "--json")

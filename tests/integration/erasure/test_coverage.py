@@ -306,6 +306,15 @@ UNMAPPED = {
         "reporting.m_35.x",
         "Add reporting.m_35 under `derived`",
     ),
+    "view of what is stored nowhere else": (
+        [
+            "CREATE TABLE $reporting.null_36 (user_id Int64, email String) ENGINE = Null",
+            "CREATE MATERIALIZED VIEW $reporting.m_36 ENGINE = MergeTree ORDER BY user_id AS "
+            "SELECT user_id, email FROM $reporting.null_36",
+        ],
+        "reporting.m_36.email",
+        "make it anew as CREATE MATERIALIZED VIEW … TO a table",
+    ),
     "refreshable materialized view": (
         [
             "CREATE MATERIALIZED VIEW $reporting.m_18 REFRESH EVERY 1 DAY ENGINE = MergeTree ORDER BY u EMPTY AS "

@@ -83,6 +83,15 @@ def test_an_exempt_database_is_not_looked_at(
     assert receipt["suspects"] == []
 
 
+def test_what_is_derived_and_keeps_rows_is_suspect(
+    aspects_pii: Command, schema: Callable[..., None], changed_map: Change
+) -> None:
+    schema(NEWSLETTER[0], NEWSLETTER[1])
+    setting = changed_map(derived={"analytics.newsletter": {}})
+    receipt = aspects_pii("retire", 5, "--json", **setting).json["retirements"][0]["receipt"]
+    assert receipt["suspects"] == SUSPECTS
+
+
 def test_the_engine_s_own_databases_are_not_looked_at(aspects_pii: Command, schema: Callable[..., None]) -> None:
     assert "system." not in aspects_pii("map", "check").out
 
