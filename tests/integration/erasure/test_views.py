@@ -79,6 +79,26 @@ def test_no_file_holds_who_was_in_a_view_and_the_replaced_copy_leaves_the_disk(p
     assert people.client.value("SELECT count() FROM system.tables WHERE name LIKE '.tmp.inner%'") == 0
 
 
+def test_a_refresh_that_began_before_the_erasure_brings_nobody_back(people: Store) -> None:
+    people.client.execute(
+        "CREATE MATERIALIZED VIEW $reporting.slow REFRESH EVERY 1 YEAR ENGINE = MergeTree ORDER BY who EMPTY AS "
+        "SELECT user_id AS who, sleepEachRow(0.25) AS slept FROM $event_sink.user_profile"
+    )
+    people.client.execute("SYSTEM REFRESH VIEW $reporting.slow")
+    assert retire(people, [1])[0].is_done
+    assert people.client.column("SELECT who FROM $reporting.slow ORDER BY who") == list(range(2, 11))
+
+
+def test_a_search_of_texts_looks_at_every_database(people: Store) -> None:
+    people.client.execute("CREATE DATABASE beside")
+    people.client.execute("CREATE TABLE beside.notes (n Int64, t String) ENGINE = MergeTree ORDER BY n")
+    people.client.execute("INSERT INTO $event_sink.user_profile (user_id, username) SELECT 50, 'canary_ibex_50'")
+    people.client.execute("INSERT INTO beside.notes SELECT 1, 'seen: canary_ibex_50'")
+    outcome = retire(people, [50], scan=True)[0]
+    assert not outcome.is_done
+    assert "beside.notes.t" in outcome.reason
+
+
 def test_a_view_into_a_table_is_refreshed_and_the_replaced_table_leaves_the_disk(people: Store) -> None:
     people.client.execute("CREATE TABLE $reporting.t (user_id Int64, n String) ENGINE = MergeTree ORDER BY user_id")
     make_view(people, "$reporting.names", to="$reporting.t")
