@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse
+from sink.erasure.derived import read_all_tables
 from sink.erasure.identities import Identities
 from sink.names import TableName, quote
 from sink.pii_map import PiiMap, SubjectId
@@ -52,7 +53,7 @@ def scan(store: Store, subjects: Sequence[SubjectId], identities: Identities) ->
     not_pii = list_not_pii(store)
     columns = {
         table.name: found
-        for table in read_tables(store.client).values()
+        for table in read_all_tables(store).values()
         if table.is_merge_tree or table.engine == "Memory"
         if (found := _list_searchable(table, not_pii))
     }
