@@ -41,6 +41,8 @@ PiiType = Literal[
 DEFAULT_REPLACEMENT = "Deleted User"
 # What rules call the subject's id.
 SUBJECT_ID = "id"
+PERSON = "person"
+"""What a rule matches on and redacts by where a text speaks of people: all that they are called."""
 # How a template begins whose key holds a SHA-1.
 SHA1 = "sha1:"
 # What systems write where they have taken a name away.
@@ -90,7 +92,7 @@ class _Model(BaseModel):
 class Redaction(_Model):
     """What takes the place of a value."""
 
-    kind: Literal["null", "empty", "default", "constant", "hash", "pseudonym", "truncate", "expression"]
+    kind: Literal["null", "empty", "default", "constant", "hash", "pseudonym", "truncate", "expression", "person"]
     constant: str = DEFAULT_REPLACEMENT
     length: int = Field(default=0, ge=0, description="Characters that `truncate` leaves.")
     expression: str = ""
@@ -123,7 +125,7 @@ def _check_expression(text: str) -> str:
 def _parse_redaction(value: Any) -> Any:
     if value is None or value == "null":
         return {"kind": "null"}
-    if value in ("empty", "default", "hash", "pseudonym", "constant"):
+    if value in ("empty", "default", "hash", "pseudonym", "constant", PERSON):
         return {"kind": value}
     if isinstance(value, dict) and len(value) == 1:
         (kind, argument), *_ = value.items()
@@ -136,7 +138,8 @@ def _parse_redaction(value: Any) -> Any:
     if isinstance(value, Redaction):
         return value
     raise ValueError(
-        "a redaction is null, empty, default, hash, pseudonym, {constant: TEXT}, {truncate: LENGTH} or {expression: SQL}"
+        "a redaction is null, empty, default, hash, pseudonym, person, {constant: TEXT}, {truncate: LENGTH} or "
+        "{expression: SQL}"
     )
 
 
@@ -202,6 +205,25 @@ class Rule(_Model):
         if any(conversion or specification for _, _, specification, conversion in parts):
             raise ValueError(f"`match` of {self.key}: between braces there is only a name, such as mailto:{{email}}")
         return self
+
+    @model_validator(mode="after")
+    def _person_with_person(self) -> Rule:
+        kinds = [redaction.kind for redaction in self.on_retire.redact.values()]
+        if not self.is_about_text and PERSON not in kinds:
+            return self
+        if not self.is_about_text or kinds != [PERSON] or [*self.on_retire.redact] != [self.key]:
+            raise ValueError(
+                f"`{PERSON}` is both what a column is matched on and what is redacted in it: "
+                "match: {event: person} with on_retire: {redact: {event: person}}"
+            )
+        if "." in self.key or self.on_retire.delete:
+            raise ValueError(f"`{PERSON}` changes whole columns of text, and deletes nothing")
+        return self
+
+    @property
+    def is_about_text(self) -> bool:
+        """True where rows are a person's who speak of the person."""
+        return self.template == f"{{{PERSON}}}"
 
     @property
     def key(self) -> str:
@@ -284,8 +306,17 @@ class Target(_Model):
 
     @property
     def pii_columns(self) -> set[str]:
-        """The columns with PII, paths into JSON cut to their column."""
-        return {path.partition(".")[0] for path in self.pii}
+        """The columns with PII, paths into JSON cut to their column.
+
+        Texts that may speak of somebody are none of them: what is made of anonymised events shows no PII.
+        """
+        texts = {rule.key for rule in self.rules if rule.is_about_text}
+        return {path.partition(".")[0] for path in self.pii} - texts
+
+    @property
+    def is_anonymised(self) -> bool:
+        """True where nothing but texts that may speak of somebody is listed."""
+        return not self.pii_columns
 
 
 class Derived(_Model):
@@ -371,10 +402,9 @@ class PiiMap(_Model):
 
     @model_validator(mode="after")
     def _identifiers_are_columns(self) -> PiiMap:
-        if SUBJECT_ID in self.subject.identifiers:
-            raise ValueError(
-                f"subject.identifiers.{SUBJECT_ID}: `{SUBJECT_ID}` is the subject's own id; take another name"
-            )
+        for reserved, meaning in ((SUBJECT_ID, "the subject's own id"), (PERSON, "all that a person is called")):
+            if reserved in self.subject.identifiers:
+                raise ValueError(f"subject.identifiers.{reserved}: `{reserved}` is {meaning}; take another name")
         for name, source in self.subject.identifiers.items():
             table, _, column = source.rpartition(".")
             target = self.targets.get(table)
@@ -382,7 +412,7 @@ class PiiMap(_Model):
                 raise ValueError(f"subject.identifiers.{name}: {source} is not a PII column of a target matched by id")
         for table, target in self.targets.items():
             for rule in target.rules:
-                unknown = rule.sources - {SUBJECT_ID, *self.subject.identifiers}
+                unknown = rule.sources - {SUBJECT_ID, *self.subject.identifiers} if not rule.is_about_text else set()
                 if unknown or not rule.sources:
                     raise ValueError(
                         f"targets.{table}.match.{rule.key}: {', '.join(sorted(unknown)) or 'the template'} names "

@@ -37,7 +37,7 @@ def plan_policies(
         trusted: who sees every row of the datasets.
     """
     policies: list[RowPolicy] = []
-    for target in pii_map.targets:
+    for target in (name for name, entry in pii_map.targets.items() if not entry.is_anonymised):
         policies += _confine(databases, target, "0", (names.sink, names.definer, *exempt))
     reporting = databases.get("reporting", "reporting")
     shown = {f"{dataset.database}.{dataset.name}" for dataset in list_shown(project)}

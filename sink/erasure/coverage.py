@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from sink.clickhouse.catalog import Table, find_detached
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.derived import read_all_tables
-from sink.erasure.plan import plan_steps
+from sink.erasure.plan import find_secret, plan_steps
 from sink.erasure.problems import Problem
 from sink.erasure.rehearsal import rehearse
 from sink.erasure.survey import Survey, read_survey
@@ -53,7 +53,7 @@ def check_map(store: Store) -> Coverage:
     targets = {name: client.table(name) for name in pii_map.targets}
     tables = read_all_tables(store)
     detached = find_detached(client, (name for name in targets.values() if name not in tables))
-    secret = store.policy.pseudonym_secret
+    secret = find_secret(store)
     plan = plan_steps(pii_map, targets, tables, detached, redact_history=True, secret=secret, client=client)
     survey = read_survey(store, tables)
     misspelt = _find_misspelt(plan.absent, targets, survey)
@@ -121,7 +121,7 @@ def _find_named_actors(
         if not table.is_merge_tree or table.columns.get("event") != "String":
             continue
         for field_name in ("mbox", "mbox_sha1sum"):
-            if (table.name, f"event.actor.{field_name}") in rewritten:
+            if {(table.name, f"event.actor.{field_name}"), (table.name, "event")} & rewritten:
                 continue
             try:
                 found = _count_named_actors(store.client, table.name, field_name)

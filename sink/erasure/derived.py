@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.lineage import find_dependents
 from sink.clickhouse.refreshes import drop_replaced_copies, refresh
+from sink.erasure.named_tables import names_anybody
 from sink.names import TableName
+from sink.pii_map import Target
 from sink.store import Store
 
 
@@ -62,7 +64,7 @@ def read_dependents(store: Store) -> list[Dependent]:
     names = {client.table(name): target for name, target in store.pii_map.targets.items()}
     derived = {client.table(name): entry for name, entry in store.pii_map.derived.items()}
     tables = read_all_tables(store)
-    found = find_dependents(tables, names)
+    found = find_dependents(tables, [name for name in names if _holds_people(store, names[name], tables.get(name))])
     dependents = []
     for name in dict.fromkeys([*found, *sorted(name for name in derived if name in tables)]):
         if name in names:
@@ -73,6 +75,13 @@ def read_dependents(store: Store) -> list[Dependent]:
             key = _guess_key(tables[name], {names[origin].rules[0].key for origin in origins})
         dependents.append(Dependent(tables[name], origins, key))
     return dependents
+
+
+def _holds_people(store: Store, target: Target, table: Table | None) -> bool:
+    """False for anonymised events of which none names anybody: what is built on them is nobody's either."""
+    if table is None or not target.is_anonymised:
+        return True
+    return any(names_anybody(store.client, table, rule.key) for rule in target.rules)
 
 
 def _guess_key(table: Table, keys: Iterable[str]) -> str | None:

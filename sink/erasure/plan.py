@@ -8,17 +8,20 @@ with a lightweight DELETE, whose cost hardly depends on the number of subjects; 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, find_detached, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.changes import Redact
+from sink.erasure.named_tables import names_anybody
 from sink.erasure.problems import Problem, find_expression_problems, find_problems
 from sink.erasure.rewrite import RewriteStep
+from sink.erasure.statement_step import StatementStep
 from sink.erasure.steps import DirectStep, Step
 from sink.errors import MapError
+from sink.ledger.pseudonym_key import read_secret
 from sink.names import TableName
 from sink.pii_map import PiiMap, Rule, Target
 from sink.store import Store
@@ -35,6 +38,8 @@ class Plan:
     """Targets of the map that do not exist here."""
     problems: list[Problem] = field(default_factory=list)
     """Why the map cannot be carried out."""
+    idle: list[str] = field(default_factory=list)
+    """Columns of statements of which none names anybody, so that nothing is to be done there."""
 
     @property
     def tables(self) -> list[TableName]:
@@ -51,15 +56,30 @@ def read_plan(store: Store, *, with_history: bool = False) -> Plan:
     """
     names = {name: store.client.table(name) for name in store.pii_map.targets}
     tables = read_tables(store.client, names.values())
-    return plan_steps(
+    plan = plan_steps(
         store.pii_map,
         names,
         tables,
         find_detached(store.client, (name for name in names.values() if name not in tables)),
         redact_history=with_history or store.policy.redact_history,
-        secret=store.policy.pseudonym_secret,
+        secret=find_secret(store),
         client=store.client,
     )
+    idle = [
+        step
+        for step in plan.steps
+        if isinstance(step, StatementStep) and not names_anybody(store.client, step.table, step.rule.key)
+    ]
+    return replace(plan, steps=[step for step in plan.steps if step not in idle], idle=[step.label for step in idle])
+
+
+def find_secret(store: Store) -> SecretStr | None:
+    """The secret of keyed hashes: the operator's; else, where statements may need one, the key that `init` makes."""
+    secret = store.policy.pseudonym_secret
+    rules = store.pii_map.rules(redact_history=True)
+    if secret is not None or not any(rule.is_about_text for _, _, rule in rules):
+        return secret
+    return read_secret(store.client)
 
 
 def plan_steps(
@@ -108,6 +128,10 @@ def _make_step(pii_map: PiiMap, target: Target, rule: Rule, table: Table, secret
     in_key = not rule.on_retire.delete and any(path in table.key_columns for path in rule.on_retire.redact)
     if rule.is_by_id and not in_key and not any("." in path for path in paths):
         return DirectStep(table, rule, subject_type, target.pii, secret)
+    if rule.is_about_text:
+        assert secret is not None
+        kinds = {name: pii_map.find_type(name) for name in pii_map.subject.identifiers}
+        return StatementStep(table, rule, subject_type, target.pii, secret, kinds)
     ignores_case = any(map(pii_map.ignores_case, rule.sources)) and not rule.template.startswith("sha1:")
     return RewriteStep(
         table, rule, subject_type, target.pii, Redact(rule, secret, target.pii, table.columns), ignores_case

@@ -93,14 +93,16 @@ def _explain_misfits(
             misfits.append((f"{redaction.kind} cannot be put into JSON", fix))
     elif redaction.kind == "null" and not is_nullable(kind):
         misfits.append((f"null does not fit into {kind}", "Use `default` or `empty`."))
-    elif redaction.kind in ("empty", "constant", "truncate", "hash", "pseudonym") and not is_text(kind):
+    elif redaction.kind in ("empty", "constant", "truncate", "hash", "pseudonym", "person") and not is_text(kind):
         misfits.append((f"{redaction.kind} needs a text column, and this is {kind}", "Use `default` or `null`."))
     elif is_text(kind) and (length := _find_length(kind)) and (needed := _find_needed(redaction)) > length:
         misfits.append(
             (f"{redaction.kind} needs {needed} bytes, and this is {kind}", "Use `empty`, or a wider column.")
         )
-    if redaction.kind in ("hash", "pseudonym") and secret is None:
+    if redaction.kind in ("hash", "pseudonym", "person") and secret is None:
         fix = "Set it to at least 16 secret characters."
+        if redaction.kind == "person":
+            fix = "Run `aspects-pii init`, which makes a key, or set it to at least 16 secret characters."
         misfits.append(("a keyed hash needs ASPECTS_PSEUDONYM_SECRET", fix))
     return misfits
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from pydantic import SecretStr
 
+from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.errors import MigrationError
 
@@ -75,6 +76,18 @@ def read_viewer_digest(client: ClickHouse) -> Callable[[str], str]:
     """
     key = _read_key(client)
     return lambda username: hmac.digest(key, f"{username}\0{_OF_A_VIEWER}".encode(), "sha256").hex()
+
+
+def read_secret(client: ClickHouse) -> SecretStr | None:
+    """The key as a secret of keyed hashes that are made outside of SQL; None where `init` has made none.
+
+    Raises:
+        DatabaseError: it could not be read.
+    """
+    if client.table("pii_ledger.pseudonym_key") not in read_tables(client, [client.table("pii_ledger.pseudonym_key")]):
+        return None
+    stored = _read_pads(client)
+    return SecretStr(_read_key(client).hex()) if stored else None
 
 
 def _read_key(client: ClickHouse) -> bytes:

@@ -535,7 +535,7 @@ FITS: list[tuple[str, object, str | None]] = [
     ("DateTime", {"truncate": 4}, "truncate needs a text column, and this is DateTime"),
     ("Array(String)", "empty", "empty needs a text column, and this is Array(String)"),
     ("Int64", "hash", "hash needs a text column, and this is Int64"),
-    ("String", "hash", "a keyed hash needs ASPECTS_PSEUDONYM_SECRET"),
+    ("String", "hash", None),
     ("Nullable(String)", "null", None),
     ("LowCardinality(Nullable(String))", "null", None),
     ("LowCardinality(String)", "empty", None),

@@ -317,14 +317,13 @@ def test_history_copies_are_redacted_where_the_operator_wants_it(with_targets: C
     assert store.client.value("SELECT count() FROM $event_sink.historical_certificate") == 6
 
 
-def test_map_check_warns_of_actors_that_are_addresses_until_a_rule_rewrites_them(
-    with_targets: Callable[..., Store],
-) -> None:
+def test_map_check_warns_of_actors_that_are_addresses_until_a_rule_rewrites_them(store: Store) -> None:
     from sink.erasure.coverage import check_map
 
-    store = with_targets({})
+    targets = {name: target for name, target in store.pii_map.targets.items() if not name.startswith("xapi.")}
+    without = dataclasses.replace(store, pii_map=store.pii_map.model_copy(update={"targets": targets}))
     add_events(store, ["mailto:user1@example.com"])
-    warnings = check_map(store).warnings
+    warnings = check_map(without).warnings
     assert [warning.place for warning in warnings] == ["xapi.xapi_events_all.event.actor.mbox"]
     assert "user1" not in str(warnings[0])
-    assert check_map(with_targets(ACTORS)).warnings == []
+    assert check_map(store).warnings == []

@@ -37,6 +37,7 @@ HANDLING_PII = {
     "sink.doors.web.models",
     "sink.endpoint.execution",
     "sink.endpoint.handlers",
+    "sink.erasure.agents",
     "sink.erasure.candidates",
     "sink.erasure.changes",
     "sink.erasure.former_names",
@@ -53,6 +54,7 @@ HANDLING_PII = {
     "sink.erasure.rewrite",
     "sink.erasure.scan",
     "sink.erasure.statements",
+    "sink.erasure.statement_step",
     "sink.erasure.swap",
     "sink.erasure.work",
     "sink.ledger.pseudonym_key",
@@ -137,7 +139,9 @@ def test_annotated_tables_are_the_targets_of_the_map() -> None:
     pii_map = load_map(find_resource("config/pii.yaml"))
     annotated = {name: annotation.types for name, annotation in CREATED.items() if annotation.pii}
     # course_enrollment is joined with its user id, which the map does not redact: the event stays somebody's.
-    mapped = {name: {*target.pii.values(), "id"} for name, target in pii_map.targets.items()}
+    # Anonymised events are in the map for an LMS that names actors by their addresses.
+    targets = {name: target for name, target in pii_map.targets.items() if not target.is_anonymised}
+    mapped = {name: {*target.pii.values(), "id"} for name, target in targets.items()}
     assert len(annotated) >= 4
     assert annotated == {name: frozenset(types) for name, types in mapped.items()}
 

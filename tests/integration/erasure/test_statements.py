@@ -1,0 +1,168 @@
+"""Events that name people, with the map that ships: nothing is done where there are none, and all of it where there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import SecretStr
+
+from sink.erasure.coverage import check_map
+from sink.erasure.plan import find_secret, read_plan
+from sink.erasure.pseudonyms import PSEUDONYM, is_pseudonym, keyed_hash
+from sink.erasure.purge import plan_purge, purge
+from sink.erasure.verify import verify_subjects
+from sink.ledger.pseudonym_key import set_pseudonym_key
+from sink.retirement.retire import retire
+from sink.store import Store
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ANONYMOUS = {"account": {"homePage": "https://lms.example.net", "name": "5b1f4ad6-0b52-4b84-8a3c-1b6cf0a0c1de"}}
+
+
+def add_profiles(store: Store, *users: int) -> None:
+    store.client.insert(
+        store.client.table("event_sink.user_profile"),
+        ["user_id", "username", "email"],
+        [(u, f"quokka_{u}", f"Quokka{u}@Example.org") for u in users],
+    )
+
+
+def add_events(store: Store, *texts: str | bytes) -> None:
+    for text in texts:
+        raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        store.client.execute(
+            "INSERT INTO $xapi.xapi_events_all (event_id, emission_time, event) "
+            "SELECT {event:UUID}, {time:DateTime64(6)}, unhex({text:String})",
+            repeatable=False,
+            event=uuid.uuid4(),
+            time=NOW,
+            text=raw.hex(),
+        )
+
+
+def read_events(store: Store) -> list[bytes]:
+    found = store.client.column("SELECT hex(event) FROM $xapi.xapi_events_all ORDER BY event")
+    return [bytes.fromhex(digits) for digits in found]
+
+
+def name(user: int, **more: Any) -> dict[str, Any]:
+    return {"mbox": f"mailto:quokka{user}@example.org", "name": f"Quokka {user}", **more}
+
+
+def statement(actor: dict[str, Any], **more: Any) -> str:
+    return json.dumps(
+        {"id": str(uuid.uuid4()), "actor": actor, "verb": {"id": "http://adlnet.gov/expapi/verbs/answered"}, **more}
+    )
+
+
+def test_nothing_is_done_where_no_statement_names_anybody_and_only_what_is_new_is_looked_at(store: Store) -> None:
+    add_profiles(store, 1, 2)
+    add_events(store, *(statement(ANONYMOUS) for _ in range(3)))
+    plan = read_plan(store)
+    assert [step.label for step in plan.steps if step.table.name.database == "xapi"] == []
+    assert plan.idle == ["xapi.xapi_events_all.event"]
+    looked_at = store.client.value("SELECT max(max_block) FROM $pii_ledger.named_tables")
+    assert looked_at == store.client.value(
+        "SELECT max(max_block_number) FROM system.parts WHERE table = 'xapi_events_all' AND active"
+    )
+    add_events(store, statement(name(1)))
+    assert [step.label for step in read_plan(store).steps if step.table.name.database == "xapi"] == [
+        "xapi.xapi_events_all.event"
+    ]
+
+
+def test_all_that_a_statement_says_of_a_person_goes_and_everything_else_stays(store: Store) -> None:
+    add_profiles(store, 1, 2)
+    digest = hashlib.sha1(b"mailto:quokka1@example.org").hexdigest()
+    of_one = [
+        statement(name(1)),
+        statement({"mbox_sha1sum": digest}),
+        statement({"objectType": "Group", "member": [name(1), name(2)]}),
+        statement(ANONYMOUS, context={"instructor": name(1), "team": {"member": [name(2)]}}),
+        statement({"mbox": "MAILTO:Quokka1@EXAMPLE.org"}, authority=name(1)),
+    ]
+    of_others = [statement(ANONYMOUS), statement(name(2)), '{"n": 1.50, "e": 1e400, "x": NaN}']
+    add_events(store, *of_one, *of_others)
+    outcome = retire(store, [1])[0]
+    assert outcome.state == "erased", outcome.reason
+    assert outcome.rows == 1 + len(of_one)
+    after = read_events(store)
+    assert len(after) == len(of_one) + len(of_others)
+    assert set(of_others) <= {text.decode() for text in after}
+    everything = b"".join(after).lower()
+    assert b"quokka1" not in everything
+    assert b"quokka 1" not in everything
+    assert digest.encode() not in everything
+    assert everything.count(b"mailto:quokka2@example.org") == 3
+    secret = find_secret(store)
+    assert secret is not None
+    assert everything.count(keyed_hash(secret, PSEUDONYM, 1).encode()) == 6
+    assert verify_subjects(store, [1]).is_clean
+    assert outcome.receipt is not None
+    assert ("xapi.xapi_events_all", 5) in [(t["target"], t["rows_before"]) for t in outcome.receipt["targets"]]
+
+
+def test_texts_that_no_parser_of_clickhouse_reads_lose_the_address_too(store: Store) -> None:
+    add_profiles(store, 1)
+    texts = [
+        b'{"actor": {"mbox": "mailto:quokka1@example.org"}, "odd": "\\ud800", "deep": '
+        + b"[" * 3_000
+        + b"]" * 3_000
+        + b"}",
+        b'{"actor": {"mbox": "mailto:quokka1%40example.org", "name": "M\xe9"}}',
+        b'\xef\xbb\xbf {"actor": {"mbox": "mailto:Zoe <quokka1@example.org>"}, "n": NaN}\n{"more": 1}',
+        b'{"actor": {"mbox": "mailto:quokka1@example.org"}, "cut": "of',
+    ]
+    add_events(store, *texts)
+    outcome = retire(store, [1])[0]
+    assert outcome.state == "erased", outcome.reason
+    after = read_events(store)
+    assert len(after) == 4
+    assert not any(b"quokka1" in text.lower() for text in after)
+    assert sum(b'"cut": "of' in text for text in after) == 1
+    assert sum(b"[" * 3_000 in text for text in after) == 1
+
+
+def test_two_in_one_batch_get_a_pseudonym_each(store: Store) -> None:
+    add_profiles(store, 1, 2, 3)
+    add_events(store, *(statement(name(u)) for u in (1, 2, 3)))
+    assert [outcome.state for outcome in retire(store, [1, 2])] == ["erased", "erased"]
+    actors = sorted(json.loads(text)["actor"]["mbox"] for text in read_events(store))
+    assert len(set(actors)) == 3
+    assert actors[-1] == "mailto:quokka3@example.org"
+    assert all(is_pseudonym(actor) for actor in actors[:2])
+
+
+def test_a_purge_takes_everybody_known_or_not(store: Store) -> None:
+    add_profiles(store, 1)
+    anonymous = statement(ANONYMOUS)
+    add_events(store, statement(name(1)), statement(name(77)), statement(name(77)), anonymous)
+    purge(store, plan_purge(store, []), enabled=False)
+    after = [json.loads(text) for text in read_events(store)]
+    assert len(after) == 4
+    named = [event["actor"] for event in after if "mbox" in event["actor"]]
+    assert len(named) == 3
+    assert all(is_pseudonym(actor["mbox"]) for actor in named)
+    assert {actor["name"] for actor in named} == {"Deleted User"}
+    assert len({actor["mbox"] for actor in named}) == 2
+    assert json.loads(anonymous) in after
+    purge(store, plan_purge(store, []), enabled=False)
+    assert [json.loads(text) for text in read_events(store)] == after
+
+
+def test_the_key_that_init_makes_is_enough(store: Store) -> None:
+    keyless = dataclasses.replace(store, policy=dataclasses.replace(store.policy, pseudonym_secret=None))
+    set_pseudonym_key(store.client)
+    add_profiles(keyless, 1)
+    add_events(keyless, statement(name(1)))
+    assert [problem for problem in check_map(keyless).problems if "SECRET" in str(problem)] == []
+    assert retire(keyless, [1])[0].state == "erased"
+    secret = find_secret(keyless)
+    assert isinstance(secret, SecretStr)
+    (text,) = read_events(keyless)
+    assert json.loads(text)["actor"]["mbox"] == f"mailto:{keyed_hash(secret, PSEUDONYM, 1)}@retired.invalid"
