@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.lineage import find_storage, trace_columns
+from sink.erasure.exemptions import NotPii, list_not_pii
 from sink.erasure.plan import plan_steps
 from sink.erasure.problems import Problem
-from sink.erasure.scan import NotPii, list_not_pii
 from sink.names import TableName
 from sink.pii_map import PiiMap
 from sink.store import Store

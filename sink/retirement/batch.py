@@ -17,7 +17,7 @@ from sink.store import Store
 # .. no_pii: opaque user ids, reasons that name tables, receipts.
 
 # What the next entry of a retirement repeats, since only the last one is looked at.
-_CARRIED = ("elsewhere",)
+_CARRIED = ("elsewhere", "covered_elsewhere")
 
 
 class Result(StrEnum):
@@ -39,11 +39,13 @@ class Outcome:
     reason: str = ""
     receipt: dict[str, Any] | None = None
     receipt_path: Path | None = None
+    not_searched: bool = False
+    """True where texts were to be searched for the subject and nobody knows a name; `reason` says so."""
 
     @property
     def is_done(self) -> bool:
-        """True where nothing of the subject is left and that is proved."""
-        return self.state is not Result.FAILED
+        """True where nothing of the subject is left and that is proved, in every place that was to be looked at."""
+        return self.state is not Result.FAILED and not self.not_searched
 
 
 class Batch:
@@ -85,12 +87,12 @@ class Batch:
         del self.pending[outcome.subject]
         self.outcomes[outcome.subject] = outcome
 
-    def fail(self, reasons: Mapping[str, str], elsewhere: Mapping[str, list[str]] | None = None) -> None:
+    def fail(self, reasons: Mapping[str, str], elsewhere: Mapping[str, Mapping[str, list[str]]] | None = None) -> None:
         """Record that pending retirements failed; they stay open.
 
         Args:
             reasons: why, by subject.
-            elsewhere: columns outside the map that name a subject, by subject; the next pass looks at them again.
+            elsewhere: by subject, what the next pass has to look at again of the places that name the subject.
         """
         if not reasons:
             return
@@ -106,7 +108,7 @@ class Batch:
                         r.request,
                         {
                             **carry_over(r),
-                            **({"elsewhere": places[r.subject]} if r.subject in places else {}),
+                            **places.get(r.subject, {}),
                             "reason": reasons[r.subject],
                         },
                     )

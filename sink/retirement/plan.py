@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sink.erasure.identities import Identities, ask_lms, read_identities
 from sink.erasure.plan import Plan, read_plan, require_valid_plan
+from sink.erasure.search_terms import read_names
 from sink.erasure.steps import Step
 from sink.errors import RefusedError
 from sink.pii_map import SubjectId
@@ -58,6 +59,8 @@ def plan_retirement(
     by_name = any(step.needs_identities for step in plan.steps)
     if scan or by_name:
         identities = identities.merge(read_identities(store, subjects))
+    if scan:
+        identities = identities.merge(read_names(store, subjects))
     if by_name and store.lms_url is not None:
         # The LMS replaces the address when retirement is asked for, and a copy before the request brings that here.
         # Not with the module: SQLAlchemy takes long to import, and the command line imports this at start.

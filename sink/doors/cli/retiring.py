@@ -105,6 +105,7 @@ def _show_report(report: Report, as_json: bool) -> None:
         print_json({**asdict(report), "clean": report.is_clean})
     else:
         print_lines([str(finding) for finding in report.findings])
+        print_lines([f"Listed, and no residue: {finding}" for finding in report.listed])
         print_lines(
             [
                 f"{report.subjects} subjects, {len(report.checked)} places: "

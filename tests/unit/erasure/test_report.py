@@ -43,6 +43,8 @@ def test_words_in_json_are_those_that_others_read() -> None:
         "old parts",
         "detached parts",
         "texts",
+        "words",
+        "retained",
         "unchecked",
     }
     assert {str(action) for action in PurgeAction} == {"drop", "empty", "redact", "reload"}

@@ -43,6 +43,7 @@ HANDLING_PII = {
     "sink.erasure.reassign",
     "sink.erasure.rewrite",
     "sink.erasure.scan",
+    "sink.erasure.search_terms",
     "sink.erasure.swap",
     "sink.ledger.pseudonym_key",
     "sink.lms.snapshot",
