@@ -15,6 +15,7 @@ from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.lineage import find_storage, trace_columns
 from sink.erasure.exemptions import NotPii, list_not_pii
+from sink.erasure.found_by_value import find_by_value
 from sink.erasure.plan import plan_steps
 from sink.erasure.problems import Problem
 from sink.names import TableName
@@ -71,6 +72,9 @@ def check_map(store: Store) -> Coverage:
         *survey.find_shown_columns(),
     ]
     reported = {problem.place for problem in problems}
+    by_value = find_by_value(store, tables, mapped, derived, survey.advise)
+    problems += [problem for problem in by_value if problem.place not in reported]
+    reported |= {problem.place for problem in by_value}
     problems += [problem for problem in survey.find_suspicious_columns() if problem.place not in reported]
     present = [name for name in pii_map.targets if targets[name] in tables]
     warnings = _find_named_actors(store, targets, tables)
@@ -164,7 +168,7 @@ class Survey:
             Problem(
                 f"derived.{self._name(table.name)}",
                 f"a {table.engine} keeps rows of its own, which a retirement does not reach here",
-                self._advise(table),
+                self.advise(table),
             )
             for table in listed
             if table.has_rows and not self._is_erased_elsewhere(table)
@@ -184,7 +188,7 @@ class Survey:
             for column, origins in columns.items():
                 shown = ", ".join(sorted(map(str, origins)))
                 reason = f"this {table.engine} shows PII of {shown} and is not in the map"
-                problems.append(Problem(f"{name}.{column}", reason, self._advise(table)))
+                problems.append(Problem(f"{name}.{column}", reason, self.advise(table)))
         return problems
 
     def find_suspicious_columns(self) -> list[Problem]:
@@ -200,7 +204,7 @@ class Survey:
             for column, kind in table.columns.items():
                 if column in known or self._is_not_pii(table.name, column) or not looks_like_pii(column, kind):
                     continue
-                fix = self._advise(table)
+                fix = self.advise(table)
                 if table.name in self.mapped:
                     fix = f"Add it as targets.{self._name(table.name)}.pii.{column}."
                 problems.append(
@@ -220,7 +224,8 @@ class Survey:
     def _is_erased_elsewhere(self, table: Table) -> bool:
         return find_storage(table, self.tables) in self.mapped
 
-    def _advise(self, table: Table) -> str:
+    def advise(self, table: Table) -> str:
+        """What to do about a table with PII that no rule reaches."""
         name = self._name(table.name)
         if not table.has_rows:
             return f"Add {name} under `derived`."

@@ -1,7 +1,7 @@
 """Searching texts for what subjects are called: residue that no map knows of. One pass a table, for all subjects.
 
-Texts are split into words. Those rows are looked at closely in which a word stands that belongs to one of the names;
-so the time depends on the texts, and hardly on the number of subjects. What is searched for travels as rows of temporary
+Texts are split into words. Those rows are looked at closely in which two words stand together that belong to one of the
+names; so the time depends on the texts, and hardly on the number of subjects. What is searched for travels as rows of temporary
 tables and stands in no statement.
 
 .. pii: Holds names, user names and e-mail addresses of the users being looked for, in memory only.
@@ -20,14 +20,15 @@ from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse
 from sink.erasure.exemptions import list_not_pii
 from sink.erasure.identities import Identities
 from sink.erasure.search_terms import Term, list_name_columns, list_terms
+from sink.erasure.sure_names import express_form, express_is_sure, express_kind
 from sink.erasure.text_columns import TextTable, list_text_tables, read_cells
 from sink.erasure.text_forms import (
-    choose_anchor,
     holds_address,
     holds_word,
+    list_anchors,
+    list_anchors_of_name,
     may_hold_address,
     read_forms,
-    split_words,
     squeeze,
 )
 from sink.errors import DatabaseError
@@ -103,9 +104,9 @@ def scan(store: Store, subjects: Sequence[SubjectId], identities: Identities) ->
 @contextmanager
 def _temporary_tables(client: ClickHouse) -> Iterator[None]:
     tables = {
-        _GIVEN: "subject String, kind String, term String, is_sure UInt8",
-        _TERMS: "subject String, kind String, term String, is_sure UInt8, anchor String",
-        _ANCHORS: "anchor String",
+        _GIVEN: "subject String, kind String, term String",
+        _TERMS: "subject String, kind String, term String, is_sure UInt8, anchor UInt64",
+        _ANCHORS: "anchor UInt64",
         _SUBJECTS: "subject String",
         _SHARED: "kind String, term String",
     }
@@ -124,16 +125,23 @@ def _fill_tables(store: Store, subjects: Sequence[SubjectId], terms: Sequence[Te
     client.insert(_SUBJECTS, ["subject"], [(str(subject),) for subject in subjects])
     client.insert(
         _GIVEN,
-        ["subject", "kind", "term", "is_sure"],
-        [(term.subject, str(term.kind), term.text, int(term.is_sure)) for term in terms],
+        ["subject", "kind", "term"],
+        [(term.subject, str(term.kind), term.text) for term in terms],
     )
     _find_shared_terms(store)
+    # The anchor that the fewest other names have: all may share `learner` or `example.org`.
     client.execute(
         f"""
         INSERT INTO {quote(_TERMS)}
-        SELECT subject, kind, form, is_sure AND (kind, form) NOT IN {quote(_SHARED)}, {choose_anchor("form")} AS anchor
-        FROM (SELECT subject, kind, is_sure, {_express_form("kind", "term")} AS form FROM {quote(_GIVEN)})
-        WHERE anchor != ''
+        WITH named AS (
+                 SELECT DISTINCT subject, kind, {express_form("kind", "term")} AS form FROM {quote(_GIVEN)}
+             ),
+             anchored AS (SELECT subject, kind, form, arrayJoin({list_anchors_of_name("form")}) AS anchor FROM named),
+             counted AS (SELECT anchor, count() AS names FROM anchored GROUP BY anchor)
+        SELECT subject, kind, form, {express_is_sure("kind", "form")} AND (kind, form) NOT IN {quote(_SHARED)},
+               argMin(anchor, (names, anchor))
+        FROM anchored INNER JOIN counted ON counted.anchor = anchored.anchor
+        GROUP BY subject, kind, form
         """
     )
     client.execute(f"INSERT INTO {quote(_ANCHORS)} SELECT DISTINCT anchor FROM {quote(_TERMS)}")
@@ -142,21 +150,17 @@ def _fill_tables(store: Store, subjects: Sequence[SubjectId], terms: Sequence[Te
 def _find_shared_terms(store: Store) -> None:
     """What somebody else is called too, who is not looked for: a text that says it need not mean the subject."""
     for source in list_name_columns(store):
-        form = _express_form("{kind:String}", f"ifNull(toString({quote(source.column)}), '')")
+        name = f"ifNull(toString({quote(source.column)}), '')"
+        kind = express_kind("{kind:String}", name)
         store.client.execute(
             f"""
             INSERT INTO {quote(_SHARED)}
-            SELECT DISTINCT {{kind:String}}, {form} AS shared FROM {source.table.sql}
+            SELECT DISTINCT {kind}, {express_form(kind, name)} AS shared FROM {source.table.sql}
             WHERE toString({quote(source.key)}) NOT IN {quote(_SUBJECTS)}
-              AND shared IN (SELECT {_express_form("kind", "term")} FROM {quote(_GIVEN)})
+              AND shared IN (SELECT {express_form("kind", "term")} FROM {quote(_GIVEN)})
             """,
             kind=str(source.kind),
         )
-
-
-def _express_form(kind: str, text: str) -> str:
-    """A name as it is compared: in lower case, of a full name only its words."""
-    return f"if({kind} = 'full name', trimBoth({squeeze(f'lowerUTF8({text})')}), lowerUTF8({text}))"
 
 
 def _search_table(client: ClickHouse, table: TextTable, search: Search) -> None:
@@ -191,7 +195,7 @@ def _search_columns(client: ClickHouse, table: TableName, columns: list[str]) ->
                 SELECT row, place, forms, arrayJoin(anchors) AS anchor
                 FROM (
                     SELECT row, place, forms,
-                           arrayDistinct(arrayFilter(word -> word IN {quote(_ANCHORS)}, {split_words("forms")})) AS anchors
+                           arrayDistinct(arrayFilter(a -> a IN {quote(_ANCHORS)}, {list_anchors("forms")})) AS anchors
                     FROM ({read_forms(read_cells(client, table, columns))})
                 )
                 WHERE notEmpty(anchors)

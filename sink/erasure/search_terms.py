@@ -1,4 +1,4 @@
-"""What texts are searched for: names and addresses of subjects, and which of them are no ordinary words.
+"""What texts are searched for: names and addresses of subjects, and where they stand.
 
 .. pii: Holds names, user names and e-mail addresses of the users being looked for, in memory only.
 .. pii_types: name, username, email_address
@@ -22,19 +22,6 @@ from sink.store import Store
 
 # Shorter ones are in every other word.
 _SHORTEST = 3
-# A user name of letters alone is a word of some language unless it is long; with a digit or a dot in it, sooner no word.
-_LONG = 10
-_LONG_MIXED = 6
-# A full name has several words and so many letters, in a script without blanks fewer.
-_LONG_NAME = 8
-_LONG_NAME_DENSE = 4
-# Long words that a learning platform's own texts are full of, and that are user names somewhere.
-_WORDS_OF_LEARNING = """
-    administrator assessment assignment assignments certificate certificates completion coordinator curriculum
-    department discussion discussions enrollment enrollments engineering evaluation examination information instructor
-    instructors management moderation moderators professional professor programming registration supervisor technology
-    university verification
-"""
 _DENSE = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
 # What no identifier of a map can be called, since a template names identifiers.
 _FROM_COLUMNS = "column:"
@@ -58,7 +45,6 @@ class Term:
     subject: str
     kind: TermKind
     text: str
-    is_sure: bool
 
     def __repr__(self) -> str:
         return f"Term({self.subject}, {self.kind})"
@@ -140,27 +126,13 @@ def list_terms(pii_map: PiiMap, subject: SubjectId, identities: Identities) -> l
         for value in identities.of(subject, identifier):
             kind = TermKind.ADDRESS if _is_address(value) else _KINDS.get(pii_type, TermKind.USERNAME)
             for text in _list_spellings(value, kind):
-                terms[kind, text] = Term(str(subject), kind, text, is_sure(text, kind))
+                terms[kind, text] = Term(str(subject), kind, text)
     return list(terms.values())
 
 
 def can_scan(pii_map: PiiMap, subject: SubjectId, identities: Identities) -> bool:
     """True where a name or address of the subject is known that is long enough to be searched for."""
     return bool(list_terms(pii_map, subject, identities))
-
-
-def is_sure(text: str, kind: TermKind) -> bool:
-    """True where a text that holds the term is about the person, and it is hardly a word of some language."""
-    letters = [character for character in text if character.isalnum()]
-    if kind is TermKind.ADDRESS:
-        return _is_address(text)
-    if kind is TermKind.NAME:
-        if _DENSE.search(text):
-            return len(letters) >= _LONG_NAME_DENSE
-        return len(re.findall(r"[^\W_]+", text)) > 1 and len(letters) >= _LONG_NAME
-    if not any(character.isalpha() for character in letters) or text.lower() in _WORDS_OF_LEARNING.split():
-        return False
-    return len(text) >= (_LONG if text.isalpha() else _LONG_MIXED)
 
 
 def _is_address(text: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.exemptions import NotPii, is_exempt
-from sink.names import TableName, quote
+from sink.names import TableName, quote, quote_columns
 
 # What these show stands in a table, which is searched itself.
 _SHOW_OTHERS = frozenset(
@@ -94,13 +94,16 @@ def list_text_tables(client: ClickHouse, tables: Mapping[TableName, Table], not_
 
 
 def read_cells(client: ClickHouse, table: TableName, columns: list[str], condition: str = "") -> str:
-    """A query of every cell of some columns, as `row` (a number), `place` (of the column in `columns`) and `text`."""
+    """A query of every cell of some columns that is not empty, as `row`, `place` (the column's in `columns`) and `text`."""
     cells = ", ".join(
         f"(toUInt16({place}), ifNull(toString({quote(column)}), ''))" for place, column in enumerate(columns)
     )
     # Rows of a cluster come here as they are: what texts are compared with is in this session.
-    read = f"SELECT {', '.join(map(quote, columns))} FROM {client.replicas(table.sql)} {condition}"
+    read = f"SELECT {quote_columns(columns)} FROM {client.replicas(table.sql)} {condition}"
     return f"""
         SELECT row, cell.1 AS place, cell.2 AS text
-        FROM (SELECT rowNumberInAllBlocks() AS row, arrayJoin([{cells}]) AS cell FROM ({read}))
+        FROM (
+            SELECT rowNumberInAllBlocks() AS row, arrayJoin(arrayFilter(cell -> cell.2 != '', [{cells}])) AS cell
+            FROM ({read})
+        )
     """

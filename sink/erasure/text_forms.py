@@ -11,22 +11,24 @@ from __future__ import annotations
 # Letters, marks and digits: what words are made of, in a regular expression within an SQL text.
 _LETTERS = r"\\p{L}\\p{M}\\p{N}"
 # Scripts that write no blanks between words.
-_DENSE = r"\\p{Han}\\p{Hiragana}\\p{Katakana}\\p{Hangul}\\p{Thai}"
+DENSE = r"\\p{Han}\\p{Hiragana}\\p{Katakana}\\p{Hangul}\\p{Thai}"
 # Stands between the forms of one text, so that no name reaches from one into the next.
 _BETWEEN = "\\x1e"
 # Takes the place of the name that is looked for; a code point that no text has.
 _MARK = "\\xef\\xb7\\x90"
 # Whether letters or digits touch the mark. In a script without blanks they may.
-_BEFORE = f"(?:^|[^{_LETTERS}]|[{_DENSE}])"
-_AFTER = f"(?:$|[^{_LETTERS}]|[{_DENSE}])"
+_BEFORE = f"(?:^|[^{_LETTERS}]|[{DENSE}])"
+_AFTER = f"(?:$|[^{_LETTERS}]|[{DENSE}])"
 _WORD = f"{_BEFORE}{_MARK}{_AFTER}"
 # An address goes on in other characters than a word does: `a@x.org` is not in `ba@x.org`, `b.a@x.org` or `a@x.org.au`.
-_ADDRESS_BEFORE = f"(?:^|[^{_LETTERS}._%+-]|[{_DENSE}])"
-_ADDRESS_END = f"$|[^{_LETTERS}.-]|[{_DENSE}]|[.-](?:$|[^{_LETTERS}])"
+_ADDRESS_BEFORE = f"(?:^|[^{_LETTERS}._%+-]|[{DENSE}])"
+_ADDRESS_END = f"$|[^{_LETTERS}.-]|[{DENSE}]|[.-](?:$|[^{_LETTERS}])"
 _ADDRESS = f"{_ADDRESS_BEFORE}{_MARK}(?:{_ADDRESS_END})"
 # Perhaps the name of a file: `export-a@x.org.csv`.
 _FILE_ENDINGS = "csv|docx?|gz|html?|jpe?g|jsonl?|log|pdf|png|txt|xlsx?|xml|zip"
 _ADDRESS_PERHAPS = f"{_BEFORE}{_MARK}(?:{_ADDRESS_END}|[.](?:{_FILE_ENDINGS})(?:$|[^{_LETTERS}]))"
+# Bytes of a text in base64 from which on it may have letters beyond ASCII.
+_LONG_BASE64 = 12
 
 
 def read_forms(cells: str) -> str:
@@ -54,20 +56,41 @@ def read_forms(cells: str) -> str:
     """
 
 
-def split_words(text: str) -> str:
-    """The words of a text in lower case, as an array; of scripts without blanks also any two neighbouring characters."""
-    is_ascii = f"length({text}) = lengthUTF8({text})"
-    # `tokens` knows ASCII's punctuation only.
-    spaced = f"if({is_ascii}, {text}, replaceRegexpAll({text}, '[^\\\\x00-\\\\x7f{_LETTERS}]+', ' '))"
-    pairs = f"if(NOT ({is_ascii}) AND match({text}, '[{_DENSE}]'), ngrams({text}, 2), [])"
-    return f"arrayConcat(tokens({spaced}), {pairs})"
+def list_anchors(text: str) -> str:
+    """Digests by which a text in lower case is found: of each word, of any two words that follow each other, and of any
+    two neighbouring characters of scripts without blanks.
+    """
+    words, pairs = _split_words(text), _split_dense(text)
+    followed = f"arrayMap((one, next) -> cityHash64(one, next), arrayPopBack({words}), arrayPopFront({words}))"
+    return (
+        f"arrayConcat(arrayMap(word -> cityHash64(word), {words}), {followed}, "
+        f"arrayMap(pair -> cityHash64(pair), {pairs}))"
+    )
 
 
-def choose_anchor(text: str) -> str:
-    """The word of a name by which texts are found that may hold it: its longest one."""
-    pairs = f"arrayFilter(word -> match(word, '^[{_DENSE}]{{2}}$'), {split_words(text)})"
-    longest = f"arraySort(word -> -length(word), tokens({text}))[1]"
-    return f"if(match({text}, '[{_DENSE}]{{2}}'), {pairs}[1], {longest})"
+def list_anchors_of_name(name: str) -> str:
+    """Those of `list_anchors` that a text has if it holds the name: of two words wherever it has several."""
+    words = _split_words(name)
+    pairs = f"arrayFilter(pair -> match(pair, '^[{DENSE}]{{2}}$'), {_split_dense(name)})"
+    followed = f"arrayMap((one, next) -> cityHash64(one, next), arrayPopBack({words}), arrayPopFront({words}))"
+    return (
+        f"multiIf(notEmpty({pairs}), arrayMap(pair -> cityHash64(pair), {pairs}), "
+        f"length({words}) > 1, {followed}, arrayMap(word -> cityHash64(word), {words}))"
+    )
+
+
+def _split_words(text: str) -> str:
+    # `tokens` knows ASCII's punctuation only. To look for other is much cheaper than to replace it.
+    other = f"[^\\\\x00-\\\\x7f{_LETTERS}]"
+    return f"tokens(if({_is_ascii(text)} OR NOT match({text}, '{other}'), {text}, replaceRegexpAll({text}, '{other}+', ' ')))"
+
+
+def _split_dense(text: str) -> str:
+    return f"if(NOT ({_is_ascii(text)}) AND match({text}, '[{DENSE}]'), ngrams({text}, 2), [])"
+
+
+def _is_ascii(text: str) -> str:
+    return f"length({text}) = lengthUTF8({text})"
 
 
 def squeeze(text: str) -> str:
@@ -113,7 +136,8 @@ def _undo_backslashes(text: str) -> str:
 
 def _decode_base64(text: str) -> str:
     # Both alphabets: `/` and `-` may stand beside such a text as well as in it.
-    runs = f"arrayConcat(extractAll({text}, '[A-Za-z0-9+/]{{6,}}'), extractAll({text}, '[A-Za-z0-9_-]{{6,}}'))"
+    runs = f"arrayConcat(extractAll({text}, '[A-Za-z0-9+/]{{8,}}'), extractAll({text}, '[A-Za-z0-9_-]{{8,}}'))"
     decoded = f"arrayMap(run -> replaceAll(tryBase64URLDecode(run), '\\0', ''), arrayDistinct({runs}))"
-    # An ordinary word decodes to bytes that are no text.
-    return f"arrayStringConcat(arrayFilter(form -> isValidUTF8(form), {decoded}), '{_BETWEEN}')"
+    # An ordinary word decodes to bytes that are no text, or to a few characters of any script.
+    is_text = f"isValidUTF8(form) AND (length(form) >= {_LONG_BASE64} OR {_is_ascii('form')})"
+    return f"arrayStringConcat(arrayFilter(form -> {is_text}, {decoded}), '{_BETWEEN}')"

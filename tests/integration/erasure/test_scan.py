@@ -18,7 +18,8 @@ from sink.clickhouse import migrations
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.identities import Identities
 from sink.erasure.scan import scan
-from sink.erasure.search_terms import TermKind, is_sure, read_names
+from sink.erasure.search_terms import TermKind, read_names
+from sink.erasure.sure_names import express_form, express_is_sure
 from sink.installation import open_store
 from sink.resources import find_resource
 from sink.settings import Settings
@@ -273,8 +274,9 @@ def test_words_are_listed_apart(store: Store) -> None:
         ("王明", TermKind.NAME, False),
     ],
 )
-def test_what_is_sure(text: str, kind: TermKind, *, expected: bool) -> None:
-    assert is_sure(text, kind) is expected
+def test_what_is_sure(store: Store, text: str, kind: TermKind, *, expected: bool) -> None:
+    sql = f"SELECT {express_is_sure('{kind:String}', express_form('{kind:String}', '{text:String}'))}"
+    assert bool(store.client.value(sql, kind=str(kind), text=text)) is expected
 
 
 def test_a_name_that_somebody_else_has_too_is_listed_apart(store: Store) -> None:
