@@ -25,6 +25,7 @@ from sink.erasure.text_columns import TextTable, list_text_tables, read_cells
 from sink.erasure.text_forms import (
     holds_address,
     holds_word,
+    leave_out,
     list_anchors,
     list_anchors_of_name,
     may_hold_address,
@@ -41,7 +42,12 @@ _TERMS = "scan_terms"
 _ANCHORS = "scan_anchors"
 _SUBJECTS = "scan_subjects"
 _SHARED = "scan_shared"
+_LONGER = "scan_longer"
 _GIVEN = "scan_given"
+
+
+# More names that contain another one than this, and the other one means nobody in particular.
+_MOST_LONGER = 100
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ def _temporary_tables(client: ClickHouse) -> Iterator[None]:
         _ANCHORS: "anchor UInt64",
         _SUBJECTS: "subject String",
         _SHARED: "kind String, term String",
+        _LONGER: "kind String, term String, longer String",
     }
     try:
         for name, columns in tables.items():
@@ -145,6 +152,7 @@ def _fill_tables(store: Store, subjects: Sequence[SubjectId], terms: Sequence[Te
         """
     )
     client.execute(f"INSERT INTO {quote(_ANCHORS)} SELECT DISTINCT anchor FROM {quote(_TERMS)}")
+    _find_longer_names(store)
 
 
 def _find_shared_terms(store: Store) -> None:
@@ -160,6 +168,27 @@ def _find_shared_terms(store: Store) -> None:
               AND shared IN (SELECT {express_form("kind", "term")} FROM {quote(_GIVEN)})
             """,
             kind=str(source.kind),
+        )
+
+
+def _find_longer_names(store: Store) -> None:
+    """Names of others in which a name that is looked for stands: `Ana Lopez Perez` where `Ana Lopez` is looked for."""
+    longer = f"if(kind = 'full name', trimBoth({squeeze('value')}), value)"
+    for source in list_name_columns(store):
+        store.client.execute(
+            f"""
+            INSERT INTO {quote(_LONGER)}
+            SELECT DISTINCT kind, term, {longer} AS longer
+            FROM (
+                SELECT value, arrayJoin(arrayFilter(a -> a IN {quote(_ANCHORS)}, {list_anchors("value")})) AS anchor
+                FROM (
+                    SELECT lowerUTF8(ifNull(toString({quote(source.column)}), '')) AS value FROM {source.table.sql}
+                    WHERE toString({quote(source.key)}) NOT IN {quote(_SUBJECTS)}
+                )
+            ) AS others
+            INNER JOIN {quote(_TERMS)} AS terms ON terms.anchor = others.anchor
+            WHERE kind != 'address' AND longer != term AND {holds_word("longer", "term")}
+            """
         )
 
 
@@ -182,8 +211,8 @@ def _search_table(client: ClickHouse, table: TextTable, search: Search) -> None:
 
 def _search_columns(client: ClickHouse, table: TableName, columns: list[str]) -> list[Hit]:
     sure = (
-        f"multiIf(kind = 'full name', {holds_word(squeeze('forms'), 'term')}, "
-        f"kind = 'address', {holds_address('forms', 'term')}, {holds_word('forms', 'term')})"
+        f"multiIf(kind = 'full name', {holds_word(leave_out(squeeze('forms'), 'longer'), 'term')}, "
+        f"kind = 'address', {holds_address('forms', 'term')}, {holds_word(leave_out('forms', 'longer'), 'term')})"
     )
     perhaps = f"kind = 'address' AND {may_hold_address('forms', 'term')}"
     found = client.rows(
@@ -200,7 +229,15 @@ def _search_columns(client: ClickHouse, table: TableName, columns: list[str]) ->
                 )
                 WHERE notEmpty(anchors)
             ) AS candidates
-            INNER JOIN {quote(_TERMS)} AS terms ON terms.anchor = candidates.anchor
+            INNER JOIN (
+                SELECT subject, kind, term, anchor, contained.longer AS longer,
+                       is_sure AND length(longer) < {_MOST_LONGER} AS is_sure
+                FROM {quote(_TERMS)} AS terms
+                LEFT JOIN (
+                    SELECT kind, term, groupUniqArray({_MOST_LONGER})(longer) AS longer
+                    FROM {quote(_LONGER)} GROUP BY kind, term
+                ) AS contained ON contained.kind = terms.kind AND contained.term = terms.term
+            ) AS terms ON terms.anchor = candidates.anchor
             WHERE is_meant OR may_be_meant
         )
         GROUP BY place, subject ORDER BY place, subject

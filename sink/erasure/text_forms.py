@@ -118,6 +118,12 @@ def _is_encoded(text: str) -> str:
     return f"match({text}, '[\\\\x00\\\\\\\\%&]')"
 
 
+def leave_out(text: str, names: str) -> str:
+    """A text without any of the names of an array, the longest first."""
+    longest_first = f"arraySort(name -> -length(name), {names})"
+    return f"arrayFold((left, name) -> replaceAll(left, name, '{_BETWEEN}'), {longest_first}, {text})"
+
+
 def _decode(text: str) -> str:
     unquoted = f"decodeURLComponent(decodeURLComponent({text}))"
     undone = f"decodeHTMLComponent(decodeHTMLComponent({_undo_backslashes(unquoted)}))"

@@ -290,6 +290,17 @@ def test_a_name_that_somebody_else_has_too_is_listed_apart(store: Store) -> None
     assert "reporting.t.x" in find_places(store, is_sure=False)
 
 
+def test_a_longer_name_of_somebody_else_is_no_hit(store: Store) -> None:
+    store.client.insert(
+        store.client.table("event_sink.user_profile"),
+        ["user_id", "name", "username", "email"],
+        [(2, f"{NAME} López", f"{USERNAME}-2", f"{USERNAME}@other.example.org")],
+    )
+    text = f"by {NAME.upper()} López ({USERNAME}-2, {USERNAME}@other.example.org)"
+    make_table(store.client, "x String, y String", "{x:String}, {y:String}", x=text, y=f"{text} and {USERNAME}")
+    assert find_places(store) == ["reporting.t.y"]
+
+
 def test_a_name_without_blanks_is_found_within_a_sentence(store: Store) -> None:
     make_table(store.client, "x String", "{x:String}", x="先生は山田太郎さんです")
     identities = Identities({"1": {"column:name": frozenset(["山田太郎"])}})
