@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+HELPER_PREFIX = "erasing_"
+"""What the names of tables begin with that stand in the ledger's database while an erasure is under way."""
+
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -50,3 +53,8 @@ class TableName(NamedTuple):
 def quote_columns(columns: list[str] | tuple[str, ...]) -> str:
     """A comma separated list of quoted names."""
     return ", ".join(quote(column) for column in columns)
+
+
+def quote_text(text: str) -> str:
+    """A text of ours, such as a comment that names a table, as a literal; what comes from rows is bound instead."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -129,6 +129,13 @@ class Settings(BaseSettings):
     second_pass_after: float = Field(
         86_400, ge=0, description="Seconds after which an erasure is looked at again.", examples=[86400]
     )
+    keep_former_names_days: int = Field(
+        365,
+        ge=0,
+        le=36_500,
+        description="Days for which keyed hashes of what retired people were called are kept; 0 keeps none.",
+        examples=[365],
+    )
     broker_url: SecretStr | None = Field(None, description="Celery's broker.", examples=["redis://redis:6379/0"])
     broker_visibility_timeout: int = Field(
         900,

@@ -148,7 +148,10 @@ def read_path(table: Table, path: str) -> str:
     if is_json(table.columns[column]):
         return f"ifNull(toString({'.'.join(map(quote, [column, *keys]))}), '')"
     arguments = ", ".join([quote(column), *(f"'{key}'" for key in keys)])
-    return f"if(JSONType({arguments}) = 'String', JSONExtractString({arguments}), JSONExtractRaw({arguments}))"
+    kind = f"JSONType({arguments})"
+    return (
+        f"multiIf({kind} = 'String', JSONExtractString({arguments}), {kind} = 'Null', '', JSONExtractRaw({arguments}))"
+    )
 
 
 def is_text(kind: str) -> bool:

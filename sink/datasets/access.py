@@ -18,6 +18,7 @@ from sink.clickhouse.migrations import list_statements
 from sink.datasets.grants import AccessPlan, Grant, RoleNames, require_name
 from sink.datasets.policies import list_shown, plan_policies
 from sink.datasets.project import Project, Schema, read_project, read_schema, unique
+from sink.names import HELPER_PREFIX
 from sink.pii_map import PiiMap, Target
 from sink.resources import find_resource
 
@@ -29,6 +30,7 @@ SYSTEM_TABLES = (
     "detached_parts",
     "mutations",
     "parts",
+    "projections",
     "row_policies",
     "settings",
     "tables",
@@ -119,6 +121,8 @@ class _GrantPlanner:
         for table in self.schema.tables:
             if table[0] == "pii_ledger":
                 yield self._on(["INSERT"], table)
+        # Beside the ledger, and to be dropped: keyed hashes of former names.
+        yield self._on(["ALTER DELETE", "ALTER UPDATE"], ("pii_ledger", "former_names"))
         for place, target in self._targets():
             yield from self._for_target(place, target)
         datasets = [(dataset.database, dataset.name) for dataset in self.project.datasets]
@@ -130,6 +134,10 @@ class _GrantPlanner:
             if database != "reporting" or (database, derived) not in datasets:
                 # May be somebody else's dictionary or refreshable view: asked, and made to read again.
                 yield self._on(["dictGet", "SYSTEM VIEWS"], (database, derived))
+        # Helper tables of what cannot be erased by id, and the empty tables that `map check` tries rules on.
+        yield from (Grant(("TABLE ENGINE",), name=engine) for engine in ("MergeTree", "Join"))
+        on_helpers = ("CREATE TABLE", "DROP TABLE", "INSERT", "SELECT", "ALTER COLUMN", "ALTER UPDATE", "ALTER DELETE")
+        yield Grant(on_helpers, self._actual("pii_ledger"), f"{HELPER_PREFIX}*")
         yield Grant(("CREATE TEMPORARY TABLE", "SYSTEM RELOAD DICTIONARY", "SHOW ROW POLICIES"))
         yield from (Grant(("SELECT",), "system", table) for table in SYSTEM_TABLES)
         if self.is_cluster:
@@ -143,12 +151,6 @@ class _GrantPlanner:
         )
         if target.keep is not None or may_be_rewritten:
             yield self._on(["INSERT"], place)
-        if may_be_rewritten:
-            # Rows that cannot be changed where they are go through tables beside it; see sink.erasure.swap.
-            yield Grant(("TABLE ENGINE",), name="MergeTree")
-            for suffix in ("__aspects_pii_new", "__aspects_pii_replaced"):
-                beside = (place[0], f"{place[1]}{suffix}")
-                yield self._on(["CREATE TABLE", "DROP TABLE", "INSERT", "ALTER MODIFY COMMENT", "ALTER DELETE"], beside)
 
     def for_dbt(self) -> Iterator[Grant]:
         """Makes and tests the datasets. Reads them, never what they are made of."""

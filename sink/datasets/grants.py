@@ -60,7 +60,13 @@ class Grant:
         """What the privileges are on."""
         if self.name is not None:
             return quote(self.name)
-        return ".".join("*" if part == "*" else quote(part) for part in (self.database, self.table))
+        return ".".join(map(_quote_part, (self.database, self.table)))
+
+
+def _quote_part(part: str) -> str:
+    """A name, `*` for everything, or `prefix*` for all names that begin so."""
+    begin = part.removesuffix("*")
+    return f"{quote(begin) if begin else ''}{'*' if part.endswith('*') else ''}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +9,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from sink.erasure.steps import keyed_hash
+from sink.erasure.pseudonyms import PSEUDONYM, is_pseudonym, keyed_hash, shape_like
+from sink.names import quote_text
 from sink.pii_map import Rule
 
 # .. pii: Sees values of the users being retired on their way out, in memory only.
 # .. pii_types: id, name, username, email_address, other
 # .. pii_retirement: consumer_api
-
-# A pseudonym is one purpose for all columns, so that events still belong together wherever they are stored.
-_PSEUDONYM = "pseudonym"
-_RETIRED_DOMAIN = "retired.invalid"
 
 
 class Change(ABC):
@@ -29,6 +25,15 @@ class Change(ABC):
     @abstractmethod
     def paths(self) -> Sequence[str]:
         """The columns, and paths into JSON, that get new values."""
+
+    @property
+    @abstractmethod
+    def expressed(self) -> Sequence[str]:
+        """The columns whose new value ClickHouse makes; none of `paths`."""
+
+    @abstractmethod
+    def express(self, column: str) -> str:
+        """The SQL expression of the new value of one of `expressed`."""
 
     @property
     @abstractmethod
@@ -50,6 +55,11 @@ class Change(ABC):
         return ""
 
     @property
+    @abstractmethod
+    def told_apart(self) -> str:
+        """The SQL expression of what `further_condition` asks of a row, as text."""
+
+    @property
     def further_values(self) -> dict[str, Any]:
         """What is bound to `further_condition`."""
         return {}
@@ -62,11 +72,26 @@ class Redact(Change):
     rule: Rule
     secret: SecretStr | None
     pii_types: Mapping[str, str]
+    types: Mapping[str, str]
+    """Of the table's columns."""
 
     @property
     def paths(self) -> Sequence[str]:
         """See `Change`."""
-        return list(self.rule.on_retire.redact)
+        return [path for path in self.rule.on_retire.redact if path not in self.expressed]
+
+    @property
+    def expressed(self) -> Sequence[str]:
+        """See `Change`."""
+        redactions = self.rule.on_retire.redact
+        return [path for path, redaction in redactions.items() if redaction.kind in ("default", "expression")]
+
+    def express(self, column: str) -> str:
+        """See `Change`."""
+        redaction = self.rule.on_retire.redact[column]
+        if redaction.kind == "expression":
+            return f"({redaction.expression})"
+        return f"defaultValueOfTypeName({quote_text(self.types[column])})"
 
     @property
     def deletes(self) -> bool:
@@ -86,22 +111,31 @@ class Redact(Change):
         if redaction.kind == "constant":
             return redaction.constant
         if redaction.kind == "truncate":
-            return str(old)[: redaction.length]
-        if redaction.kind == "pseudonym":
-            return _shape_like(str(old), self._hash(_PSEUDONYM, subject))
-        if redaction.kind == "hash":
-            return self._hash(self.pii_types[path], subject)
+            return _truncate(str(old), redaction.length)
+        if redaction.kind in ("pseudonym", "hash"):
+            if is_pseudonym(str(old)):
+                # Made before, of whomever: nothing of a value is in it.
+                return old
+            if redaction.kind == "hash":
+                return self._hash(self.pii_types[path], subject)
+            return shape_like(str(old), self._hash(PSEUDONYM, subject))
         return ""
+
+    @property
+    def told_apart(self) -> str:
+        """See `Change`."""
+        return "''"
 
     def _hash(self, purpose: str, subject: str) -> str:
         assert self.secret is not None
         return keyed_hash(self.secret, purpose, subject)
 
 
-def _shape_like(old: str, hashed: str) -> str:
-    """A pseudonym where the value stood: an address stays an address, a SHA-1 has 40 digits."""
-    if old.startswith("mailto:"):
-        return f"mailto:{hashed}@{_RETIRED_DOMAIN}"
-    if re.fullmatch(r"[0-9a-f]{40}", old):
-        return hashed + hashed[:8]
-    return hashed
+def _truncate(text: str, length: int) -> str:
+    """So many characters, or bytes of what is no UTF-8, as ClickHouse counts them where it truncates."""
+    encoded = text.encode("utf-8", "surrogateescape")
+    try:
+        encoded.decode("utf-8")
+    except UnicodeDecodeError:
+        return encoded[:length].decode("utf-8", "surrogateescape")
+    return text[:length]

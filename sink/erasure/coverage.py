@@ -18,6 +18,7 @@ from sink.erasure.exemptions import NotPii, list_not_pii
 from sink.erasure.found_by_value import find_by_value
 from sink.erasure.plan import plan_steps
 from sink.erasure.problems import Problem
+from sink.erasure.rehearsal import rehearse
 from sink.names import TableName
 from sink.pii_map import PiiMap
 from sink.store import Store
@@ -61,12 +62,15 @@ def check_map(store: Store) -> Coverage:
     targets = {name: client.table(name) for name in pii_map.targets}
     derived = {client.table(name) for name in pii_map.derived}
     tables = {**read_tables(client), **read_tables(client, [*targets.values(), *derived])}
-    plan = plan_steps(pii_map, targets, tables, redact_history=True, secret=store.policy.pseudonym_secret)
+    plan = plan_steps(
+        pii_map, targets, tables, redact_history=True, secret=store.policy.pseudonym_secret, client=client
+    )
     mapped = {targets[name]: target.pii_columns for name, target in pii_map.targets.items()}
     databases = {actual: name for name, actual in client.databases.items()}
     survey = Survey(tables, mapped, derived, list_not_pii(store), databases)
     problems = [
         *plan.problems,
+        *rehearse(store, plan),
         *_find_missing_columns(pii_map, targets, tables),
         *survey.find_derived_with_rows(),
         *survey.find_shown_columns(),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sink.clickhouse.catalog import Table, find_dependents, read_tables
 from sink.clickhouse.lineage import find_storage
-from sink.clickhouse.parts import scrub
+from sink.clickhouse.parts import require_scrubbed, scrub
 from sink.names import TableName
 from sink.store import Store
 
@@ -75,7 +75,7 @@ def reload(store: Store, dependents: Iterable[Dependent]) -> list[str]:
             storage = find_storage(dependent.table, read_tables(client))
             if storage is not None:
                 client.execute(f"TRUNCATE TABLE {storage.sql} {client.on_cluster} SYNC")
-                scrub(client, [storage], store.policy.scrub_within)
+                require_scrubbed(client, [storage], scrub(client, [storage], store.policy.scrub_within))
             client.execute(f"SYSTEM REFRESH VIEW {name.sql}")
             client.execute(f"SYSTEM WAIT VIEW {name.sql}")
         else:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.client import ClickHouse
 from sink.erasure.changes import Redact
-from sink.erasure.problems import Problem, find_problems
+from sink.erasure.problems import Problem, find_expression_problems, find_problems
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.steps import DirectStep, Step
 from sink.errors import MapError
@@ -55,6 +56,7 @@ def read_plan(store: Store, *, with_history: bool = False) -> Plan:
         read_tables(store.client, names.values()),
         redact_history=with_history or store.policy.redact_history,
         secret=store.policy.pseudonym_secret,
+        client=store.client,
     )
 
 
@@ -65,8 +67,9 @@ def plan_steps(
     *,
     redact_history: bool = False,
     secret: SecretStr | None = None,
+    client: ClickHouse,
 ) -> Plan:
-    """Which steps the map means for `tables`. Touches nothing.
+    """Which steps the map means for `tables`. Touches nothing; `client` has the engine parse expressions.
 
     `names` are the tables that the map's targets mean in this installation.
     """
@@ -76,7 +79,9 @@ def plan_steps(
         table = tables.get(names[target_name])
         if table is None:
             continue
-        found = find_problems(target_name, rule, table, secret)
+        found = find_problems(target_name, rule, table, secret) or find_expression_problems(
+            client, target_name, target, rule, table
+        )
         problems += found
         if not found:
             steps.append(_make_step(pii_map, target, rule, table, secret))
@@ -93,14 +98,10 @@ def _make_step(pii_map: PiiMap, target: Target, rule: Rule, table: Table, secret
     in_key = not rule.on_retire.delete and any(path in table.key_columns for path in rule.on_retire.redact)
     if rule.is_by_id and not in_key and not any("." in path for path in paths):
         return DirectStep(table, rule, subject_type, target.pii, secret)
-    types = {_find_type(pii_map, source) for source in rule.sources}
-    ignores_case = "email_address" in types and not rule.template.startswith("sha1:")
-    return RewriteStep(table, rule, subject_type, target.pii, Redact(rule, secret, target.pii), ignores_case)
-
-
-def _find_type(pii_map: PiiMap, identifier: str) -> str:
-    table, _, column = pii_map.subject.identifiers.get(identifier, "").rpartition(".")
-    return pii_map.targets[table].pii[column] if table else "id"
+    ignores_case = any(map(pii_map.ignores_case, rule.sources)) and not rule.template.startswith("sha1:")
+    return RewriteStep(
+        table, rule, subject_type, target.pii, Redact(rule, secret, target.pii, table.columns), ignores_case
+    )
 
 
 def require_valid_plan(plan: Plan) -> None:

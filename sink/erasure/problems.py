@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, is_json, is_nullable, is_text
-from sink.pii_map import Redaction, Rule
+from sink.clickhouse.client import ClickHouse
+from sink.erasure.expressions import explain_refusal
+from sink.erasure.pseudonyms import LONGEST as LONGEST_PSEUDONYM
+from sink.erasure.swap import keeps_rows_apart
+from sink.pii_map import Redaction, Rule, Target
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,29 @@ def find_problems(target: str, rule: Rule, table: Table, secret: SecretStr | Non
         kind = table.columns.get(path.partition(".")[0])
         if kind is not None:
             is_updated = path in table.key_columns and not rule.on_retire.delete
+            if is_updated and not keeps_rows_apart(table.engine):
+                reason = f"a {table.engine} could add rows with a new key to those of others"
+                problems.append(Problem(f"{place}.redact.{path}", reason, "Delete the rows instead."))
+                continue
             found = _explain_misfits(redaction, path, kind, secret, is_updated_in_key=is_updated)
             problems += [Problem(f"{place}.redact.{path}", reason, fix) for reason, fix in found]
     return problems
+
+
+def find_expression_problems(
+    client: ClickHouse, target_name: str, target: Target, rule: Rule, table: Table
+) -> list[Problem]:
+    """Have the engine parse the rule's expressions and hold them against what may stand in one.
+
+    Raises:
+        DatabaseError: the engine cannot be asked.
+    """
+    refusals = [
+        (path, explain_refusal(client, table, rule, target.pii_columns, path))
+        for path, redaction in rule.on_retire.redact.items()
+        if redaction.kind == "expression"
+    ]
+    return [Problem(f"targets.{target_name}.redact.{path}", *refusal) for path, refusal in refusals if refusal]
 
 
 def _explain_misfits(
@@ -67,7 +92,24 @@ def _explain_misfits(
         misfits.append((f"null does not fit into {kind}", "Use `default` or `empty`."))
     elif redaction.kind in ("empty", "constant", "truncate", "hash", "pseudonym") and not is_text(kind):
         misfits.append((f"{redaction.kind} needs a text column, and this is {kind}", "Use `default` or `null`."))
+    elif is_text(kind) and (length := _find_length(kind)) and (needed := _find_needed(redaction)) > length:
+        misfits.append(
+            (f"{redaction.kind} needs {needed} bytes, and this is {kind}", "Use `empty`, or a wider column.")
+        )
     if redaction.kind in ("hash", "pseudonym") and secret is None:
         fix = "Set it to at least 16 secret characters."
         misfits.append(("a keyed hash needs ASPECTS_PSEUDONYM_SECRET", fix))
     return misfits
+
+
+def _find_length(kind: str) -> int:
+    """The bytes of a FixedString; 0 for other types."""
+    found = re.search(r"\bFixedString\((\d+)\)", kind)
+    return int(found[1]) if found else 0
+
+
+def _find_needed(redaction: Redaction) -> int:
+    """Bytes of what takes a value's place."""
+    if redaction.kind == "constant":
+        return len(redaction.constant.encode())
+    return {"hash": 32, "pseudonym": LONGEST_PSEUDONYM}.get(redaction.kind, 0)

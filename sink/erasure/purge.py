@@ -6,20 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sink.clickhouse.catalog import Table
-from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, scrub
+from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, require_scrubbed, scrub
 from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.derived import Dependent, read_dependents, reload
-from sink.erasure.identities import Identities, read_identities
+from sink.erasure.former_names import forget_everything
+from sink.erasure.interrupted import require_finished
+from sink.erasure.naming import read_identities
 from sink.erasure.plan import read_plan, require_valid_plan
-from sink.erasure.steps import DirectStep, Step
+from sink.erasure.steps import Step, list_texts
 from sink.errors import ErasureError, RefusedError
 from sink.ledger.entries import Action
+from sink.ledger.leases import hold
 from sink.names import TableName, quote
 from sink.pii_map import SubjectId
 from sink.store import Store
 
 _SUBJECTS_AT_ONCE = 10_000
+_WAIT_FOR_OTHERS_SECONDS = 30.0
 
 
 class PurgeAction(StrEnum):
@@ -83,7 +87,7 @@ def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
     require_valid_plan(plan)
     dependents = read_dependents(store)
     ours = set(datasets)
-    rows = {step.table.name: _count_rows(store, step) for step in plan.steps}
+    rows = {step.table.name: step.count_everybody(store.client) for step in plan.steps}
     return PurgePlan(
         plan.steps,
         rows,
@@ -110,16 +114,24 @@ def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, 
 
     Raises:
         RefusedError: storing PII is on, so that what goes would come back.
-        ErasureError: something is left.
+        ErasureError: something is left, or an earlier change cannot be finished.
+        BusyError: somebody else is erasing.
     """
     require_off(enabled, force)
+    with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
+        require_finished(store.client)
+        _carry_out(store, plan, actor)
+
+
+def _carry_out(store: Store, plan: PurgePlan, actor: str | None) -> None:
     require_no_row_policy(store.client, [*plan.rows])
     for table in plan.datasets:
         kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")
     left = {step.table.name: _purge_step(store, step) for step in plan.steps}
     reload(store, plan.others)
-    scrub(store.client, left, store.policy.scrub_within)
+    forget_everything(store)
+    require_scrubbed(store.client, left, scrub(store.client, left, store.policy.scrub_within))
     _require_empty(store, left)
     store.ledger.record_event(
         Action.PURGED,
@@ -137,54 +149,33 @@ def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
         raise ErasureError(f"The purge left {', '.join(findings)}. Run it again.")
 
 
-def _count_rows(store: Store, step: Step) -> int:
-    """Rows that a purge deletes or redacts, those included that are hidden and still in the files."""
-    if isinstance(step, DirectStep) and not step.needs_subjects:
-        return step.count_everybody(store.client)
-    return sum(_count_batch(store, step, batch) for batch in _list_batches(store, step))
-
-
 def _purge_step(store: Store, step: Step) -> int:
     """Delete or redact every row of the step's table that is not exempt, and return how many are left."""
-    if isinstance(step, DirectStep) and not step.needs_subjects:
-        step.hide_everybody(store.client)
-        drop_hidden_rows(store.client, step.table.name)
-        return step.count_everybody(store.client)
-    left = 0
-    for batch in _list_batches(store, step):
-        step.hide(store.client, batch, _read_names(store, step, batch), _SUBJECTS_AT_ONCE)
-        drop_hidden_rows(store.client, step.table.name)
-        left += _count_batch(store, step, batch)
-    return left
+    for subjects in _list_named(store, step):
+        # People of whom it is known who they are get the pseudonym that they have everywhere.
+        step.hide(store.client, subjects, read_identities(store, subjects), _SUBJECTS_AT_ONCE)
+    step.hide_everybody(store.client)
+    drop_hidden_rows(store.client, step.table.name)
+    return step.count_everybody(store.client)
 
 
-def _count_batch(store: Store, step: Step, batch: Sequence[SubjectId]) -> int:
-    identities = _read_names(store, step, batch)
-    return sum(step.count_left(store.client, batch, identities, including_hidden=True).values())
+def _list_named(store: Store, step: Step) -> Iterator[list[SubjectId]]:
+    """Whoever has a profile, where the step finds rows by other names and makes pseudonyms of ids."""
+    if not (step.needs_identities and step.needs_subjects) or step.rule.on_retire.delete:
+        return
+    source = next(iter(store.pii_map.subject.identifiers.values())).rpartition(".")[0]
+    table = read_tables(store.client, [store.client.table(source)]).get(store.client.table(source))
+    if table is None:
+        return
+    key = f"ifNull(toString({quote(store.pii_map.targets[source].id_column)}), '')"
+    for texts in list_texts(store.client, table, key, "true", {}):
+        # What is no id in such a column is nobody's.
+        yield [store.pii_map.subject.parse(text) for text in texts if _is_id(store, text)]
 
 
-def _read_names(store: Store, step: Step, batch: Sequence[SubjectId]) -> Identities:
-    """The other names of subjects, where the step finds rows by them."""
-    return read_identities(store, batch) if step.needs_identities else Identities()
-
-
-def _list_batches(store: Store, step: Step) -> Iterator[list[SubjectId]]:
-    """Every subject of the step's table; of whom it does not hold the id, everybody whose other names are stored."""
-    table, subject = step.table.name.sql, step.subject_expression
-    if step.needs_identities:
-        source = next(iter(store.pii_map.subject.identifiers.values())).rpartition(".")[0]
-        table = store.client.table(source).sql
-        subject = f"toString({quote(store.pii_map.targets[source].id_column)})"
-    after = ""
-    while texts := store.client.column(
-        f"SELECT DISTINCT {subject} AS subject FROM {table} WHERE subject > {{after:String}} "
-        "ORDER BY subject LIMIT {limit:UInt32}",
-        after=after,
-        limit=_SUBJECTS_AT_ONCE,
-    ):
-        after = texts[-1]
-        if step.subject_type == "String":
-            yield texts
-        else:
-            # What is no id in such a column is nobody's.
-            yield [int(text) for text in texts if text.isdecimal()]
+def _is_id(store: Store, text: str) -> bool:
+    try:
+        store.pii_map.subject.parse(text)
+    except ValueError:
+        return False
+    return True

@@ -21,10 +21,12 @@ from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.parts import drop_hidden_rows
 from sink.erasure.changes import Change
 from sink.erasure.identities import Identities
+from sink.erasure.interrupted import require_finished
 from sink.erasure.plan import Plan, read_plan, require_valid_plan
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.steps import Step
-from sink.errors import RefusedError
+from sink.erasure.swap import keeps_rows_apart
+from sink.errors import ErasureError, RefusedError
 from sink.ledger.entries import Action, State
 from sink.ledger.leases import hold
 from sink.names import quote
@@ -79,16 +81,30 @@ class HandOver(Change):
         """See `Change`."""
         return True
 
+    @property
+    def expressed(self) -> Sequence[str]:
+        """See `Change`."""
+        return ()
+
+    def express(self, column: str) -> str:
+        """See `Change`."""
+        raise NotImplementedError(column)
+
     def replace(self, path: str, subject: str, old: Any) -> Any:
         """See `Change`."""
         if path == self.rule.key:
-            return int(self.heir.id) if isinstance(old, int) else self.heir.id
+            return int(self.heir.id) if isinstance(old, int) else self.heir.id  # a number where JSON has one
         return self.heir.values.get(self.pii_types[path], "")
 
     @property
     def further_condition(self) -> str:
         """See `Change`."""
         return f" AND {self.assets.expression} IN {{assets:Array(String)}}" if self.assets else ""
+
+    @property
+    def told_apart(self) -> str:
+        """See `Change`."""
+        return self.assets.expression if self.assets else "''"
 
     @property
     def further_values(self) -> dict[str, Any]:
@@ -132,6 +148,7 @@ def reassign(
         RefusedError: the heir is not known here, is retired, or is the one who leaves; or assets are named, and the map
             does not say how an owned target names them.
         MapError: the map cannot be carried out on the live schema.
+        ErasureError: a row could not be changed, or an earlier change cannot be finished; what was done stays done.
     """
     if str(leaving) == str(heir):
         raise RefusedError("The heir is the one who leaves; name somebody else.")
@@ -144,6 +161,8 @@ def reassign(
     require_valid_plan(plan)
     steps = _list_steps(store, plan, Heir(str(heir), values), assets)
     with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
+        if not dry_run:
+            require_finished(store.client)
         unknown = set(assets or ()).difference(*(_find_assets(store.client, step, [leaving, heir]) for step in steps))
         rows = _hand_over(store.client, steps, leaving, dry_run=dry_run)
         if rows and not dry_run:
@@ -162,7 +181,8 @@ def _hand_over(client: ClickHouse, steps: Sequence[Step], leaving: SubjectId, *,
         count = step.count_left(client, [leaving], Identities()).get(str(leaving), 0)
         rows[str(step.table.name)] += count
         if count and not dry_run:
-            step.hide(client, [leaving], Identities(), 1)
+            if refused := step.hide(client, [leaving], Identities(), 1):
+                raise ErasureError("; ".join(refused.values()))
             drop_hidden_rows(client, step.table.name)
     return {name: count for name, count in rows.items() if count}
 
@@ -174,8 +194,18 @@ def _list_steps(store: Store, plan: Plan, heir: Heir, assets: Sequence[str] | No
         if step.table.name in owned and step.rule.is_by_id:
             meant = None if assets is None else _express_assets(step.table, owned[step.table.name].asset, assets)
             change = HandOver(step.rule, step.pii_types, heir, meant)
+            _require_movable(step.table, change)
             steps.append(RewriteStep(step.table, step.rule, step.subject_type, step.pii_types, change))
     return steps
+
+
+def _require_movable(table: Table, change: HandOver) -> None:
+    changed = {path.partition(".")[0] for path in change.paths}
+    if changed & table.key_columns and not keeps_rows_apart(table.engine):
+        raise RefusedError(
+            f"{table.name} is a {table.engine} with {', '.join(sorted(changed & table.key_columns))} in its sort or "
+            "partition key: with another owner its rows could be added to those of others. Nothing was handed over."
+        )
 
 
 def _express_assets(table: Table, path: str | None, wanted: Sequence[str]) -> Assets:
@@ -193,7 +223,7 @@ def _find_assets(client: ClickHouse, step: RewriteStep, owners: Sequence[Subject
     if step.change.assets is None:
         return set()
     sql = f"SELECT DISTINCT {step.change.assets.expression} FROM {step.table.name.sql} WHERE {step.match}"
-    return set(client.column(sql, None, **step.bind({str(owner): str(owner) for owner in owners})))
+    return set(client.column(sql, None, **step.bind([str(owner) for owner in owners])))
 
 
 def _describe_heir(store: Store, heir: SubjectId) -> dict[str, str] | None:

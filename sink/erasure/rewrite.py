@@ -1,24 +1,27 @@
-"""Rewriting rows that no `DELETE` or `UPDATE` by id can reach.
+"""Erasing rows that no `DELETE` or `UPDATE` by id can reach.
 
 A mutation's text is kept, in `system.mutations` and beside the parts, so no value may stand in it; columns of the sort
 key cannot be updated; and ClickHouse has no function that changes one value inside a JSON text and leaves the rest as
-it is. So the rows are found by a query with bound values, their texts are changed here, and new rows take the
-places of the old ones: see `sink.erasure.swap`.
+it is. So rows are found by a query with bound values, what takes the places of their values is made here, byte by byte,
+and ClickHouse changes them by tables that it looks it up in: `sink.erasure.in_place`, and `sink.erasure.swap` for keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sink.clickhouse.client import ClickHouse, split_for_binding
+from sink.clickhouse.catalog import is_json, is_text, read_path
+from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
+from sink.erasure import in_place
 from sink.erasure.changes import Change
 from sink.erasure.identities import Identities, list_keys
 from sink.erasure.json_text import replace_values
-from sink.erasure.steps import Step
-from sink.erasure.swap import Swap, express_digest, finish
-from sink.errors import ErasureError
+from sink.erasure.new_values import NewValues, hash_texts, or_zero
+from sink.erasure.steps import Step, list_texts
+from sink.erasure.swap import swap
 from sink.names import quote
 from sink.pii_map import SubjectId
 
@@ -31,8 +34,55 @@ _ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
+class _Keys:
+    """What rows have as their key, and whose they are."""
+
+    compared: Mapping[str, str] = field(repr=False)
+    """Key as it is compared -> subject."""
+    spelt: Mapping[str, str] = field(repr=False)
+    """Key as it is spelt -> subject: of two who spell a name differently, each has theirs."""
+
+    def find_subject(self, spelt: str, compared: str) -> str:
+        """Whose a row is."""
+        return self.spelt.get(spelt) or self.compared[compared]
+
+    def split(self) -> Iterator[_Keys]:
+        """As many at a time as can be bound."""
+        for batch in split_for_binding(list(self.compared), _KEYS_AT_ONCE):
+            yield self._choose(batch)
+
+    def split_by_rows(self, counts: Mapping[str, int]) -> Iterator[_Keys]:
+        """Keys that have rows, as many at a time as memory should hold rows of."""
+        part: list[str] = []
+        rows = 0
+        for key, count in counts.items():
+            if part and rows + count > _ROWS_AT_ONCE:
+                yield self._choose(part)
+                part, rows = [], 0
+            part.append(key)
+            rows += count
+        if part:
+            yield self._choose(part)
+
+    def _choose(self, keys: Sequence[str]) -> _Keys:
+        return _Keys({key: self.compared[key] for key in keys}, self.spelt)
+
+
+@dataclass
+class _Found:
+    """Rows that have to change."""
+
+    values: dict[int, tuple[bytes | None, ...]] = field(default_factory=dict, repr=False)
+    """Digest of a row -> its new values."""
+    left: Counter[str] = field(default_factory=Counter)
+    """Rows by subject."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Subject -> why a row of theirs cannot be changed."""
+
+
+@dataclass(frozen=True)
 class RewriteStep(Step):
-    """Rows are found by a query, changed here, and put in the places of the old ones."""
+    """Rows are found by a query, and what takes the places of their values is made here."""
 
     change: Change
     ignores_case: bool = False
@@ -41,19 +91,92 @@ class RewriteStep(Step):
     @property
     def match(self) -> str:
         """The condition that finds the rows of `{keys}` that are to be changed."""
-        return f"{self._key} IN {{keys:Array(String)}} AND {self._not_exempt()}{self.change.further_condition}"
+        return f"{self._key} IN {{keys:Array(String)}} AND {self._meant}"
 
-    def bind(self, keys: Mapping[str, str]) -> dict[str, Any]:
+    def bind(self, keys: Iterable[str]) -> dict[str, Any]:
         """What is bound to `match`."""
-        return {"keys": list(keys), **self._exempt_values(), **self.change.further_values}
+        return {"keys": list(keys), **self._bound}
 
-    def hide(self, client: ClickHouse, subjects: Sequence[SubjectId], identities: Identities, batch_size: int) -> None:
+    @property
+    def _meant(self) -> str:
+        return f"{self._not_exempt()}{self.change.further_condition}"
+
+    @property
+    def _bound(self) -> dict[str, Any]:
+        return {**self._exempt_values(), **self.change.further_values}
+
+    def hide(
+        self, client: ClickHouse, subjects: Sequence[SubjectId], identities: Identities, batch_size: int
+    ) -> dict[str, str]:
         """See `Step`."""
-        finish(client, self.table.name)
-        for keys in _split(self._list_keys(subjects, identities)):
-            counts = self._count_by_key(client, keys, {})
-            for part in _split_by_rows(keys, counts):
-                self._rewrite(client, part)
+        refused: dict[str, str] = {}
+        for keys in self._list_keys(subjects, identities).split():
+            refused |= self._erase(client, keys)
+        return refused
+
+    def hide_everybody(self, client: ClickHouse) -> dict[str, str]:
+        """See `Step`. Whose rows they are is not known: whoever a key names gets a pseudonym of their own."""
+        if self.change.deletes:
+            in_place.delete_where(client, self.table.name, self._of_somebody, self._bound)
+            return {}
+        refused: dict[str, str] = {}
+        for keys in self._list_everybody(client):
+            refused |= self._erase(client, keys)
+        return refused
+
+    def count_everybody(self, client: ClickHouse) -> int:
+        """See `Step`."""
+        if self.change.deletes:
+            sql = f"SELECT count() FROM {client.replicas(self.table.name.sql)} WHERE {self._of_somebody}"
+            return int(client.value(sql, INCLUDING_HIDDEN, **self._bound))
+        rows = 0
+        for keys in self._list_everybody(client):
+            for part in keys.split_by_rows(self._count_by_key(client, keys, INCLUDING_HIDDEN)):
+                rows += self._find(client, part, INCLUDING_HIDDEN).left.total()
+        return rows
+
+    def rehearse(self, client: ClickHouse) -> None:
+        """See `Step`."""
+        if self.change.deletes:
+            in_place.delete_by_key(client, self.table.name, self._key, [""], self._meant, self._bound)
+            return
+        empty = tuple(b"{}" if is_json(self.table.columns[column]) else b"" for column in self._changed_columns)
+        digests = client.column(f"SELECT {self._digest} FROM {self.table.name.sql}")
+        self._write(client, dict.fromkeys(digests or [0], empty))
+
+    def _list_everybody(self, client: ClickHouse) -> Iterator[_Keys]:
+        """Every key that the table holds, as key -> what takes the place of a subject's id."""
+        for texts in list_texts(client, self.table, self._key, self._of_somebody, self._bound):
+            yield _Keys({text: f"{self.rule.template}:{text}" for text in texts}, {})
+
+    @property
+    def _of_somebody(self) -> str:
+        """The condition that finds the rows that can be about a person: of events, those that name one."""
+        return f"{self._meant} AND {self._key} != ''" if "." in self.rule.key else self._meant
+
+    def _erase(self, client: ClickHouse, keys: _Keys) -> dict[str, str]:
+        counts = self._count_by_key(client, keys, {})
+        if not counts:
+            return {}
+        if self.change.deletes:
+            in_place.delete_by_key(client, self.table.name, self._key, counts, self._meant, self._bound)
+            return {}
+        refused: dict[str, str] = {}
+        for part in keys.split_by_rows(counts):
+            found = self._find(client, part, {})
+            refused |= found.refused
+            if found.values:
+                self._write(client, found.values)
+        return refused
+
+    def _write(self, client: ClickHouse, values: Mapping[int, tuple[bytes | None, ...]]) -> None:
+        columns = {column: self.table.columns[column] for column in self._changed_columns}
+        expressions = {column: self.change.express(column) for column in self.change.expressed}
+        new = NewValues(digest=self._digest, columns=columns, values=values, expressions=expressions)
+        if self.table.key_columns.isdisjoint([*columns, *expressions]):
+            in_place.change_rows(client, self.table.name, new)
+        else:
+            swap(client, self.table, new)
 
     def _count(
         self,
@@ -63,81 +186,135 @@ class RewriteStep(Step):
         settings: Mapping[str, Any],
     ) -> list[tuple[str, int]]:
         """See `Step`. Of whom the identifiers are unknown nothing can be found."""
-        counts = []
-        for keys in _split(self._list_keys(subjects, identities)):
-            for key, rows in self._count_by_key(client, keys, settings).items():
-                one = {key: keys[key]}
-                left = rows if self.change.changes_key else len(self._find_new_values(client, one, settings))
-                counts.append((keys[key], left))
-        return counts
+        left: list[tuple[str, int]] = []
+        for keys in self._list_keys(subjects, identities).split():
+            if self.change.changes_key:
+                left += self._count_by_subject(client, keys, settings)
+                continue
+            for part in keys.split_by_rows(self._count_by_key(client, keys, settings)):
+                left += self._find(client, part, settings).left.items()
+        return left
 
-    def _list_keys(self, subjects: Sequence[SubjectId], identities: Identities) -> dict[str, str]:
-        """What rows of `subjects` have as their key, as key -> subject."""
+    def _list_keys(self, subjects: Sequence[SubjectId], identities: Identities) -> _Keys:
         keys = list_keys(self.rule, subjects, identities)
-        return {key.lower(): subject for key, subject in keys.items()} if self.ignores_case else keys
+        if not self.ignores_case:
+            return _Keys(keys, keys)
+        compared: dict[str, str] = {}
+        for key, subject in keys.items():
+            compared.setdefault(key.lower(), subject)
+        return _Keys(compared, keys)
+
+    @property
+    def _spelt(self) -> str:
+        """A row's key as it is spelt."""
+        return f"ifNull({self.subject_expression}, '')"
 
     @property
     def _key(self) -> str:
-        return f"lowerUTF8({self.subject_expression})" if self.ignores_case else self.subject_expression
+        """A row's key as it is compared."""
+        return f"lowerUTF8({self._spelt})" if self.ignores_case else self._spelt
+
+    def _count_by_subject(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> list[tuple[str, int]]:
+        rows = client.rows(
+            f"SELECT {self._spelt} AS spelt, {self._key} AS found_key, count() "
+            f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY spelt, found_key",
+            settings,
+            **self.bind(keys.compared),
+        )
+        return [(keys.find_subject(spelt, key), count) for spelt, key, count in rows]
+
+    @property
+    def _digest(self) -> str:
+        """A row, as far as its new values depend on it."""
+        exemption = self.rule.on_retire.unless
+        # Rows that are exempt, or not handed over, can be like others in all that changes.
+        exempt = f"toString({read_path(self.table, exemption.column)})" if exemption else "''"
+        changed = (*self._changed_columns, *self.change.expressed)
+        values = ", ".join(or_zero(f"toString({quote(column)})") for column in changed)
+        return hash_texts(f"{self._spelt}, {or_zero(exempt)}, {or_zero(self.change.told_apart)}, {values}")
 
     @property
     def _changed_columns(self) -> list[str]:
         """The columns that get new values, paths cut to their column."""
         return sorted({path.partition(".")[0] for path in self.change.paths})
 
-    def _count_by_key(self, client: ClickHouse, keys: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, int]:
+    def _count_by_key(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> dict[str, int]:
         """Rows by key, whether they need a change or not."""
         rows = client.rows(
             f"SELECT {self._key} AS found_key, count() FROM {client.replicas(self.table.name.sql)} "
             f"WHERE {self.match} GROUP BY found_key",
             settings,
-            **self.bind(keys),
+            **self.bind(keys.compared),
         )
         return {str(key): int(count) for key, count in rows}
 
-    def _rewrite(self, client: ClickHouse, keys: Mapping[str, str]) -> None:
-        new_values = dict(self._find_new_values(client, keys, {}))
-        if new_values:
-            Swap(
-                table=self.table,
-                condition=self.match,
-                values=self.bind(keys),
-                columns=self._changed_columns,
-                new_values=new_values,
-                deletes=self.change.deletes,
-                pii_columns={path.partition(".")[0] for path in self.pii_types},
-            ).carry_out(client)
-
-    def _find_new_values(
-        self, client: ClickHouse, keys: Mapping[str, str], settings: Mapping[str, Any]
-    ) -> list[tuple[str, tuple[Any, ...]]]:
-        """The matching rows that have to change, as (digest, new values of `_changed_columns`)."""
-        columns = "".join(f", toString({quote(column)})" for column in self._changed_columns)
+    def _find(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> _Found:
+        """The matching rows that have to change."""
+        # Texts need not be UTF-8, which the driver would turn into something else.
+        olds = "".join(f", hex(toString({quote(column)}))" for column in self._changed_columns)
         rows = client.rows(
-            f"SELECT {express_digest(self.table.stored_columns)}, {self._key}{columns} "
-            f"FROM {self.table.name.sql} WHERE {self.match}",
+            f"SELECT {self._digest} AS digest, {self._spelt} AS spelt, {self._key} AS found_key, count(), "
+            f"{self._express_differs()} AS differs{olds} "
+            f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY ALL",
             settings,
-            **self.bind(keys),
+            **self.bind(keys.compared),
         )
-        changed = []
-        for digest, key, *old in rows:
-            new = self._change(keys[key], old)
-            if self.change.deletes or new != tuple(old):
-                changed.append((digest, new))
-        return changed
+        found = _Found()
+        for digest, spelt, key, count, differs, *digits in rows:
+            subject = keys.find_subject(spelt, key)
+            old = tuple(None if text is None else bytes.fromhex(text) for text in digits)
+            try:
+                new = self._change(subject, old)
+            except ValueError as error:
+                found.refused[subject] = f"{self.table.name}: {error}"
+                found.left[subject] += count
+                continue
+            if new != old or differs:
+                found.values[digest] = new
+                found.left[subject] += count
+        return found
 
-    def _change(self, subject: str, old: Sequence[Any]) -> tuple[Any, ...]:
-        """The new values of `_changed_columns`; NULL stays NULL."""
-        values = dict(zip(self._changed_columns, old, strict=True))
+    def _express_differs(self) -> str:
+        """True in SQL where a value that ClickHouse makes is not there yet."""
+        compared = [
+            f"ifNull(toString({quote(column)}), '\\0') != ifNull(toString({self.change.express(column)}), '\\0')"
+            for column in self.change.expressed
+        ]
+        return " OR ".join(compared) or "false"
+
+    def _change(self, subject: str, old: Sequence[bytes | None]) -> tuple[bytes | None, ...]:
+        """The new values of `_changed_columns`; NULL stays NULL.
+
+        Raises:
+            ValueError: says which column cannot be changed, and why; quotes nothing.
+        """
+        texts = [None if value is None else value.decode("utf-8", "surrogateescape") for value in old]
+        values = dict(zip(self._changed_columns, texts, strict=True))
         for path in self.change.paths:
             column, *inner = path.split(".")
-            if values[column] is None:
+            text = values[column]
+            if text is None:
                 continue
-            if inner:
-                values[column] = self._change_json(subject, path, values[column])
-            else:
-                values[column] = self.change.replace(path, subject, values[column])
-        return tuple(values.values())
+            values[column] = (
+                self._change_json(subject, path, text) if inner else self.change.replace(path, subject, text)
+            )
+        return tuple(self._encode(column, text) for column, text in values.items())
+
+    def _encode(self, column: str, new: str | None) -> bytes | None:
+        if new is None:
+            return None
+        encoded = new.encode("utf-8", "surrogateescape")
+        length = self._find_length(column)
+        if length and len(encoded) > length:
+            raise ValueError(f"what takes the place of {column} has {len(encoded)} bytes, and the column {length}")
+        return encoded
+
+    def _find_length(self, column: str) -> int:
+        """The bytes of a FixedString; 0 for other types."""
+        kind = self.table.columns[column]
+        if not is_text(kind) or "FixedString(" not in kind:
+            return 0
+        return int(kind.partition("FixedString(")[2].partition(")")[0])
 
     def _change_json(self, subject: str, path: str, text: str) -> str:
         column, *inner = path.split(".")
@@ -148,26 +325,4 @@ class RewriteStep(Step):
         try:
             return replace_values(text, inner, replace, self.rule.on_retire.arrays)
         except (ValueError, RecursionError):
-            message = (
-                f"A row of {self.table.name} about {subject} holds no valid JSON in {column}; correct or delete it."
-            )
-            raise ErasureError(message) from None
-
-
-def _split(keys: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    for batch in split_for_binding(list(keys), _KEYS_AT_ONCE):
-        yield {key: keys[key] for key in batch}
-
-
-def _split_by_rows(keys: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[dict[str, str]]:
-    """Keys that have rows, as many at a time as memory should hold rows of."""
-    part: dict[str, str] = {}
-    rows = 0
-    for key, count in counts.items():
-        if part and rows + count > _ROWS_AT_ONCE:
-            yield part
-            part, rows = {}, 0
-        part[key] = keys[key]
-        rows += count
-    if part:
-        yield part
+            raise ValueError(f"a row holds no valid JSON in {column}; correct or delete it") from None

@@ -110,7 +110,8 @@ def read_names(store: Store, subjects: Sequence[SubjectId]) -> Identities:
             for subject, value in rows:
                 if value:
                     found.setdefault(subject, {}).setdefault(f"{_FROM_COLUMNS}{source.pii_type}", set()).add(value)
-    return Identities({s: {i: frozenset(v) for i, v in names.items()} for s, names in found.items()})
+    identities = Identities({s: {i: frozenset(v) for i, v in names.items()} for s, names in found.items()})
+    return identities.without({value.lower() for value in store.pii_map.subject.placeholders})
 
 
 def list_terms(pii_map: PiiMap, subject: SubjectId, identities: Identities) -> list[Term]:

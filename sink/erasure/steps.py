@@ -7,8 +7,6 @@ subject's id. What cannot be said in such a statement without PII in its text, o
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,22 +17,15 @@ from pydantic import SecretStr
 
 from sink.clickhouse.catalog import Table, is_text, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
+from sink.clickhouse.parts import express_delete
 from sink.erasure.identities import Identities
+from sink.erasure.pseudonyms import PSEUDONYM, express_shape, keyed_hash
 from sink.names import quote
 from sink.pii_map import Rule, SubjectId
 
 # Values that are bound one a subject, such as hashes, would make a statement too long for a server's form limit.
 _SUBJECTS_WITH_VALUES = 2_000
 _SUBJECTS_TO_COUNT = 10_000
-
-
-def keyed_hash(secret: SecretStr, purpose: str, subject: SubjectId) -> str:
-    """A pseudonym for a subject: 32 hexadecimal digits of HMAC-SHA256, alike in every column of one PII type.
-
-    It is made from the subject's id and not from the value, so that nothing of the value remains.
-    """
-    message = f"{purpose}:{subject}".encode()
-    return hmac.new(secret.get_secret_value().encode(), message, hashlib.sha256).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -93,8 +84,33 @@ class Step(ABC):
         return {subject: rows for subject, rows in found.items() if rows}
 
     @abstractmethod
-    def hide(self, client: ClickHouse, subjects: Sequence[SubjectId], identities: Identities, batch_size: int) -> None:
-        """Erase `subjects` for every reader, and wait until that is done on every replica."""
+    def hide(
+        self, client: ClickHouse, subjects: Sequence[SubjectId], identities: Identities, batch_size: int
+    ) -> dict[str, str]:
+        """Erase `subjects` for every reader, and wait until that is done on every replica.
+
+        Returns:
+            Of whom a row could not be changed, with the reason; the rows of all others are.
+
+        Raises:
+            DatabaseError: the engine refused, or did not finish.
+        """
+
+    @abstractmethod
+    def hide_everybody(self, client: ClickHouse) -> dict[str, str]:
+        """Erase every row that is not exempt, whoever it is about; returns as `hide` does."""
+
+    @abstractmethod
+    def count_everybody(self, client: ClickHouse) -> int:
+        """Rows that `hide_everybody` has to erase, those included that are hidden and still in the files."""
+
+    @abstractmethod
+    def rehearse(self, client: ClickHouse) -> None:
+        """Carry out the statements on a table in which nobody is.
+
+        Raises:
+            DatabaseError: the engine refuses.
+        """
 
     @abstractmethod
     def _count(
@@ -110,7 +126,8 @@ class Step(ABC):
         exemption = self.rule.on_retire.unless
         if exemption is None:
             return "true"
-        return f"toString({read_path(self.table, exemption.column)}) NOT IN {{exempt:Array(String)}}"
+        value = f"toString({read_path(self.table, exemption.column)})"
+        return f"(isNull({value}) OR {value} NOT IN {{exempt:Array(String)}})"
 
     def _exempt_values(self) -> dict[str, Any]:
         exemption = self.rule.on_retire.unless
@@ -123,19 +140,50 @@ class DirectStep(Step):
 
     secret: SecretStr | None
 
-    def hide(self, client: ClickHouse, subjects: Sequence[SubjectId], identities: Identities, batch_size: int) -> None:
+    def hide(
+        self, client: ClickHouse, subjects: Sequence[SubjectId], identities: Identities, batch_size: int
+    ) -> dict[str, str]:
         """See `Step`."""
         for batch in self._split(subjects, batch_size):
             self._erase(client, self._of_subjects(), self._subject_values(batch))
+        return {}
 
-    def hide_everybody(self, client: ClickHouse) -> None:
-        """Erase every row that is not exempt; not for a step that `needs_subjects`."""
-        self._erase(client, self._not_exempt(), {})
+    def hide_everybody(self, client: ClickHouse) -> dict[str, str]:
+        """See `Step`."""
+        if not self.needs_subjects:
+            self._erase(client, self._not_exempt(), {})
+        for texts in self._list_texts(client):
+            self._erase(client, self._of_texts(), self._subject_values(texts))
+        return {}
 
     def count_everybody(self, client: ClickHouse) -> int:
-        """Rows that `hide_everybody` has to erase, those included that are hidden and still in the files."""
-        sql = f"SELECT count() FROM {client.replicas(self.table.name.sql)} WHERE {self._left(self._not_exempt())}"
-        return int(client.value(sql, INCLUDING_HIDDEN, **_choose_bound(sql, self._values())))
+        """See `Step`."""
+        if not self.needs_subjects:
+            return self._count_left(client, self._not_exempt(), {})
+        return sum(
+            self._count_left(client, self._of_texts(), self._subject_values(texts))
+            for texts in self._list_texts(client)
+        )
+
+    def rehearse(self, client: ClickHouse) -> None:
+        """See `Step`."""
+        self._erase(client, self._of_subjects(), self._subject_values(["0" if self._holds_text else 0]))
+
+    def _count_left(self, client: ClickHouse, condition: str, values: Mapping[str, Any]) -> int:
+        sql = f"SELECT count() FROM {client.replicas(self.table.name.sql)} WHERE {self._left(condition)}"
+        return int(client.value(sql, INCLUDING_HIDDEN, **_choose_bound(sql, {**self._values(), **values})))
+
+    def _list_texts(self, client: ClickHouse) -> Iterator[list[str]]:
+        """Every id that the table holds, ids or not and NULL as an empty text; none where nothing depends on it."""
+        if self.needs_subjects:
+            yield from list_texts(client, self.table, self._subject_text, self._not_exempt(), self._exempt_values())
+
+    @property
+    def _subject_text(self) -> str:
+        return f"ifNull({self.subject_expression}, '')"
+
+    def _of_texts(self) -> str:
+        return f"{self._subject_text} IN {{texts:Array(String)}} AND {self._not_exempt()}"
 
     def _count(
         self,
@@ -161,7 +209,7 @@ class DirectStep(Step):
             assignments = ", ".join(f"{quote(column)} = {self._replacement(column)}" for column in self.columns)
             self._mutate(client, f"ALTER TABLE {table} UPDATE {assignments} WHERE {condition}", values)
         if self.rule.on_retire.delete:
-            self._mutate(client, f"DELETE FROM {table} WHERE {condition}", values)
+            self._mutate(client, f"{express_delete(client, self.table.name)} WHERE {condition}", values)
 
     def _mutate(self, client: ClickHouse, sql: str, values: Mapping[str, Any]) -> None:
         client.execute(sql, WAIT_FOR_MUTATIONS, **_choose_bound(sql, {**self._values(), **values}))
@@ -193,14 +241,17 @@ class DirectStep(Step):
         redaction = self.rule.on_retire.redact[column]
         name = self._name_value(column)
         if redaction.kind in ("hash", "pseudonym"):
-            texts = "{texts:Array(String)}"
-            return f"transform({self.subject_expression}, {texts}, {{{name}:Array(String)}}, toString({quote(column)}))"
+            old = f"toString({quote(column)})"
+            hashed = f"transform({self._subject_text}, {{texts:Array(String)}}, {{{name}:Array(String)}}, {old})"
+            return express_shape(old, hashed) if redaction.kind == "pseudonym" else hashed
         return {
             "null": "NULL",
             "empty": "''",
             "default": f"defaultValueOfTypeName({{{name}:String}})",
             "constant": f"{{{name}:String}}",
-            "truncate": f"substringUTF8({quote(column)}, 1, {{{name}:UInt32}})",
+            # What is no UTF-8 is cut by bytes: as characters it could stay whole.
+            "truncate": f"if(isValidUTF8(toString({quote(column)})), substringUTF8({quote(column)}, 1, {{{name}:UInt32}}), "
+            f"substring({quote(column)}, 1, {{{name}:UInt32}}))",
             "expression": f"({redaction.expression})",
         }[redaction.kind]
 
@@ -233,7 +284,26 @@ class DirectStep(Step):
 
     def _hash(self, column: str, subject: SubjectId) -> str:
         assert self.secret is not None
-        return keyed_hash(self.secret, self.pii_types[column], subject)
+        is_pseudonym = self.rule.on_retire.redact[column].kind == "pseudonym"
+        return keyed_hash(self.secret, PSEUDONYM if is_pseudonym else self.pii_types[column], subject)
+
+
+def list_texts(
+    client: ClickHouse, table: Table, text: str, condition: str, values: Mapping[str, Any]
+) -> Iterator[list[str]]:
+    """The different values of an SQL expression of a table's rows, as many at a time as can be bound."""
+    after = ""
+    comparison = ">="
+    while texts := client.column(
+        f"SELECT DISTINCT {text} AS aspects_pii_text FROM {client.replicas(table.name.sql)} "
+        f"WHERE aspects_pii_text {comparison} {{after:String}} AND {condition} ORDER BY aspects_pii_text LIMIT {{limit:UInt32}}",
+        INCLUDING_HIDDEN,
+        after=after,
+        limit=_SUBJECTS_WITH_VALUES,
+        **values,
+    ):
+        after, comparison = texts[-1], ">"
+        yield from split_for_binding(texts, _SUBJECTS_WITH_VALUES)
 
 
 def _choose_bound(sql: str, values: Mapping[str, Any]) -> dict[str, Any]:

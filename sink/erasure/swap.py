@@ -1,193 +1,233 @@
-"""Putting new rows in the places of old ones, so that no row is lost or doubled, wherever this is interrupted.
+"""New rows for a table whose sort or partition key holds what has to change, which no mutation can update.
 
-1. the new rows go into a table of the same shape beside the target, which feeds no materialized view;
-2. which rows they replace goes into a second table, as digests; when it is complete it is marked so;
-3. the old rows are deleted, by a statement that names these tables only;
-4. the new rows' partitions are attached to the target, which feeds no materialized view either;
-5. both tables are dropped.
+1. The new rows go into a table of the same shape beside it, which feeds no materialized view and where nothing expires.
+2. The old rows go into another one, and for each partition it is written down how many rows are to come and how many such
+   rows were there before. From here on an interrupted swap is finished; until here it is forgotten.
+3. Each partition is attached, which feeds no materialized view either, and that is written down. Whether one that an
+   interruption left in doubt was attached, the counts tell: nobody else writes such rows.
+4. The old rows are deleted, by a statement that names the table that has them too.
 
-Killed before the mark, it starts over; killed after it, `finish` goes on from there.
+Engines that add rows up, or cancel them, are refused before: counts would tell nothing (`sink.erasure.problems`).
+
+.. pii: Writes rows of the users being retired, with what takes the place of their values.
+.. pii_types: id, name, username, email_address, other
+.. pii_retirement: consumer_api
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from sink.clickhouse.catalog import Table, is_json, is_nullable, read_tables
-from sink.clickhouse.client import WAIT_FOR_MUTATIONS, ClickHouse
-from sink.errors import ErasureError
-from sink.names import TableName, quote, quote_columns
+from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.parts import express_delete
+from sink.erasure.new_values import NewValues, express_content
+from sink.erasure.work import Work, ended_on_failure, start
+from sink.errors import ErasureError, QueryError
+from sink.names import quote, quote_columns
 
-# .. pii: Writes rows of the users being retired, with what takes the place of their values.
-# .. pii_types: id, name, username, email_address, other
-# .. pii_retirement: consumer_api
+# A replacing engine would take rows with one key together before they are counted.
+_KEEP_EVERY_ROW = {"optimize_on_insert": 0}
 
-_COMPLETE = "complete"
-# A temporary table of the session: digest of the old row, and the new values.
-_NEW_VALUES = "aspects_pii_patch"
+
+def swap(client: ClickHouse, table: Table, new: NewValues) -> None:
+    """Put new rows in the places of the old ones, and wait until that is done.
+
+    Raises:
+        ErasureError: the new rows are not as many as the old ones; nothing was changed.
+        DatabaseError: the engine refused; what is needed to go on or back is still there.
+    """
+    work = start(client, table.name)
+    with ended_on_failure(client, work):
+        new.send(client, work)
+        _make_rows(client, work, table, new)
+        _write_down(client, work, table)
+    finish(client, work)
+    work.end(client)
+
+
+def finish(client: ClickHouse, work: Work) -> None:
+    """Go on with a swap from where it was interrupted; nothing where it had not come to its second step.
+
+    Raises:
+        DatabaseError: the engine refused. Where no new row can be seen yet, nothing was changed and the swap is forgotten;
+            else everything that is needed to go on is still there.
+    """
+    progress = _read_progress(client, work)
+    if progress is None:
+        return
+    table = read_tables(client, [work.target]).get(work.target)
+    if table is None:
+        return
+    try:
+        _match_columns(client, work, table)
+        _attach(client, work, progress)
+    except QueryError:
+        if progress.nothing_shows(client, work):
+            work.end(client)
+        raise
+    content = express_content(_list_common(client, work, "old"))
+    work.mutate(
+        client,
+        f"{express_delete(client, work.target)} WHERE {content} IN (SELECT {content} FROM {work.table('old').sql})",
+    )
 
 
 @dataclass(frozen=True)
-class Swap:
-    """Rows of a table, and what takes their places."""
+class _Progress:
+    """How far a swap is."""
 
-    table: Table
-    condition: str
-    """Finds the rows, and perhaps others."""
-    values: Mapping[str, Any] = field(repr=False)
-    """What is bound to `condition`."""
-    columns: list[str]
-    """The columns that get new values."""
-    new_values: Mapping[str, tuple[Any, ...]] = field(repr=False)
-    """The rows, as digest -> their new values of `columns`, as text."""
-    deletes: bool
-    """True where nothing takes their places."""
-    pii_columns: set[str]
+    to_attach: dict[str, tuple[int, int]]
+    """Partition -> rows that are to come, and such rows that were there before."""
 
-    def carry_out(self, client: ClickHouse) -> None:
-        """Do it, and wait until it is done.
+    attached: int
+    """Partitions that are noted as attached."""
 
-        Raises:
-            ErasureError: the new rows are not as many as the old ones; nothing was changed.
-            DatabaseError: it could not be finished; `finish` goes on.
-        """
-        new, old = new_rows(self.table.name), old_rows(self.table.name)
-        digest = express_digest(self.table.stored_columns)
-        keys = "".join(f"{quote(column)}, " for column in self._list_harmless_keys())
-        client.execute(f"CREATE TABLE {new.sql} {client.on_cluster} AS {self.table.name.sql}")
-        client.execute(
-            f"CREATE TABLE {old.sql} {client.on_cluster} ENGINE = MergeTree ORDER BY digest AS "
-            f"SELECT {keys}{digest} AS digest FROM {self.table.name.sql} WHERE 0"
-        )
-        self._send_new_values(client)
-        found = f"{self.condition} AND {digest} IN (SELECT digest FROM {quote(_NEW_VALUES)})"
-        if not self.deletes:
-            self._fill(client, new, found, digest)
-        client.execute(
-            f"INSERT INTO {old.sql} SELECT {keys}{digest} FROM {self.table.name.sql} WHERE {found}",
-            repeatable=False,
-            **self.values,
-        )
-        client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(_NEW_VALUES)}")
-        if not self.deletes:
-            _require_same_count(client, new, old)
-        client.execute(f"ALTER TABLE {old.sql} {client.on_cluster} MODIFY COMMENT '{_COMPLETE}'")
-        finish(client, self.table.name)
+    def nothing_shows(self, client: ClickHouse, work: Work) -> bool:
+        """True where no reader sees a new row."""
+        return not self.attached and not any(self.is_there(client, work, partition) for partition in self.to_attach)
 
-    def _list_harmless_keys(self) -> list[str]:
-        """The columns of the sort and partition key that say nothing about the person, and by which a row is found."""
-        return [
-            column
-            for column, kind in self.table.columns.items()
-            # A NULL is never IN anything.
-            if column in self.table.key_columns and column not in self.pii_columns and not is_nullable(kind)
-        ]
-
-    def _send_new_values(self, client: ClickHouse) -> None:
-        definitions = "".join(f", {quote(column)} Nullable(String)" for column in self.columns)
-        client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(_NEW_VALUES)}")
-        client.execute(f"CREATE TEMPORARY TABLE {quote(_NEW_VALUES)} (digest String{definitions})")
-        rows = [(digest, *values) for digest, values in self.new_values.items()]
-        client.insert(_NEW_VALUES, ["digest", *self.columns], rows)
-
-    def _fill(self, client: ClickHouse, new: TableName, found: str, digest: str) -> None:
-        stored = self.table.stored_columns
-        chosen = ", ".join(
-            _cast(f"new.{quote(column)}", kind) if column in self.columns else f"old.{quote(column)}"
-            for column, kind in stored.items()
-        )
-        client.execute(
-            f"INSERT INTO {new.sql} ({quote_columns(list(stored))}) SELECT {chosen} "
-            f"FROM (SELECT *, {digest} AS digest FROM {self.table.name.sql} WHERE {found}) AS old "
-            f"INNER JOIN {quote(_NEW_VALUES)} AS new ON old.digest = new.digest",
-            # A replacing engine would take rows with one key together before they are counted.
-            {"optimize_on_insert": 0},
-            repeatable=False,
-            **self.values,
-        )
+    def is_there(self, client: ClickHouse, work: Work, partition: str) -> bool:
+        """True where a partition that is not noted as attached is attached all the same."""
+        wanted, before = self.to_attach[partition]
+        return _count_alike(client, work, partition) >= before + wanted
 
 
-def finish(client: ClickHouse, table: TableName) -> None:
-    """Go on with a swap in `table` from where it was interrupted; nothing where none was.
-
-    Raises:
-        DatabaseError: it could not be finished; everything that is needed to go on is still there.
-    """
-    new, old = new_rows(table), old_rows(table)
-    tables = read_tables(client, [table, new, old])
-    if old in tables and tables[old].comment == _COMPLETE:
-        _delete_old_rows(client, tables[table], tables[old])
-        if new in tables:
-            _attach_new_rows(client, tables[table], new)
-    # The new rows go first: without them, what is marked complete only has its rows deleted once more.
-    for leftover in (new, old):
-        client.execute(f"DROP TABLE IF EXISTS {leftover.sql} {client.on_cluster} SYNC")
+def _make_rows(client: ClickHouse, work: Work, table: Table, new: NewValues) -> None:
+    stored = list(table.stored_columns)
+    _fill(client, work, table, new, "rows", ", ".join(new.express(work, column) for column in stored))
+    _fill(client, work, table, new, "old", quote_columns(stored))
 
 
-def _delete_old_rows(client: ClickHouse, table: Table, old: Table) -> None:
-    keys = quote_columns([column for column in old.columns if column != "digest"])
-    # By the sort key first, so that only the granules that hold the rows are read.
-    by_key = f"({keys}) IN (SELECT {keys} FROM {old.name.sql}) AND " if keys else ""
-    digest = express_digest(table.stored_columns)
+def _fill(client: ClickHouse, work: Work, table: Table, new: NewValues, role: str, chosen: str) -> None:
+    _copy_shape(client, work, table, role)
     client.execute(
-        f"DELETE FROM {table.name.sql} {client.on_cluster} "
-        f"WHERE {by_key}{digest} IN (SELECT digest FROM {old.name.sql})",
-        {**WAIT_FOR_MUTATIONS, "allow_nondeterministic_mutations": 1},
+        f"INSERT INTO {work.table(role).sql} ({quote_columns(list(table.stored_columns))}) "
+        f"SELECT {chosen} FROM {table.name.sql} WHERE {new.express_meant(work)}",
+        _KEEP_EVERY_ROW,
+        repeatable=False,
     )
 
 
-def _attach_new_rows(client: ClickHouse, table: Table, new: TableName) -> None:
-    digest = express_digest(table.stored_columns)
-    partitions = client.column(
-        "SELECT DISTINCT partition_id FROM system.parts WHERE database = {database:String} AND table = {table:String} "
-        "AND active ORDER BY partition_id",
-        database=new.database,
-        table=new.table,
+def _copy_shape(client: ClickHouse, work: Work, table: Table, role: str) -> None:
+    clauses = _read_keys(client, table)
+    # A MergeTree whatever the table's engine is: here nothing is taken together. And without the table's TTL.
+    client.execute(
+        f"CREATE TABLE {work.table(role).sql} $on_cluster AS {table.name.sql} ENGINE = MergeTree "
+        f"{clauses} SETTINGS allow_nullable_key = 1 COMMENT {work.comment}"
     )
-    for partition in partitions:
-        there = client.value(
-            f"SELECT count() FROM {table.name.sql} WHERE _partition_id = {{partition:String}} AND {digest} IN "
-            f"(SELECT {digest} FROM {new.sql} WHERE _partition_id = {{partition:String}})",
-            partition=partition,
+
+
+def _read_keys(client: ClickHouse, table: Table) -> str:
+    """The clauses of CREATE TABLE that say how the table is sorted, as the server writes them."""
+    return client.value(  # type: ignore[no-any-return]
+        "SELECT concat("
+        "if(partition_key = '', '', concat('PARTITION BY (', partition_key, ') ')), "
+        "'ORDER BY (', if(sorting_key = '', 'tuple()', sorting_key), ')', "
+        "if(primary_key IN ('', sorting_key), '', concat(' PRIMARY KEY (', primary_key, ')')), "
+        "if(sampling_key = '', '', concat(' SAMPLE BY (', sampling_key, ')'))) "
+        "FROM system.tables WHERE database = {database:String} AND name = {table:String}",
+        database=table.name.database,
+        table=table.name.table,
+    )
+
+
+def _write_down(client: ClickHouse, work: Work, table: Table) -> None:
+    definitions = "partition String, wanted UInt64, before UInt64, is_attached UInt8"
+    log = work.create(client, "log", definitions, "partition")
+    counts = client.rows(f"SELECT _partition_id, count() FROM {work.table('rows').sql} GROUP BY 1 ORDER BY 1")
+    wanted = client.value(f"SELECT count() FROM {work.table('old').sql}")
+    found = sum(rows for _, rows in counts)
+    if wanted != found:
+        raise ErasureError(
+            f"{wanted} rows of {table.name} were to be replaced by {found}; nothing was changed. "
+            "`aspects-pii sweep` tries again."
         )
-        wanted = client.value(
-            f"SELECT count() FROM {new.sql} WHERE _partition_id = {{partition:String}}", partition=partition
-        )
-        if there < wanted:
+    # One insert, which is there whole or not at all.
+    client.insert(
+        log,
+        ["partition", "wanted", "before", "is_attached"],
+        [(partition, rows, _count_alike(client, work, partition), 0) for partition, rows in counts],
+    )
+
+
+def _read_progress(client: ClickHouse, work: Work) -> _Progress | None:
+    log = work.table("log")
+    if log not in read_tables(client, [log]):
+        return None
+    rows = client.rows(
+        "SELECT partition, max(wanted), max(before), max(is_attached) "
+        f"FROM {log.sql} GROUP BY partition ORDER BY partition"
+    )
+    if not rows:
+        return None
+    to_attach = {partition: (wanted, before) for partition, wanted, before, is_attached in rows if not is_attached}
+    return _Progress(to_attach, len(rows) - len(to_attach))
+
+
+def _attach(client: ClickHouse, work: Work, progress: _Progress) -> None:
+    for partition in progress.to_attach:
+        if not progress.is_there(client, work, partition):
             client.execute(
-                f"ALTER TABLE {table.name.sql} ATTACH PARTITION ID {{partition:String}} FROM {new.sql}",
+                f"ALTER TABLE {work.target.sql} ATTACH PARTITION ID {{partition:String}} FROM {work.table('rows').sql}",
                 repeatable=False,
                 partition=partition,
             )
+        _note_attached(client, work, partition)
 
 
-def _require_same_count(client: ClickHouse, new: TableName, old: TableName) -> None:
-    wanted, found = (client.value(f"SELECT count() FROM {name.sql}") for name in (old, new))
-    if wanted != found:
-        raise ErasureError(
-            f"{wanted} rows were to be replaced by {found}; nothing was changed. `aspects-pii sweep` tries again."
+def _note_attached(client: ClickHouse, work: Work, partition: str) -> None:
+    client.insert(
+        work.table("log"),
+        ["partition", "wanted", "before", "is_attached"],
+        [(partition, 0, 0, 1)],
+        repeatable=True,
+    )
+
+
+def _count_alike(client: ClickHouse, work: Work, partition: str) -> int:
+    """Rows of a partition of the target that look like one of the new rows."""
+    content = express_content(_list_common(client, work, "rows"))
+    return int(
+        client.value(
+            f"SELECT count() FROM {work.target.sql} WHERE _partition_id = {{partition:String}} AND {content} IN "
+            f"(SELECT {content} FROM {work.table('rows').sql} WHERE _partition_id = {{partition:String}})",
+            partition=partition,
         )
+    )
 
 
-def express_digest(columns: Iterable[str]) -> str:
-    """The content of a row as 32 hexadecimal digits."""
-    texts = ", ".join(f"ifNull(toString({quote(column)}), '\\0')" for column in columns)
-    return f"hex(sipHash128({texts}))"
+def _list_common(client: ClickHouse, work: Work, role: str) -> list[str]:
+    """The stored columns that a helper table and the target have in common: somebody may have changed the target."""
+    helper = work.table(role)
+    tables = read_tables(client, [helper, work.target])
+    return [column for column in tables[helper].stored_columns if column in tables[work.target].stored_columns]
 
 
-def new_rows(table: TableName) -> TableName:
-    """The table beside `table` that holds what takes the places of its rows."""
-    return TableName(table.database, f"{table.table}__aspects_pii_new")
+def _match_columns(client: ClickHouse, work: Work, table: Table) -> None:
+    """Give the new rows the columns that somebody has added to the table meanwhile, or taken away from it."""
+    rows = work.table("rows")
+    there = read_tables(client, [rows])[rows]
+    for column in there.columns:
+        if column not in table.columns:
+            client.execute(f"ALTER TABLE {rows.sql} $on_cluster DROP COLUMN {quote(column)}")
+    for column in table.columns:
+        if column not in there.columns:
+            definition = _read_definition(client, table, column)
+            client.execute(f"ALTER TABLE {rows.sql} $on_cluster ADD COLUMN {quote(column)} {definition}")
 
 
-def old_rows(table: TableName) -> TableName:
-    """The table beside `table` that says which of its rows are replaced."""
-    return TableName(table.database, f"{table.table}__aspects_pii_replaced")
+def _read_definition(client: ClickHouse, table: Table, column: str) -> str:
+    """A column's type and default, as the server writes them."""
+    return client.value(  # type: ignore[no-any-return]
+        "SELECT concat(type, if(default_kind = '', '', concat(' ', default_kind, ' ', default_expression))) "
+        "FROM system.columns WHERE database = {database:String} AND table = {table:String} AND name = {column:String}",
+        database=table.name.database,
+        table=table.name.table,
+        column=column,
+    )
 
 
-def _cast(expression: str, kind: str) -> str:
-    if is_nullable(kind):
-        return expression
-    return f"CAST(assumeNotNull({expression}), 'JSON')" if is_json(kind) else f"assumeNotNull({expression})"
+def keeps_rows_apart(engine: str) -> bool:
+    """True for engines that keep every row, or the last of those with one key: a new key puts no figures together."""
+    return engine.removeprefix("Replicated").removeprefix("Shared") in ("MergeTree", "ReplacingMergeTree")

@@ -5,6 +5,7 @@ All questions are asked set-wise, for as many subjects as fit into one statement
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,12 +18,15 @@ from sink.clickhouse.parts import count_detached_parts, count_old_parts
 from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
 from sink.erasure.exemptions import list_retained
-from sink.erasure.identities import Identities, ask_lms, read_identities
+from sink.erasure.identities import Identities
+from sink.erasure.named_rows import LEFT, NOT_ASKED, count_contested, find_proved_places, list_unknown
+from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan
 from sink.erasure.scan import Hit
 from sink.erasure.scan import scan as search_texts
 from sink.erasure.search_terms import can_scan, read_names
 from sink.erasure.steps import Step
+from sink.erasure.work import find_works
 from sink.errors import DatabaseError
 from sink.ledger.entries import Action, Ledger, State
 from sink.names import TableName, quote
@@ -47,13 +51,26 @@ class Kind(StrEnum):
     VIEW = "view"
     OLD_PARTS = "old parts"
     DETACHED_PARTS = "detached parts"
+    INTERRUPTED = "interrupted changes"
+    """Helper tables of a change that did not come to its end."""
     TEXTS = "texts"
     WORDS = "words"
     """Texts with a word that somebody is called and that may mean something, or somebody, else."""
     RETAINED = "retained"
     """Texts in a column whose rows the map keeps."""
+    CONTESTED = "contested rows"
+    """Rows under a name that somebody else has too, so that they are nobody's to erase."""
     UNCHECKED = "unchecked"
     """A question that got no answer."""
+
+
+OF_A_TABLE = (Kind.OLD_PARTS, Kind.DETACHED_PARTS, Kind.INTERRUPTED)
+"""Kinds of findings that are about whoever a table held, and nobody in particular."""
+_FIXES = {
+    Kind.DETACHED_PARTS: "ClickHouse set them aside, mostly as broken, and no statement reaches them. Look at "
+    "system.detached_parts, then restore them or remove them with ALTER TABLE … DROP DETACHED PART",
+    Kind.INTERRUPTED: "`aspects-pii sweep` finishes them",
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +93,14 @@ class Finding:
             )
         if self.kind is Kind.RETAINED:
             return f"{self.place}: {self.count} texts of {self.subject} stay: {self.reason}"
-        return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}"
+        if self.kind is Kind.CONTESTED:
+            return (
+                f"{self.place}: {self.count} rows are under a name of {self.subject} that somebody has, or had, who is not "
+                f"retired. Find out whose they are, delete those of {self.subject} by hand, and leave the others with "
+                "`aspects-pii retire --leave-contested`"
+            )
+        fix = f" ({_FIXES[self.kind]})" if self.kind in _FIXES else ""
+        return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}{fix}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +113,10 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     not_asked: dict[str, list[str]] = field(default_factory=dict)
     """Where nobody could be looked for whose other names are not known, as place -> subjects."""
+    not_asked_again: dict[str, list[str]] = field(default_factory=dict)
+    """The same of those who could be looked for when their erasure was proved, and whose names nobody has kept."""
+    left: list[Finding] = field(default_factory=list)
+    """Contested rows that whoever asked has decided to leave to the other person."""
     scanned: bool = False
     """True where every text was searched too."""
     listed: list[Finding] = field(default_factory=list)
@@ -102,15 +130,42 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """True where every question was answered with nothing."""
+        """True where every question that could be asked was answered with nothing."""
         return not self.findings
 
+    @property
+    def is_proved(self) -> bool:
+        """True where, beyond that, everybody could be looked for everywhere, now or when the erasure was proved."""
+        return self.is_clean and not self.not_asked
+
+    @property
+    def gaps(self) -> list[str]:
+        """Where how many could not be looked for, as sentences."""
+        never = [
+            f"{place}: {len(subjects)} could not be looked for, since rows are found by name there and none is known."
+            for place, subjects in self.not_asked.items()
+        ]
+        again = [
+            f"{place}: {len(subjects)} could not be looked for again; nothing was left of them when the erasure was proved."
+            for place, subjects in self.not_asked_again.items()
+        ]
+        return [*never, *again]
+
+    @property
+    def with_gaps(self) -> int:
+        """Subjects who never could be looked for everywhere."""
+        return len({subject for subjects in self.not_asked.values() for subject in subjects})
+
+    def places_not_asked(self, subject: SubjectId) -> list[str]:
+        """Where this subject could not be looked for."""
+        return [place for place, subjects in self._unknown_subjects.items() if str(subject) in subjects]
+
     def not_asked_of(self, subject: SubjectId) -> list[str]:
-        """What a receipt says about the places where this subject could not be looked for."""
+        """What a receipt says about rows by name that were not looked for, or left, of this subject."""
+        left = [finding for finding in self.left if finding.subject == str(subject)]
         return [
-            f"{place}: rows are found by another name of the subject, and none was stored"
-            for place, subjects in self._unknown_subjects.items()
-            if str(subject) in subjects
+            *(f"{place}: {NOT_ASKED}" for place in self.places_not_asked(subject)),
+            *(f"{finding.place}: {finding.count} rows {LEFT}" for finding in left),
         ]
 
     @cached_property
@@ -137,6 +192,9 @@ def verify(
     for step in plan.steps:
         in_files = scrubbed_at is not None
         inquiry.ask(str(step.table.name), partial(_find_rows, client, step, subjects, identities, in_files=in_files))
+        if identities.contested or identities.contested_keys:
+            inquiry.ask(str(step.table.name), partial(_find_contested, store, step, subjects, identities))
+    inquiry.ask("interrupted changes", lambda: _find_works(client))
     if scrubbed_at is not None:
         for table in plan.tables:
             inquiry.ask(str(table), partial(_find_parts, client, table, scrubbed_at))
@@ -146,12 +204,30 @@ def verify(
             inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))
             inquiry.ask(str(name), partial(_find_in_dependent, client, dependent, key, subjects))
     problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
-    not_asked = {
-        str(step.table.name): unknown
-        for step in plan.steps
-        if step.needs_identities and (unknown := _find_unknown(step, subjects, identities))
+    not_asked, not_asked_again = _find_unknown(store, plan, subjects, identities)
+    findings = [*problems, *inquiry.findings]
+    left = [finding for finding in findings if finding.kind is Kind.CONTESTED and identities.leaves_contested]
+    findings = [finding for finding in findings if finding not in left]
+    return Report(len(subjects), sorted(inquiry.checked), plan.absent, findings, not_asked, not_asked_again, left)
+
+
+def _find_unknown(
+    store: Store, plan: Plan, subjects: Sequence[SubjectId], identities: Identities
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Where nobody could be looked for whose names are not known: who never was, and who was when the erasure was proved."""
+    # Subjects in order, each once: a table may have several rules.
+    never: dict[str, dict[str, None]] = {}
+    again: dict[str, dict[str, None]] = {}
+    for step in plan.steps:
+        place = str(step.table.name)
+        unknown = list_unknown(store.client, step, subjects, identities)
+        proved = find_proved_places(store, unknown)
+        for subject in unknown:
+            found = (again if place in proved.get(subject, ()) else never).setdefault(place, {})
+            found[subject] = None
+    return {place: list(found) for place, found in never.items()}, {
+        place: list(found) for place, found in again.items()
     }
-    return Report(len(subjects), sorted(inquiry.checked), plan.absent, [*problems, *inquiry.findings], not_asked)
 
 
 @dataclass
@@ -178,9 +254,9 @@ class _Inquiry:
             return []
 
 
-def _find_unknown(step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[str]:
-    sources = step.rule.sources
-    return [str(s) for s in subjects if not all(identities.of(s, source) for source in sources)]
+def _find_contested(store: Store, step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[Finding]:
+    found = count_contested(store, step, subjects, identities)
+    return [Finding(contested.place, Kind.CONTESTED, contested.subject, contested.rows) for contested in found]
 
 
 def verify_subjects(
@@ -205,15 +281,9 @@ def verify_subjects(
         scrubbed_at = max(retirement.scrubbed_at for retirement in erased)
     else:
         scrubbed_at = store.client.now()
-    by_name = any(step.needs_identities for step in plan.steps)
-    if lms is None and by_name and store.lms_url is not None:
-        # Not with the module: SQLAlchemy takes long to import, and the command line imports this at start.
-        from sink.lms.database import LmsDatabase
-
-        lms = LmsDatabase(store.lms_url)
-    identities = ask_lms(lms, subjects)
-    if scan or by_name:
-        identities = identities.merge(read_identities(store, subjects))
+    identities = Identities()
+    if scan or any(step.needs_identities for step in plan.steps):
+        identities = identify(store, subjects, plan.steps, lms=lms)
     if scan:
         identities = identities.merge(read_names(store, subjects))
     report = verify(store, plan, subjects, identities, scrubbed_at=scrubbed_at)
@@ -238,6 +308,7 @@ def record_report(ledger: Ledger, report: Report, *, everybody: bool) -> None:
             "subjects": report.subjects,
             "with_residue": report.with_residue,
             "findings": len(report.findings),
+            "not_asked": report.with_gaps,
             "scanned": report.scanned,
         },
     )
@@ -302,6 +373,11 @@ def _find_rows(
         everything = step.count_left(client, subjects, identities, including_hidden=True)
         findings += [Finding(place, Kind.HIDDEN_ROWS, s, count) for s, count in everything.items() if s not in readable]
     return findings
+
+
+def _find_works(client: ClickHouse) -> list[Finding]:
+    works = Counter(str(work.target) for work in find_works(client))
+    return [Finding(table, Kind.INTERRUPTED, count=count) for table, count in works.items()]
 
 
 def _find_parts(client: ClickHouse, table: TableName, before: datetime) -> list[Finding]:

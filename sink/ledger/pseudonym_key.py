@@ -16,12 +16,13 @@ from sink.clickhouse.client import ClickHouse
 from sink.errors import MigrationError
 
 # .. pii: Names of users pass through on their way to a digest, in memory only; nothing is kept or logged.
-# .. pii_types: username
+# .. pii_types: id, username, email_address
 # .. pii_retirement: consumer_api
 
 _BLOCK = 64
 # Says what a digest is of: a learner's is over the actor and a course, and never the same as a viewer's.
 _OF_A_VIEWER = "viewer"
+_OF_A_NAME = "former"
 
 
 def set_pseudonym_key(client: ClickHouse, secret: SecretStr | None = None) -> None:
@@ -44,6 +45,27 @@ def set_pseudonym_key(client: ClickHouse, secret: SecretStr | None = None) -> No
         client.insert(client.table("pii_ledger.pseudonym_key"), ["inner_pad", "outer_pad"], [pads], repeatable=True)
 
 
+def read_name_digest(client: ClickHouse, secret: SecretStr | None) -> Callable[[str, str], str]:
+    """The function that turns what somebody is called, and what kind of name that is, into 64 hexadecimal digits.
+
+    Where there is no key yet, one is made, as `set_pseudonym_key` does.
+
+    Raises:
+        DatabaseError: the key could not be read or stored.
+    """
+    set_pseudonym_key(client, None if _read_pads(client) else secret)
+    key = _read_key(client)
+    return lambda name, label: hmac.digest(key, f"{name}\0{_OF_A_NAME} {label}".encode(), "sha256").hex()
+
+
+def express_name_digest(name: str, label: str) -> str:
+    """The same in SQL, of the expressions `name` and `label`; the key is read where the statement runs."""
+    newest = "FROM $pii_ledger.pseudonym_key ORDER BY set_at DESC LIMIT 1"
+    message = f"{name}, char(0), '{_OF_A_NAME} ', {label}"
+    inner = f"SHA256(concat((SELECT unhex(inner_pad) {newest}), {message}))"
+    return f"lower(hex(SHA256(concat((SELECT unhex(outer_pad) {newest}), {inner}))))"
+
+
 def read_viewer_digest(client: ClickHouse) -> Callable[[str], str]:
     """The function that turns a user name into what `course_access_keyed.viewer` holds: 64 hexadecimal digits.
 
@@ -51,11 +73,15 @@ def read_viewer_digest(client: ClickHouse) -> Callable[[str], str]:
         MigrationError: there is no key; `init` has not run.
         DatabaseError: it could not be read.
     """
+    key = _read_key(client)
+    return lambda username: hmac.digest(key, f"{username}\0{_OF_A_VIEWER}".encode(), "sha256").hex()
+
+
+def _read_key(client: ClickHouse) -> bytes:
     stored = _read_pads(client)
     if not stored:
         raise MigrationError("The key of the pseudonyms is not there. Run `aspects-pii init`.")
-    key = bytes(byte ^ 0x36 for byte in bytes.fromhex(stored[0][0]))
-    return lambda username: hmac.digest(key, f"{username}\0{_OF_A_VIEWER}".encode(), "sha256").hex()
+    return bytes(byte ^ 0x36 for byte in bytes.fromhex(stored[0][0]))
 
 
 def _read_pads(client: ClickHouse) -> list[tuple[str, str]]:

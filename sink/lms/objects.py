@@ -52,7 +52,7 @@ REQUESTS = table("user_api_userretirementrequest", column("user_id", BigInteger)
 STATUSES = table(
     "user_api_userretirementstatus",
     column("user_id", BigInteger),
-    *map(column, ("original_username", "original_email", "retired_username")),
+    *map(column, ("original_username", "original_email", "retired_username", "retired_email")),
     *map(column, ("current_state_id", "last_state_id")),
 )
 STATES = table("user_api_retirementstate", *map(column, ("id", "state_name")))
@@ -134,10 +134,10 @@ OBJECTS: dict[str, LmsObject] = {
     ),
 }
 RETIREMENT = {
-    "auth_user": ("id", "username"),
+    "auth_user": ("id", "username", "email"),
     REQUESTS.name: ("user_id",),
     STATUSES.name: (
-        *("user_id", "original_username", "original_email", "retired_username"),
+        *("user_id", "original_username", "original_email", "retired_username", "retired_email"),
         *("current_state_id", "last_state_id"),
     ),
     STATES.name: ("id", "state_name"),

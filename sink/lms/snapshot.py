@@ -14,9 +14,8 @@ by row: a bad row costs itself, not the copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BINARY,
@@ -41,6 +40,7 @@ from sink.lms.driver_errors import DriverErrors
 from sink.lms.objects import OBJECTS, PARTS, RETIREMENT, STATUSES, TABLES, USERS, Part
 from sink.lms.retirements import CURRENT_STATE, IS_ERASED, IS_WAITING, select_requests
 from sink.lms.schema import Columns, require_columns
+from sink.lms.users import Identity, Owned, is_one_of, join_identities, select_live, select_shared, select_statuses
 from sink.lms.values import (
     MAX_TEXT_BYTES,
     UTF8_BYTES_PER_CHARACTER,
@@ -53,16 +53,9 @@ from sink.lms.values import (
 )
 
 _BELOW_ALL_IDS = -1
-_MAX_IDS_PER_STATEMENT = 5_000
+T = TypeVar("T")
+_MAX_VALUES_PER_STATEMENT = 5_000
 _PAGE_USERS = 50_000
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who a user was before the retirement; empty where the LMS no longer says. Kept in memory only."""
-
-    username: str = field(repr=False)
-    email: str = field(repr=False)
 
 
 class Snapshot:
@@ -130,21 +123,41 @@ class Snapshot:
         return self._page_ids(select_requests().where(or_(status.is_(None), IS_ERASED, begun)))
 
     def identities(self, user_ids: Sequence[int]) -> dict[int, Identity]:
-        """Who users were before their retirement, as far as their status rows still say. Keep it in memory only.
+        """Who users are, and were before their retirement, as far as the LMS still says. Keep it in memory only.
 
         Raises:
             LmsSchemaError: a table or column is missing.
         """
         self._require_retirement_tables()
-        names = (STATUSES.c.original_username, STATUSES.c.original_email)
-        statement = select(STATUSES.c.user_id, *names)
-        found = {}
-        for ids in _split_ids(user_ids):
-            for row in self._fetch(statement.where(STATUSES.c.user_id.in_(ids or ()))):
-                username, email = read_original(row[1]), read_original(row[2])
-                if username or email:
-                    found[int(row[0])] = Identity(username, email)
+        found: dict[int, Identity] = {}
+        for ids in _split(sorted(_storable(user_ids))):
+            live = self._fetch(select_live().where(USERS.c.id.in_(ids)))
+            statuses = self._fetch(select_statuses().where(STATUSES.c.user_id.in_(ids)))
+            shared: list[str] = []
+            for position, name in enumerate((STATUSES.c.original_username, STATUSES.c.original_email), start=1):
+                originals = {read_original(row[position]) for row in statuses} - {""}
+                for values in _split(sorted(originals)):
+                    shared += [read_original(row[0]) for row in self._fetch(select_shared(name, values))]
+            found |= join_identities(live, statuses, shared)
         return found
+
+    def owners(self, usernames: Collection[str], emails: Collection[str]) -> Iterator[Owned]:
+        """Whoever has, or had before a retirement, one of these user names, or one of these addresses in any case.
+
+        Raises:
+            LmsSchemaError: a table or column is missing.
+        """
+        self._require_retirement_tables()
+        status_names = (STATUSES.c.original_username, STATUSES.c.original_email)
+        for statement, username, email in (
+            (select_live(), USERS.c.username, USERS.c.email),
+            (select_statuses(), *status_names),
+        ):
+            for name, wanted, ignores_case in ((username, usernames, False), (email, emails, True)):
+                for values in _split(sorted(wanted)):
+                    condition = is_one_of(name, values, self._errors.backend, ignores_case=ignores_case)
+                    for row in self._fetch(statement.where(condition)):
+                        yield Owned(int(row[0]), read_original(row[1]), read_original(row[2]))
 
     def _require_retirement_tables(self) -> None:
         require_columns(self._errors.place, self._columns, RETIREMENT)
@@ -218,7 +231,14 @@ def _split_ids(user_ids: Sequence[int] | None) -> Iterator[list[int] | None]:
     if user_ids is None:
         yield None
         return
-    # What no column of a database can hold, its driver does not take either.
-    ids = sorted({user_id for user_id in user_ids if user_id.bit_length() < 64})
-    for start in range(0, len(ids), _MAX_IDS_PER_STATEMENT):
-        yield ids[start : start + _MAX_IDS_PER_STATEMENT]
+    yield from _split(sorted(_storable(user_ids)))
+
+
+def _storable(user_ids: Iterable[int]) -> set[int]:
+    """What no column of a database can hold, its driver does not take either."""
+    return {user_id for user_id in user_ids if user_id.bit_length() < 64}
+
+
+def _split(values: Sequence[T]) -> Iterator[list[T]]:
+    for start in range(0, len(values), _MAX_VALUES_PER_STATEMENT):
+        yield list(values[start : start + _MAX_VALUES_PER_STATEMENT])

@@ -39,13 +39,20 @@ class Outcome:
     reason: str = ""
     receipt: dict[str, Any] | None = None
     receipt_path: Path | None = None
+    not_asked: Sequence[str] = ()
+    """Tables where the subject could not be looked for, since no name is known."""
     not_searched: bool = False
     """True where texts were to be searched for the subject and nobody knows a name; `reason` says so."""
 
     @property
     def is_done(self) -> bool:
-        """True where nothing of the subject is left and that is proved, in every place that was to be looked at."""
-        return self.state is not Result.FAILED and not self.not_searched
+        """True where the retirement is closed: nothing of the subject is left wherever could be looked."""
+        return self.state is not Result.FAILED
+
+    @property
+    def is_proved(self) -> bool:
+        """True where, beyond that, could be looked everywhere."""
+        return self.is_done and not self.not_asked and not self.not_searched
 
 
 class Batch:

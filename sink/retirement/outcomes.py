@@ -13,16 +13,24 @@ from typing import Any
 
 from sink.caches import CacheLine
 from sink.erasure.exemptions import is_exempt, list_not_pii, list_retained
+from sink.erasure.former_names import find_kept
 from sink.erasure.plan import Plan
 from sink.erasure.steps import Step
-from sink.erasure.verify import NO_NAME, Report, Texts, scan_for
+from sink.erasure.verify import NO_NAME, OF_A_TABLE, Report, Texts, scan_for
 from sink.errors import ErasureError
 from sink.ledger.entries import Action, Retirement
 from sink.names import TableName
 from sink.pii_map import SubjectId
 from sink.retirement.batch import Batch, Outcome, Result
 from sink.retirement.plan import Planned
-from sink.retirement.receipt import Receipt, TargetLine, format_time, list_not_covered, write_receipt
+from sink.retirement.receipt import (
+    Receipt,
+    TargetLine,
+    describe_kept,
+    format_time,
+    list_not_covered,
+    write_receipt,
+)
 from sink.store import Store
 
 # What is said of whom nobody could search for.
@@ -139,6 +147,7 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
         return
     erased_at = store.client.now()
     found = store.ledger.find_counts(list(batch.pending.values()))
+    kept = find_kept(store, list(batch.pending))
     outcomes = []
     for subject, retirement in batch.pending.items():
         lines = [_describe(step, found.get(subject, {})) for step in proof.plan.steps]
@@ -157,12 +166,19 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
             verified=proof.report.checked,
             verified_in_files=True,
             caches=proof.caches,
-            not_covered=[*list_not_covered(proof.caches), *_list_not_covered_of(subject, proof)],
+            not_covered=[
+                *list_not_covered(proof.caches),
+                *_list_not_covered_of(subject, proof),
+                # Of tables in which no row of the subject was found.
+                *(str(finding) for finding in proof.report.findings if finding.kind in OF_A_TABLE),
+                *describe_kept(kept.get(subject)),
+            ],
         ).to_dict(store.policy.receipt_key)
         path = _write(document, store.policy.receipts_dir)
+        not_asked = proof.report.places_not_asked(subject)
         unknown = subject in proof.texts.unknown
         reason = NOT_SEARCHED if unknown else ""
-        outcomes.append(Outcome(subject, Result.ERASED, rows, reason, document, path, not_searched=unknown))
+        outcomes.append(Outcome(subject, Result.ERASED, rows, reason, document, path, not_asked, not_searched=unknown))
     store.ledger.record(
         Action.ERASED,
         [

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sink.erasure.identities import Identities, ask_lms, read_identities
+from sink.erasure.identities import Identities
+from sink.erasure.named_rows import count_contested
+from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan, require_valid_plan
 from sink.erasure.search_terms import read_names
 from sink.erasure.steps import Step
@@ -32,6 +34,10 @@ class Planned:
     plan: Plan
     counts: list[StepCounts]
     identities: Identities
+    held: dict[str, set[str]]
+    """Tables that hold rows of a subject, or held them when an earlier attempt began; by subject."""
+    contested: frozenset[str] = frozenset()
+    """Of whom rows may be there under a name that somebody else has too, and nobody has decided whose they are."""
 
     def rows_of(self, subject: str) -> int:
         """Rows of one subject that still have to be erased."""
@@ -46,7 +52,7 @@ def plan_retirement(
     Args:
         store: the store.
         subjects: ids.
-        known: other names of the subjects, beside those that the PII tables say.
+        known: other names of the subjects, beside those that the PII tables and the LMS say.
         scan: read those names although no rule needs them.
 
     Raises:
@@ -56,22 +62,30 @@ def plan_retirement(
     plan = read_plan(store)
     require_valid_plan(plan)
     identities = known or Identities()
-    by_name = any(step.needs_identities for step in plan.steps)
-    if scan or by_name:
-        identities = identities.merge(read_identities(store, subjects))
+    if scan or any(step.needs_identities for step in plan.steps):
+        # The LMS replaces the address when retirement is asked for, and a copy before the request brings that here.
+        identities = identify(store, subjects, plan.steps, known)
     if scan:
         identities = identities.merge(read_names(store, subjects))
-    if by_name and store.lms_url is not None:
-        # The LMS replaces the address when retirement is asked for, and a copy before the request brings that here.
-        # Not with the module: SQLAlchemy takes long to import, and the command line imports this at start.
-        from sink.lms.database import LmsDatabase
-
-        identities = identities.merge(ask_lms(LmsDatabase(store.lms_url), subjects))
     counts = [
         StepCounts(step, step.count_left(store.client, subjects, identities, including_hidden=True))
         for step in plan.steps
     ]
-    return Planned(plan, counts, identities)
+    contested = [found.subject for step in plan.steps for found in count_contested(store, step, subjects, identities)]
+    if identities.leaves_contested:
+        contested = []
+    return Planned(plan, counts, identities, _list_held(store, subjects, counts), frozenset(contested))
+
+
+def _list_held(store: Store, subjects: Sequence[SubjectId], counts: Sequence[StepCounts]) -> dict[str, set[str]]:
+    held: dict[str, set[str]] = {}
+    tables = {count.step.label: str(count.step.table.name) for count in counts}
+    for subject, rows in store.ledger.find_counts(store.ledger.find(subjects)).items():
+        held[subject] = {tables[label] for label in rows if label in tables}
+    for count in counts:
+        for subject in count.rows:
+            held.setdefault(subject, set()).add(str(count.step.table.name))
+    return held
 
 
 def require_small_share(store: Store, planned: Planned, *, force: bool) -> None:

@@ -71,6 +71,15 @@ class Receipt:
         return document
 
 
+def describe_kept(until: datetime | None) -> list[str]:
+    """What a receipt says about keyed hashes of former names, where some are kept."""
+    if until is None:
+        return []
+    return [
+        f"keyed hashes of what the subject was called, kept until {until:%Y-%m-%d} to recognise rows that come late"
+    ]
+
+
 def list_not_covered(caches: Sequence[CacheLine]) -> list[str]:
     """`NOT_COVERED`, and of caches that were told only what they cannot be told."""
     return [_CACHES_TOLD if caches and line == _CACHES else line for line in NOT_COVERED]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from sink.erasure.former_names import forget_expired
 from sink.erasure.verify import verify
 from sink.ledger.entries import Retirement
 from sink.retirement.batch import Outcome
@@ -53,9 +54,12 @@ def reconcile(store: Store, lms: LmsDatabase, *, dry_run: bool = False, force: b
 def second_pass(store: Store, *, force: bool = False) -> list[Outcome]:
     """Look again at every erasure that is older than the bound, and erase what came back.
 
+    Keyed hashes of former names that are older than they are to be kept go first.
+
     Returns:
         The outcomes of what was reopened; nothing where nothing came back.
     """
+    forget_expired(store)
     now = store.client.now()
     erased = store.ledger.find_erased(before=now - timedelta(seconds=store.policy.second_pass_after))
     returned = _find_returned(store, erased)

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sink.erasure.identities import ask_lms
+from sink.erasure.naming import ask_lms
 from sink.ledger.entries import Action
 from sink.ledger.files import import_ledger
 from sink.retirement.batch import Outcome
@@ -47,7 +47,7 @@ def replay(store: Store, *, file: Path | None = None, dry_run: bool = False, for
         force: carry out a plan that touches more of a table than the safeguard allows.
     """
     restored = import_ledger(store.ledger, file) if file and not dry_run else 0
-    result = _reapply(store, "brought back by a restore", restored, None, dry_run, force)
+    result = _reapply(store, "brought back by a restore", restored, None, dry_run, force, is_restored=True)
     if not dry_run and (restored or result.subjects):
         detail = {"entries_restored": restored, "subjects": len(result.subjects), "rows": result.rows}
         store.ledger.record_event(Action.REPLAYED, detail)
@@ -68,7 +68,16 @@ def backfill_retired(
     return _reapply(store, "the map has grown", 0, lms, dry_run, force)
 
 
-def _reapply(store: Store, reason: str, restored: int, lms: LmsDatabase | None, dry_run: bool, force: bool) -> Replayed:
+def _reapply(
+    store: Store,
+    reason: str,
+    restored: int,
+    lms: LmsDatabase | None,
+    dry_run: bool,
+    force: bool,
+    *,
+    is_restored: bool = False,
+) -> Replayed:
     tombstones = store.ledger.tombstones()
     rows: dict[str, int] = {}
     found: list[str] = []
@@ -76,9 +85,9 @@ def _reapply(store: Store, reason: str, restored: int, lms: LmsDatabase | None, 
     # Who is erased is not found again, so that this goes on from where it was interrupted.
     for subjects in _split(tombstones, store.policy.retire_batch_size):
         parsed = [store.pii_map.subject.parse(subject) for subject in subjects]
-        known = ask_lms(lms, parsed)
+        known = replace(ask_lms(lms, parsed), ignores_proofs=is_restored)
         planned = plan_retirement(store, parsed, known)
-        returned = [subject for subject in subjects if planned.rows_of(subject)]
+        returned = [subject for subject in subjects if planned.rows_of(subject) or subject in planned.contested]
         for count in planned.counts:
             if count.rows:
                 name = str(count.step.table.name)

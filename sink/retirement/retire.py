@@ -14,9 +14,20 @@ from datetime import datetime
 from sink.caches import CacheLine
 from sink.clickhouse.parts import scrub, wait_for_mutations
 from sink.erasure.derived import read_dependents, reload
+from sink.erasure.former_names import remember
 from sink.erasure.identities import Identities
-from sink.erasure.verify import Report, Texts, verify
-from sink.errors import AspectsPiiError, BusyError, DatabaseError, LedgerError, RefusedError, SupersetError
+from sink.erasure.interrupted import finish_interrupted
+from sink.erasure.verify import OF_A_TABLE, Report, Texts, verify
+from sink.errors import (
+    AspectsPiiError,
+    BusyError,
+    DatabaseError,
+    ErasureError,
+    LedgerError,
+    RefusedError,
+    SupersetError,
+    UnreachableError,
+)
 from sink.ledger.entries import Action, Retirement, State
 from sink.ledger.leases import hold
 from sink.pii_map import SubjectId
@@ -133,11 +144,13 @@ def _work_off_batch(
 
 def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, force: bool) -> None:
     """The life of a retirement. Whoever a step ends leaves the batch, and the steps after it are about the others."""
+    finish_interrupted(store.client)
     planned = plan_retirement(store, batch.subjects, known, scan=scan)
     confirm_erased(store, batch, planned, scan=scan)
     store.ledger.reopen(batch.pending.values(), "rows came back")
     require_small_share(store, planned, force=force)
     record_found(store, batch, planned)
+    remember(store, batch.subjects, planned.identities)
     hide(store, batch, planned)
     reloaded = reload_dependents(store, batch)
     drop_visible(store, batch, planned)
@@ -156,29 +169,41 @@ def confirm_erased(store: Store, batch: Batch, planned: Planned, *, scan: bool) 
         return
     scrubbed_at = max(retirement.scrubbed_at for retirement in closed.values())
     report = _verify(store, planned, batch.parse(closed), scrubbed_at)
-    batch.fail(_explain_residue(report, closed))
+    batch.fail(_explain_residue(report, planned, closed))
     texts = drop_named_elsewhere(store, batch, planned, [s for s in closed if s in batch.pending], scan=scan)
     for subject, retirement in closed.items():
         if subject in batch.pending:
+            receipt, not_asked = retirement.detail.get("receipt"), report.places_not_asked(subject)
             unknown = subject in texts.unknown
             reason = NOT_SEARCHED if unknown else ""
-            receipt = retirement.detail.get("receipt")
-            batch.finish(Outcome(subject, Result.ALREADY_ERASED, 0, reason, receipt, not_searched=unknown))
+            outcome = Outcome(subject, Result.ALREADY_ERASED, 0, reason, receipt, None, not_asked, not_searched=unknown)
+            batch.finish(outcome)
 
 
 def hide(store: Store, batch: Batch, planned: Planned) -> None:
     """Erase for every reader.
 
     Where rows are found by another name of the subject, that name is needed until they are gone: the profile of whom
-    anything is left is not touched.
+    anything is left is not touched, nor that of whom a name is somebody else's too.
     """
+    sources = {store.client.table(s.rpartition(".")[0]) for s in store.pii_map.subject.identifiers.values()}
     for count in planned.counts:
         step = count.step
-        subjects = batch.parse([subject for subject in batch.pending if subject in count.rows])
+        held = planned.contested if step.table.name in sources else frozenset()
+        subjects = batch.parse([s for s in batch.pending if s in count.rows and s not in held])
         if not subjects:
             continue
-        step.hide(store.client, subjects, planned.identities, store.policy.retire_batch_size)
+        try:
+            refused = step.hide(store.client, subjects, planned.identities, store.policy.retire_batch_size)
+        except UnreachableError:
+            raise
+        except (DatabaseError, ErasureError) as error:
+            # One table that cannot be changed stops nobody who is not in it.
+            batch.fail({str(subject): f"{step.table.name}: {error}" for subject in subjects})
+            continue
+        batch.fail(refused)
         if step.needs_identities:
+            subjects = [subject for subject in subjects if str(subject) in batch.pending]
             left = step.count_left(store.client, subjects, planned.identities)
             batch.fail({subject: f"{step.table.name}: {rows} rows" for subject, rows in left.items()})
 
@@ -193,7 +218,7 @@ def reload_dependents(store: Store, batch: Batch) -> list[str]:
 def drop_visible(store: Store, batch: Batch, planned: Planned) -> None:
     """Whoever a query still shows has failed."""
     if batch.pending:
-        batch.fail(_explain_residue(_verify(store, planned, batch.subjects), batch.pending))
+        batch.fail(_explain_residue(_verify(store, planned, batch.subjects), planned, batch.pending))
 
 
 def record_hidden(store: Store, batch: Batch) -> datetime:
@@ -204,14 +229,14 @@ def record_hidden(store: Store, batch: Batch) -> datetime:
 
 
 def scrub_targets(store: Store, batch: Batch, planned: Planned) -> datetime:
-    """Take what was hidden or replaced off the disks, and return the time until which that holds."""
+    """Take what was hidden or replaced off the disks, and return the time until which that is to be proved."""
     return scrub(store.client, planned.plan.tables if batch.pending else [], store.policy.scrub_within)
 
 
 def drop_unproved(store: Store, batch: Batch, planned: Planned, scrubbed_at: datetime) -> Report:
     """Look once more, in files too: of whoever anything is found has failed."""
     report = _verify(store, planned, batch.subjects, scrubbed_at) if batch.pending else Report(0)
-    batch.fail(_explain_residue(report, batch.pending))
+    batch.fail(_explain_residue(report, planned, batch.pending))
     return report
 
 
@@ -257,11 +282,16 @@ def _verify(
     return verify(store, planned.plan, subjects, planned.identities, scrubbed_at=scrubbed_at)
 
 
-def _explain_residue(report: Report, subjects: Collection[str]) -> dict[str, str]:
-    """Why retirements stay open, by subject: findings of their own, and those about no one in particular."""
-    of_everybody = [str(finding) for finding in report.findings if finding.subject is None]
-    found: dict[str, list[str]] = {subject: list(of_everybody) for subject in subjects} if of_everybody else {}
+def _explain_residue(report: Report, planned: Planned, subjects: Collection[str]) -> dict[str, str]:
+    """Why retirements stay open, by subject: findings of their own, of tables that held them, and of everything."""
+    found: dict[str, list[str]] = {}
     for finding in report.findings:
-        if finding.subject in subjects and finding.subject is not None:
-            found.setdefault(finding.subject, []).append(str(finding))
+        if finding.subject is not None:
+            concerned: Collection[str] = [finding.subject] if finding.subject in subjects else []
+        elif finding.kind in OF_A_TABLE:
+            concerned = [subject for subject in subjects if finding.place in planned.held.get(subject, ())]
+        else:
+            concerned = subjects
+        for subject in concerned:
+            found.setdefault(subject, []).append(str(finding))
     return {subject: "; ".join(texts[:_SHOWN_FINDINGS]) for subject, texts in found.items()}

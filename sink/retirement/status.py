@@ -8,6 +8,7 @@ from typing import Any
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.migrations import find_pending
+from sink.erasure.work import find_works
 from sink.ledger.entries import Retirement, State
 from sink.names import TableName, quote
 from sink.resources import VERSION
@@ -63,7 +64,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
         open=len(open_retirements) if has_view or not has_entries else None,
         oldest_open_seconds=oldest,
         failed=[{"subject": r.subject, "since": r.since.isoformat(), "reason": r.detail.get("reason")} for r in failed],
-        warnings=list(_warn(store, enabled, pending, subjects, len(failed), oldest)),
+        warnings=[*_warn(store, enabled, pending, subjects, len(failed), oldest), *_warn_of_works(store)],
     )
 
 
@@ -96,3 +97,12 @@ def _warn(
     if not enabled and subjects:
         warnings.append(f"PII is off, but PII of {subjects} subjects is held. Run `aspects-pii purge`.")
     return warnings
+
+
+def _warn_of_works(store: Store) -> list[str]:
+    tables = sorted({str(work.target) for work in find_works(store.client)})
+    if not tables:
+        return []
+    return [
+        f"Changes of {', '.join(tables)} are under way or were interrupted. Run `aspects-pii sweep` to finish them."
+    ]

@@ -9,19 +9,23 @@ from sink.doors.cli.common import print_json
 from sink.doors.cli.display import print_lines
 from sink.retirement.batch import Outcome, Result
 
+_ADVICE = "Set ASPECTS_LMS_DATABASE_URL so that the LMS is asked for names, or look there by hand."
+
 
 def show_outcomes(outcomes: Sequence[Outcome], as_json: bool) -> int:
-    """Print what became of each, and return the exit status."""
+    """Print what became of each, and return the exit status: 1 also where somebody could not be looked for everywhere."""
     if as_json:
         print_json({"retirements": [describe_as_json(outcome) for outcome in outcomes]})
     else:
         for outcome in outcomes:
             print_lines([_describe_outcome(outcome)])
-        done = sum(outcome.is_done for outcome in outcomes)
+        proved = sum(outcome.is_proved for outcome in outcomes)
         print_lines(
-            [f"{done} of {len(outcomes)} retirements are erased and verified." if outcomes else "Nothing is open."]
+            [f"{proved} of {len(outcomes)} retirements are erased and verified." if outcomes else "Nothing is open."]
         )
-    return 0 if all(outcome.is_done for outcome in outcomes) else 1
+        if gaps := sum(outcome.is_done and not outcome.is_proved for outcome in outcomes):
+            print_lines([f"{gaps} could not be looked for everywhere. {_ADVICE}"])
+    return 0 if all(outcome.is_proved for outcome in outcomes) else 1
 
 
 def describe_as_json(outcome: Outcome) -> dict[str, Any]:
@@ -33,10 +37,18 @@ def describe_as_json(outcome: Outcome) -> dict[str, Any]:
         "reason": outcome.reason or None,
         "receipt": outcome.receipt,
         "receipt_path": outcome.receipt_path,
+        "not_asked": list(outcome.not_asked),
     }
 
 
 def _describe_outcome(outcome: Outcome) -> str:
+    text = _describe_state(outcome)
+    if outcome.not_asked:
+        text += f" Could not be looked for by name in {', '.join(outcome.not_asked)}: no name is known."
+    return text
+
+
+def _describe_state(outcome: Outcome) -> str:
     if outcome.state is Result.FAILED:
         return f"{outcome.subject}: failed, and stays open: {outcome.reason}"
     not_searched = f" But {outcome.reason}." if outcome.not_searched else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from sink.doors.cli.common import Actor, DryRun, Force, Json, Scan, open_configu
 from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.outcomes import show_outcomes
 from sink.doors.cli.subjects import read_subjects
-from sink.erasure.identities import ask_lms
+from sink.erasure.naming import ask_lms
 from sink.erasure.reassign import reassign
 from sink.erasure.verify import Report, record_report, verify_subjects
 from sink.errors import UsageError
@@ -35,6 +35,10 @@ def retire_command(
     actor: Actor = None,
     force: Force = False,
     scan: Scan = False,
+    leave_contested: Annotated[
+        bool,
+        typer.Option("--leave-contested", help="Rows under a name that somebody else has too are that person's."),
+    ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
@@ -47,7 +51,7 @@ def retire_command(
             raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
         if dry_run:
             return _show_retirement_plan(store, subjects, as_json)
-        known = ask_lms(lms, subjects)
+        known = replace(ask_lms(lms, subjects), leaves_contested=leave_contested)
         return show_outcomes(retire(store, subjects, actor=actor, known=known, scan=scan, force=force), as_json)
 
 
@@ -63,11 +67,18 @@ def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], as_json: 
                 "subjects": len(subjects),
                 "targets": [dict(zip(keys, line, strict=True)) for line in lines],
                 "absent": planned.plan.absent,
+                "contested": sorted(planned.contested),
             }
         )
     else:
         print_table(("target", "action", "columns", "rows"), lines)
         print_lines([f"{name} is absent." for name in planned.plan.absent])
+        print_lines(
+            [
+                f"{s} would stay open: rows are under a name that somebody else has too."
+                for s in sorted(planned.contested)
+            ]
+        )
     return 0
 
 
@@ -97,21 +108,19 @@ def verify_command(
         _show_report(report, as_json)
         # After what was found is said, as the ledger may not take it.
         record_report(store.ledger, report, everybody=not subjects)
-    return 0 if report.is_clean else 1
+    return 0 if report.is_proved else 1
 
 
 def _show_report(report: Report, as_json: bool) -> None:
     if as_json:
-        print_json({**asdict(report), "clean": report.is_clean})
+        print_json({**asdict(report), "clean": report.is_clean, "proved": report.is_proved})
     else:
-        print_lines([str(finding) for finding in report.findings])
+        print_lines([*map(str, report.findings), *report.gaps])
         print_lines([f"Listed, and no residue: {finding}" for finding in report.listed])
-        print_lines(
-            [
-                f"{report.subjects} subjects, {len(report.checked)} places: "
-                + ("nothing is left." if report.is_clean else f"{len(report.findings)} findings.")
-            ]
-        )
+        result = "nothing is left." if report.is_proved else f"{len(report.findings)} findings."
+        if report.with_gaps:
+            result += f" {report.with_gaps} could not be looked for everywhere."
+        print_lines([f"{report.subjects} subjects, {len(report.checked)} places: {result}"])
 
 
 @commands.command("withdraw")

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from sink.erasure.plan import read_plan, require_valid_plan
+from sink.erasure.pseudonyms import keyed_hash
 from sink.erasure.purge import plan_purge, purge
-from sink.erasure.steps import keyed_hash
 from sink.erasure.verify import verify_subjects
 from sink.errors import MapError
 from sink.pii_map import load_map
@@ -110,19 +111,94 @@ def test_exempted_rows_stay_as_they_are(with_target: MakeStore) -> None:
 @pytest.mark.parametrize(
     "expression",
     [
-        "(SELECT name FROM other)",
-        "dictGet('event_sink.people', 'name', user_id)",
-        "joinGet('a', 'b', user_id)",
+        "",
         "text; DROP TABLE x",
         "text -- note",
-        "file('/etc/passwd')",
+        "/* note */ ''",
+        "'' # note",
+        "lower(status",
+        "lower(status))",
+        "'x') FROM system.one WHERE ('1'",
+        "'x'), ('y'",
+        "'x",
+        "{user:Int64}",
+        "'$event_sink'",
+        "(SELECT status FROM event_sink.people LIMIT 1)",
+        "(TABLE event_sink.people)",
+        "exists(SELECT 1)",
+        "toString(status IN event_sink.user_profile)",
+        "toString(status IN people)",
+        "`file`('/etc/hostname')",
+        "file('/etc/hostname')",
         "url('http://example.com')",
-        "",
+        "dictGet('event_sink.people', 'name', user_id)",
+        "joinGet('a', 'b', user_id)",
+        "getSetting('max_threads')",
+        "toString(throwIf(user_id = 2))",
+        "toString(sleep(1))",
+        "toString(rand())",
+        "toString(now())",
+        "toString(count())",
+        "toString(row_number() OVER ())",
+        "arrayStringConcat(arrayMap(x -> (SELECT 1), [1]))",
+        "toString(tuple(*))",
+        "status AS text",
+        "nobody",
     ],
 )
 def test_an_expression_that_reaches_beyond_the_row_is_refused(with_target: MakeStore, expression: str) -> None:
     with pytest.raises(MapError, match=r"targets\.event_sink\.people"):
-        with_target({"redact": {"text": {"expression": expression}}})
+        require_valid_plan(read_plan(with_target({"redact": {"text": {"expression": expression}}})))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "lower(text)",
+        "concat('x', text)",
+        "`text`",
+        "concat('user of ', text)",
+        "maybe",
+        "toString(born)",
+        "people.text",
+    ],
+)
+def test_an_expression_that_shows_what_goes_is_refused_with_the_fix(with_target: MakeStore, expression: str) -> None:
+    (problem,) = read_plan(with_target({"redact": {"text": {"expression": expression}}})).problems
+    assert problem.place == "targets.event_sink.people.redact.text"
+    assert problem.fix.startswith(("Use `constant`", "Correct"))
+
+
+def test_an_expression_of_a_computed_column_is_refused(with_target: MakeStore) -> None:
+    store = with_target({"redact": {"text": {"expression": "loud"}}})
+    store.client.execute("ALTER TABLE $event_sink.people ADD COLUMN loud String ALIAS upper(text)")
+    (problem,) = read_plan(store).problems
+    assert problem.reason == "loud is computed from other columns, and may show what goes"
+
+
+def test_an_expression_has_to_fit_its_column(with_target: MakeStore) -> None:
+    (problem,) = read_plan(with_target({"redact": {"born": {"expression": "'never'"}}})).problems
+    assert problem.reason == "ClickHouse cannot put it into `born`, which is Date"
+
+
+@pytest.mark.parametrize(
+    ("column", "expression", "expected"),
+    [
+        ("text", "concat('user ', toString(user_id))", "user 1"),
+        ("text", "if(status IN ('free', 'sold'), 'a -- b; (', status)", "a -- b; ("),
+        ("text", "CASE WHEN empty(text) THEN '' ELSE upper(`status`) END", "FREE"),
+        ("text", "status || '-' || substring(status FROM 1 FOR 1)", "free-f"),
+        ("born", "toDate('2000-01-01') + INTERVAL 1 DAY", "2000-01-02"),
+        ("born", "makeDate(toYear(born), 1, 1)", "1990-01-01"),
+    ],
+)
+def test_an_expression_over_what_stays_takes_the_place_of_what_goes(
+    with_target: MakeStore, column: str, expression: str, expected: str
+) -> None:
+    store = with_target({"redact": {column: {"expression": expression}}})
+    assert retire(store, [1])[0].state == "erased"
+    assert store.client.value(f"SELECT toString({column}) FROM $event_sink.people WHERE user_id = 1") == expected
+    assert [o.state for o in retire(store, [1])] == ["already erased"]
 
 
 def test_a_hash_is_alike_in_all_columns_of_a_type_and_different_for_others() -> None:

@@ -165,13 +165,13 @@ def test_whoever_is_erased_already_is_searched_for_by_what_the_lms_knows(store: 
 
 def test_whoever_nobody_can_name_was_not_searched_for(store: Store) -> None:
     (first,) = retire(store, [1], scan=True)
-    assert (first.state, first.is_done) == ("erased", False)
+    assert (first.state, first.is_proved) == ("erased", False)
     assert "texts were not searched" in first.reason
     assert first.receipt is not None
     assert any("texts were not searched" in line for line in first.receipt["not_covered"])
     (again,) = retire(store, [1], scan=True)
-    assert (again.state, again.is_done) == ("already erased", False)
-    assert retire(store, [1])[0].is_done
+    assert (again.state, again.is_proved) == ("already erased", False)
+    assert retire(store, [1])[0].is_proved
     assert states(sweep(store)) == []
 
 

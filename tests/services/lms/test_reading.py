@@ -253,7 +253,7 @@ class TestBatches:
 
     def test_chosen_users(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         place.fill()
-        monkeypatch.setattr("sink.lms.snapshot._MAX_IDS_PER_STATEMENT", 3)
+        monkeypatch.setattr("sink.lms.snapshot._MAX_VALUES_PER_STATEMENT", 3)
         wanted = [59, 3, 20, 40, 3, 999_999_999_999]
         rows = read(place, "external_id", batch_size=2, user_ids=wanted)
         assert [row["user_id"] for row in rows] == [3, 20, 20, 40, 40, 59]
@@ -563,10 +563,31 @@ class TestRetirement:
         )
         with LmsDatabase(place.url).snapshot() as snapshot:
             found = snapshot.identities([3, 4, 5, 6])
-        assert list(found) == [3]
-        assert found[3].username == make_username(lms.seed, 3)
-        assert found[3].email == make_person(lms.seed, 3).email
-        assert found[3].username not in repr(found)
+        assert sorted(found) == [3, 6]
+        for user_id in found:
+            username, email = make_username(lms.seed, user_id), make_person(lms.seed, user_id).email
+            assert [*found[user_id].usernames, *found[user_id].emails] == [username, email]
+            assert username not in repr(found)
+        # What the retired user lacks in the account they may have had.
+        assert [found[user_id].is_complete for user_id in (3, 6)] == [False, True]
+
+    def test_values_that_several_status_rows_share_are_no_names(self, place: Place, writer: LmsWriter) -> None:
+        lms = place.fill()
+        for user_id in (3, 4):
+            writer.request_retirement(user_id)
+            writer.retire(user_id)
+        place.execute("UPDATE user_api_userretirementstatus SET original_username = 'guest'")
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            found = snapshot.identities([3])
+        assert [*found[3].usernames, *found[3].emails] == [make_person(lms.seed, 3).email]
+
+    def test_whose_names_are(self, place: Place, writer: LmsWriter) -> None:
+        lms = place.fill()
+        writer.request_retirement(4)
+        emails = [make_person(lms.seed, user_id).email for user_id in (3, 4)]
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            owners = list(snapshot.owners([make_username(lms.seed, 5)], [email.upper() for email in emails]))
+        assert {owned.user_id for owned in owners} == {3, 4, 5}
 
 
 @each_database

@@ -13,7 +13,7 @@ from sink.datasets.access import SYSTEM_TABLES, plan_access
 from sink.datasets.grants import AccessPlan, Grant, RoleNames, render
 from sink.datasets.project import Dataset, Project, read_project, read_schema
 from sink.errors import UsageError
-from sink.pii_map import Target, load_map
+from sink.pii_map import load_map
 from sink.resources import find_resource
 from sink.visibility import VIEWER_SCOPES, render_visible_to
 
@@ -201,14 +201,9 @@ def test_the_readers_of_files_find_what_is_there() -> None:
     assert not unknown, "their contracts say nothing, so that nobody could see their own rows"
 
 
-def test_table_that_can_only_be_rewritten_gets_the_tables_beside() -> None:
-    target = {
-        "match": {"event.actor.mbox": "mailto:{email}"},
-        "pii": {"event.actor.mbox": "email_address"},
-        "on_retire": {"redact": {"event.actor.mbox": "pseudonym"}},
-    }
-    targets = {**PII_MAP.targets, "xapi.xapi_events_all": Target.model_validate(target)}
-    plan = plan_access(PII_MAP.model_copy(update={"targets": targets}), DATABASES)
-    for suffix in ("__aspects_pii_new", "__aspects_pii_replaced"):
-        assert f"xapi.xapi_events_all{suffix}" in find_grants(plan, NAMES.sink, "CREATE TABLE")
-        assert f"event_sink.user_profile{suffix}" not in find_grants(plan, NAMES.sink)
+def test_sink_makes_helper_tables_in_the_database_of_the_ledger_and_nowhere_else() -> None:
+    made = find_grants(plan_access(PII_MAP, DATABASES), NAMES.sink, "CREATE TABLE")
+    assert "pii_ledger.erasing_*" in made
+    assert [place for place in made if "erasing" in place] == ["pii_ledger.erasing_*"]
+    clauses = [grant.clause for grant in plan_access(PII_MAP, DATABASES).grants[NAMES.sink]]
+    assert any(clause.endswith("ON `pii_ledger`.`erasing_`*") for clause in clauses)

@@ -21,8 +21,21 @@ def test_residue_is_of_a_subject_or_of_everybody() -> None:
 def test_who_could_not_be_looked_for_is_said_of_them_only() -> None:
     report = Report(2, not_asked={"xapi.notes": ["2"]})
     assert report.is_clean
+    assert not report.is_proved
+    assert report.with_gaps == 1
+    assert report.gaps == [
+        "xapi.notes: 1 could not be looked for, since rows are found by name there and none is known."
+    ]
     assert report.not_asked_of(1) == []
     assert report.not_asked_of(2) == ["xapi.notes: rows are found by another name of the subject, and none was stored"]
+
+
+def test_who_was_looked_for_when_the_erasure_was_proved_leaves_no_gap() -> None:
+    report = Report(2, not_asked_again={"xapi.notes": ["1", "2"]})
+    assert report.is_proved
+    assert report.gaps == [
+        "xapi.notes: 2 could not be looked for again; nothing was left of them when the erasure was proved."
+    ]
 
 
 def test_findings_are_lines_for_people() -> None:
@@ -42,9 +55,11 @@ def test_words_in_json_are_those_that_others_read() -> None:
         "view",
         "old parts",
         "detached parts",
+        "interrupted changes",
         "texts",
         "words",
         "retained",
+        "contested rows",
         "unchecked",
     }
     assert {str(action) for action in PurgeAction} == {"drop", "empty", "redact", "reload"}

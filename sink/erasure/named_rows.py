@@ -1,0 +1,97 @@
+"""Rows that are found by another name than the id: whose they may be besides, and who cannot be looked for.
+
+.. no_pii: opaque user ids, counts and names of tables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
+from sink.erasure.identities import Identities
+from sink.erasure.steps import Step
+from sink.errors import DatabaseError
+from sink.pii_map import SubjectId
+from sink.store import Store
+
+# What a receipt says of a place.
+NOT_ASKED = "rows are found by another name of the subject, and none was stored"
+LEFT = "under a name that somebody else has too were left to that person, as whoever asked has decided"
+
+
+class Contested(NamedTuple):
+    """Rows under a name of a subject that somebody else has too."""
+
+    place: str
+    subject: str
+    rows: int
+
+
+def count_contested(store: Store, step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[Contested]:
+    """Rows of a step that readers see and that may be a subject's, or somebody's who is not retired.
+
+    Of whom the table was proved to have nothing, whatever is there now came later: it is the other person's.
+
+    Raises:
+        DatabaseError: they could not be counted.
+    """
+    affected = identities.find_contested(subjects) if step.needs_identities else []
+    proved = {} if identities.ignores_proofs else find_proved_places(store, affected)
+    place = str(step.table.name)
+    found = []
+    for subject in affected:
+        if place in proved.get(str(subject), ()):
+            continue
+        own, everything = (
+            step.count_left(store.client, [subject], names).get(str(subject), 0)
+            for names in (identities, identities.with_contested())
+        )
+        if everything > own:
+            found.append(Contested(place, str(subject), everything - own))
+    return found
+
+
+def list_unknown(client: ClickHouse, step: Step, subjects: Sequence[SubjectId], identities: Identities) -> list[str]:
+    """Who cannot be looked for: nobody knows what they are called, and the table has rows by such names."""
+    if not step.needs_identities:
+        return []
+    unknown = [str(subject) for subject in subjects if not identities.can_find(subject, step.rule)]
+    return unknown if unknown and _has_named_rows(client, step) else []
+
+
+def find_proved_places(store: Store, subjects: Sequence[SubjectId]) -> dict[str, set[str]]:
+    """Where nothing was left of subjects when their erasure was proved, as subject -> places; not of who is reopened."""
+    proved: dict[str, set[str]] = {}
+    for batch in split_for_binding(subjects):
+        rows = store.client.rows(
+            "SELECT subject, argMaxIf(entries.detail, at, action = 'erased') FROM $pii_ledger.entries AS entries "
+            "WHERE subject IN {subjects:Array(String)} GROUP BY subject "
+            "HAVING maxIf(at, action = 'erased') > maxIf(at, action = 'reopened')",
+            subjects=[str(subject) for subject in batch],
+        )
+        for subject, detail in rows:
+            receipt = json.loads(detail).get("receipt") or {}
+            lines = [str(line).partition(": ") for line in receipt.get("not_covered", ())]
+            proved[subject] = set(receipt.get("verified", ())) - {
+                place for place, _, text in lines if text == NOT_ASKED
+            }
+    return proved
+
+
+def _has_named_rows(client: ClickHouse, step: Step) -> bool:
+    """True where a row of anybody has a key of the kind that the rule is about."""
+    prefix = "" if step.rule.is_hashed else step.rule.template.partition("{")[0]
+    key = f"lowerUTF8({step.subject_expression})"
+    try:
+        found = client.rows(
+            f"SELECT 1 FROM {client.replicas(step.table.name.sql)} "
+            f"WHERE startsWith({key}, {{prefix:String}}) AND length({key}) > length({{prefix:String}}) LIMIT 1",
+            INCLUDING_HIDDEN,
+            prefix=prefix.lower(),
+        )
+    except DatabaseError:
+        # That the table cannot be read is a finding of its own.
+        return True
+    return bool(found)

@@ -1,0 +1,351 @@
+"""Nothing but the subject is touched: each way in which rows of others were once lost, doubled or changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sink.erasure.coverage import check_map
+from sink.erasure.problems import Problem
+from sink.erasure.purge import plan_purge, purge
+from sink.erasure.reassign import reassign
+from sink.erasure.verify import verify_subjects
+from sink.erasure.work import find_works
+from sink.errors import MapError, RefusedError
+from sink.pii_map import PiiMap
+from sink.retirement.retire import retire, sweep
+from sink.retirement.status import read_status
+from sink.store import Store
+from tests.support.erasure_model import Killed, Killer
+
+NAMES = {"redact": {"username": "constant"}}
+PSEUDONYMS = {"redact": {"username": "pseudonym"}}
+
+WithTarget = Callable[..., Store]
+
+
+@pytest.fixture
+def with_target(store: Store) -> WithTarget:
+    """A store with three users and one table: columns and engine as in CREATE TABLE, and a rule."""
+
+    def make(
+        definition: str, on_retire: Any, match: dict[str, str] | None = None, rows: str = "", **target: Any
+    ) -> Store:
+        store.client.execute(f"CREATE TABLE $event_sink.answers {definition}")
+        if rows:
+            store.client.execute(f"INSERT INTO $event_sink.answers {rows}", {"optimize_on_insert": 0})
+        store.client.insert(
+            store.client.table("event_sink.user_profile"),
+            ["user_id", "username", "email", "name"],
+            [(u, f"user{u}", f"user{u}@example.com", f"User {u}") for u in (1, 2, 3)],
+        )
+        document = store.pii_map.model_dump(include={"version", "subject", "targets"}, mode="json")
+        pii = dict.fromkeys([*on_retire["redact"]], "username") if "redact" in on_retire else {"username": "username"}
+        document["targets"] = {
+            name: document["targets"][name] for name in ("event_sink.user_profile", "event_sink.external_id")
+        }
+        document["targets"]["event_sink.answers"] = {
+            "match": match or {"username": "username"},
+            "pii": {**pii, **target.pop("pii", {})},
+            "on_retire": on_retire,
+            **target,
+        }
+        return dataclasses.replace(store, pii_map=PiiMap.model_validate(document))
+
+    return make
+
+
+def find_problems(store: Store) -> list[Problem]:
+    return [problem for problem in check_map(store).problems if problem.place.startswith("targets.")]
+
+
+def read_answers(store: Store, columns: str = "*") -> Counter[Any]:
+    return Counter(store.client.rows(f"SELECT {columns} FROM $event_sink.answers"))
+
+
+def test_rows_that_become_alike_are_kept_one_by_one(with_target: WithTarget) -> None:
+    rows = "VALUES ('c1','user1','yes'), ('c1','user1','yes'), ('c1','user2','yes'), ('c1','user2','a unique answer')"
+    store = with_target(
+        "(course String, username String, answer String) ENGINE = MergeTree ORDER BY course", NAMES, rows=rows
+    )
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    assert [outcome.state for outcome in retire(store, [2])] == ["erased"]
+    assert read_answers(store) == {
+        ("c1", "Deleted User", "yes"): 3,
+        ("c1", "Deleted User", "a unique answer"): 1,
+    }
+
+
+def test_a_purge_keeps_every_row_that_it_makes_like_another(with_target: WithTarget) -> None:
+    rows = "SELECT 'c1', concat('user', toString(number)), 'yes' FROM numbers(3000)"
+    store = with_target(
+        "(course String, username String, answer String) ENGINE = MergeTree ORDER BY course", NAMES, rows=rows
+    )
+    purge(store, plan_purge(store, []), enabled=False)
+    assert read_answers(store) == {("c1", "Deleted User", "yes"): 3000}
+
+
+def test_rows_with_nulls_in_the_sort_key_stay_as_many(with_target: WithTarget) -> None:
+    rows = "SELECT if(number % 2, NULL, 'c'), concat('user', toString(number % 3 + 1)) FROM numbers(30)"
+    definition = (
+        "(course Nullable(String), username String) ENGINE = MergeTree ORDER BY (course, username) "
+        "SETTINGS allow_nullable_key = 1"
+    )
+    store = with_target(definition, PSEUDONYMS, rows=rows)
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    found = read_answers(store)
+    assert found.total() == 30
+    assert {username for _, username in found if username.startswith("user")} == {"user2", "user3"}
+    assert found[None, "user2"] == found["c", "user2"] == 5
+
+
+def test_rows_that_a_ttl_is_about_to_drop_block_nothing(with_target: WithTarget) -> None:
+    rows = "SELECT 'c', 'user1', now() - toIntervalDay(number) FROM numbers(10)"
+    definition = "(course String, username String, at DateTime) ENGINE = MergeTree ORDER BY (course, username)"
+    store = with_target(definition, PSEUDONYMS, rows=rows)
+    store.client.execute("SYSTEM STOP TTL MERGES $event_sink.answers")
+    store.client.execute("SYSTEM STOP MERGES $event_sink.answers")
+    store.client.execute(
+        "ALTER TABLE $event_sink.answers MODIFY TTL at + INTERVAL 5 DAY SETTINGS materialize_ttl_after_modify = 0"
+    )
+    store.client.execute("SYSTEM START MERGES $event_sink.answers")
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    found = read_answers(store, "username")
+    assert set(found.values()) <= {5, 6, 10}
+    assert ("user1",) not in found
+
+
+@pytest.mark.parametrize("on_retire", [NAMES, {"delete": True}], ids=["redact", "delete"])
+@pytest.mark.parametrize("match", [{"username": "username"}, {"user_id": "id"}], ids=["by name", "by id"])
+def test_a_table_with_a_projection_is_erased_like_any_other(
+    with_target: WithTarget, on_retire: dict[str, Any], match: dict[str, str]
+) -> None:
+    definition = (
+        "(user_id Int64, username String, PROJECTION p (SELECT username, count() GROUP BY username)) "
+        "ENGINE = MergeTree ORDER BY user_id"
+    )
+    rows = "SELECT number % 3 + 1, concat('user', toString(number % 3 + 1)) FROM numbers(30)"
+    store = with_target(definition, on_retire, match, rows)
+    assert find_problems(store) == []
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    found = read_answers(store)
+    assert found[2, "user2"] == found[3, "user3"] == 10
+    assert found.total() == (20 if "delete" in on_retire else 30)
+    counted = store.client.rows("SELECT username, count() FROM $event_sink.answers GROUP BY username")
+    assert "user1" not in dict(counted)
+
+
+def test_summing_rows_are_redacted_without_being_added_twice(with_target: WithTarget) -> None:
+    definition = "(course String, username String, n Int64) ENGINE = SummingMergeTree(n) ORDER BY (course)"
+    store = with_target(definition, NAMES, rows="VALUES ('a', 'user1', 6), ('b', 'user1', 12), ('c', 'user2', 1)")
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    store.client.execute("OPTIMIZE TABLE $event_sink.answers FINAL")
+    assert read_answers(store) == {("a", "Deleted User", 6): 1, ("b", "Deleted User", 12): 1, ("c", "user2", 1): 1}
+
+
+@pytest.mark.parametrize("engine", ["SummingMergeTree(n)", "CollapsingMergeTree(n)"])
+def test_new_sort_keys_are_refused_where_the_engine_would_add_rows_up(with_target: WithTarget, engine: str) -> None:
+    definition = f"(course String, username String, n Int8) ENGINE = {engine} ORDER BY (course, username)"
+    store = with_target(definition, PSEUDONYMS, rows="VALUES ('a', 'user1', 1)")
+    problems = find_problems(store)
+    assert len(problems) == 1
+    assert "could add rows with a new key to those of others" in str(problems[0])
+    with pytest.raises(MapError):
+        plan_purge(store, [])
+
+
+def test_handing_over_is_refused_where_the_engine_would_add_rows_up(with_target: WithTarget) -> None:
+    definition = (
+        "(course String, owner Int64, username String, n Int64) ENGINE = SummingMergeTree(n) ORDER BY (course, owner)"
+    )
+    rows = "VALUES ('a', 1, 'user1', 18), ('a', 2, 'user2', 6)"
+    store = with_target(definition, NAMES, {"owner": "id"}, rows, owned=True)
+    with pytest.raises(RefusedError, match="sort or partition key"):
+        reassign(store, 1, 2)
+    assert read_answers(store) == {("a", 1, "user1", 18): 1, ("a", 2, "user2", 6): 1}
+
+
+OWNED = "(id UInt32, owner Int64, username String, title String) ENGINE = MergeTree ORDER BY (owner, id)"
+OWNED_ROWS = "SELECT number, number % 3 + 1, concat('user', toString(number % 3 + 1)), 'title' FROM numbers(12)"
+
+
+def test_a_killed_hand_over_is_seen_and_finished_whatever_comes_next(
+    with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = with_target(OWNED, {"redact": {"username": "empty"}}, {"owner": "id"}, OWNED_ROWS, owned=True)
+    killer = Killer(store, monkeypatch.setattr)
+    killer.arm(1_000)
+    assert reassign(store, 1, 2).rows == {"event_sink.answers": 4}
+    statements = killer.count
+    assert statements > 10
+    wanted = read_answers(store)
+    assert wanted.total() == 12
+    interrupted = 0
+    for at in range(statements):
+        store.client.execute("TRUNCATE TABLE $event_sink.answers SYNC")
+        store.client.execute(f"INSERT INTO $event_sink.answers {OWNED_ROWS}")
+        killer.arm(at)
+        with pytest.raises(Killed):
+            reassign(store, 1, 2)
+        killer.restart()
+        store.client.execute("TRUNCATE TABLE $pii_ledger.leases")
+        if find_works(store.client):
+            interrupted += 1
+            assert "interrupted changes" in {finding.kind for finding in verify_subjects(store, [9]).findings}, at
+            assert any("interrupted" in warning for warning in read_status(store, enabled=True).warnings), at
+        # Somebody else is handed over first: what was interrupted is finished or taken back all the same.
+        reassign(store, 3, 2)
+        reassign(store, 2, 3)
+        assert find_works(store.client) == [], at
+        reassign(store, 1, 3)
+        assert read_answers(store, "id, owner, username, title") == {(n, 3, "user3", "title"): 1 for n in range(12)}, at
+    assert interrupted > 5
+
+
+def test_a_column_that_is_added_between_a_kill_and_the_next_attempt_stops_nothing(
+    with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = with_target(OWNED, {"redact": {"username": "empty"}}, {"owner": "id"}, OWNED_ROWS, owned=True)
+    real = store.client.execute
+    killed: list[str] = []
+
+    def stop(sql: str, *arguments: Any, **values: Any) -> None:
+        if "ATTACH PARTITION" in sql and not killed:
+            killed.append(sql)
+            raise Killed
+        real(sql, *arguments, **values)
+
+    monkeypatch.setattr(store.client, "execute", stop)
+    with pytest.raises(Killed):
+        reassign(store, 1, 2)
+    assert len(killed) == 1
+    real("ALTER TABLE $event_sink.answers ADD COLUMN more String DEFAULT 'm', DROP COLUMN title")
+    reassign(store, 1, 2)
+    assert find_works(store.client) == []
+    assert read_answers(store, "owner, username, more") == {(2, "user2", "m"): 8, (3, "user3", "m"): 4}
+
+
+@pytest.mark.parametrize(
+    ("column", "redaction"),
+    [
+        ("username String MATERIALIZED lower(course)", "empty"),
+        ("username String ALIAS lower(course)", "empty"),
+        ("username FixedString(20)", "hash"),
+        ("username FixedString(4)", {"constant": "Somebody"}),
+    ],
+)
+def test_what_the_engine_will_refuse_is_a_problem_of_the_map(
+    with_target: WithTarget, column: str, redaction: Any
+) -> None:
+    definition = f"(user_id Int64, course String, {column}) ENGINE = MergeTree ORDER BY user_id"
+    store = with_target(definition, {"redact": {"username": redaction}}, {"user_id": "id"})
+    problems = find_problems(store)
+    assert len(problems) == 1
+    assert problems[0].place.startswith("targets.event_sink.answers")
+
+
+def test_a_version_column_is_a_problem_of_the_map(with_target: WithTarget) -> None:
+    definition = "(user_id Int64, username UInt64) ENGINE = ReplacingMergeTree(username) ORDER BY user_id"
+    store = with_target(definition, {"redact": {"username": "default"}}, {"user_id": "id"})
+    assert "CANNOT_UPDATE_COLUMN" in str(find_problems(store))
+
+
+def test_computed_columns_follow_what_they_are_computed_from(with_target: WithTarget) -> None:
+    definition = (
+        "(username String, low String MATERIALIZED lower(username), up String ALIAS upper(username), "
+        "tmp String EPHEMERAL 'x', CONSTRAINT named CHECK length(username) > 3) ENGINE = MergeTree ORDER BY tuple()"
+    )
+    store = with_target(definition, NAMES, rows="(username) VALUES ('user1'), ('user2')")
+    assert find_problems(store) == []
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    assert read_answers(store, "username, low, up") == {
+        ("Deleted User", "deleted user", "DELETED USER"): 1,
+        ("user2", "user2", "USER2"): 1,
+    }
+
+
+def test_texts_that_are_no_utf8_are_changed_byte_by_byte(with_target: WithTarget) -> None:
+    definition = "(username String, doc String, other String) ENGINE = MergeTree ORDER BY tuple()"
+    digits = b'{"who": "user1", "place": "M\xe9xico"}'.hex()
+    rows = f"SELECT 'user1', unhex('{digits}'), unhex('4DE97869636F')"
+    redact = {"redact": {"doc.who": "empty", "other": {"truncate": 4}}}
+    store = with_target(definition, redact, rows=rows)
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    found = store.client.rows("SELECT hex(doc), hex(other) FROM $event_sink.answers")
+    assert [(bytes.fromhex(doc), bytes.fromhex(other)) for doc, other in found] == [
+        (b'{"who": "", "place": "M\xe9xico"}', b"M\xe9xi")
+    ]
+
+
+@pytest.mark.parametrize("bad", ["[" * 1_000 + "]" * 1_000, '{"who": "user1", "cut'], ids=["nested", "truncated"])
+def test_one_row_that_cannot_be_changed_stops_nobody_else(with_target: WithTarget, bad: str) -> None:
+    definition = "(username String, doc String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"doc.who.name": "empty"}})
+    good = json.dumps({"who": {"name": "user2"}})
+    text = bad if bad.startswith("{") else '{"who": {"name": "user1", "deep": ' + bad + ', "cut'
+    store.client.insert(
+        store.client.table("event_sink.answers"), ["username", "doc"], [("user1", text), ("user2", good)]
+    )
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 2])}
+    assert outcomes["2"].state == "erased"
+    assert outcomes["1"].state == "failed"
+    assert "holds no valid JSON in doc" in outcomes["1"].reason
+    findings = [f for f in verify_subjects(store, [1]).findings if f.place == "event_sink.answers"]
+    assert [(finding.subject, finding.kind) for finding in findings] == [("1", "rows")]
+    store.client.execute("ALTER TABLE $event_sink.answers DELETE WHERE username = 'user1'", {"mutations_sync": 2})
+    assert [outcome.state for outcome in sweep(store)] == ["erased"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "redaction", "expected"),
+    [
+        ("Date", "'2020-02-02'", "default", "1970-01-01"),
+        ("Array(String)", "['a', 'b']", "default", "[]"),
+        ("String", "'text'", {"expression": "concat('by ', course)"}, "by c"),
+    ],
+)
+def test_defaults_and_expressions_work_by_name_too(
+    with_target: WithTarget, kind: str, value: str, redaction: Any, expected: str
+) -> None:
+    definition = f"(course String, username String, more {kind}) ENGINE = MergeTree ORDER BY course"
+    rows = f"SELECT 'c', username, {value} FROM VALUES('username String', 'user1', 'user2')"
+    store = with_target(definition, {"redact": {"more": redaction, "username": "empty"}}, rows=rows)
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    found = dict(store.client.rows("SELECT username, toString(more) FROM $event_sink.answers"))
+    assert found[""] == expected
+    assert found["user2"] != expected
+
+
+def test_a_part_that_was_set_aside_keeps_those_open_whom_the_table_held_and_nobody_else(
+    with_target: WithTarget,
+) -> None:
+    definition = "(user_id Int64, username String) ENGINE = MergeTree ORDER BY user_id PARTITION BY user_id"
+    store = with_target(definition, NAMES, {"user_id": "id"}, "VALUES (1, 'user1'), (3, 'user3')")
+    store.client.execute("ALTER TABLE $event_sink.answers DETACH PARTITION 3")
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 2])}
+    assert outcomes["1"].state == "failed"
+    assert "DROP DETACHED PART" in outcomes["1"].reason
+    assert outcomes["2"].state == "erased"
+    receipt = outcomes["2"].receipt
+    assert receipt is not None
+    assert any("event_sink.answers: 1 detached parts" in line for line in receipt["not_covered"])
+
+
+def test_a_table_that_refuses_stops_nobody_who_is_not_in_it(with_target: WithTarget) -> None:
+    definition = "(user_id Int64, username String) ENGINE = MergeTree ORDER BY user_id"
+    store = with_target(definition, {"redact": {"username": "null"}}, {"user_id": "id"}, "VALUES (1, 'user1')")
+    store.client.execute("ALTER TABLE $event_sink.answers MODIFY COLUMN username Nullable(String)")
+    real = store.client.execute
+
+    def refuse(sql: str, *arguments: Any, **values: Any) -> None:
+        real(sql.replace("UPDATE `username` = NULL", "UPDATE `no_such` = NULL"), *arguments, **values)
+
+    store.client.execute = refuse  # type: ignore[method-assign]
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 2])}
+    assert outcomes["1"].state == "failed"
+    assert outcomes["2"].state == "erased"
