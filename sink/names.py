@@ -12,6 +12,8 @@ HELPER_PREFIX = "erasing_"
 """What the names of tables begin with that stand in the ledger's database while an erasure is under way."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+# What stands between names (a dot), or would be taken for something else in a statement or on the way to it.
+_NAME = re.compile(r"(?! )[^\x00-\x1f\x7f.`'\"\\${}]{1,255}(?<! )")
 
 
 def check_identifier(name: str) -> str:
@@ -22,6 +24,19 @@ def check_identifier(name: str) -> str:
     """
     if not _IDENTIFIER.fullmatch(name):
         raise ValueError("a name has letters, digits and underscores only, and does not begin with a digit")
+    return name
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can name a table or column that somebody else made, such as `e-mail` or `Last Name`.
+
+    Raises:
+        ValueError: it has dots, quotes, backslashes, braces, dollar signs or control characters, or is too long.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            "a name has no dots, quotes, backslashes, braces, dollar signs or control characters, and no blank at its ends"
+        )
     return name
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sink.names import check_identifier
+from sink.names import check_name
 from sink.yaml_files import load_model
 
 # OEP-30's types of PII, as .pii_annotations.yml of the LMS lists them.
@@ -53,14 +53,14 @@ def _check_table(name: str) -> str:
     database, dot, table = name.partition(".")
     if not dot or "." in table:
         raise ValueError("a table is written database.table")
-    check_identifier(database)
-    check_identifier(table)
+    check_name(database)
+    check_name(table)
     return name
 
 
 def _check_path(path: str) -> str:
     column, *keys = path.split(".")
-    check_identifier(column)
+    check_name(column)
     if not all(re.fullmatch(r"[^\s.'\"\\`]+", key) for key in keys):
         raise ValueError("a path into JSON is written column.key.key, without quotes, blanks or empty parts")
     return path
@@ -70,14 +70,16 @@ def _check_place(place: str) -> str:
     database, _, rest = place.partition(".")
     table, _, column = rest.partition(".")
     _check_table(f"{database}.{table}")
-    if column:
-        check_identifier(column)
+    # An element of a Nested column has a dot in its name.
+    for part in column.split(".") if column else ():
+        check_name(part)
     return place
 
 
 TablePath = Annotated[str, AfterValidator(_check_table)]
 ColumnPath = Annotated[str, AfterValidator(_check_path)]
 TableOrColumn = Annotated[str, AfterValidator(_check_place)]
+Database = Annotated[str, AfterValidator(check_name)]
 Reason = Annotated[str, Field(min_length=1)]
 
 
@@ -347,6 +349,9 @@ class PiiMap(_Model):
         default_factory=dict,
         description="database.table.column, or database.table, that looks like PII and is not, with the reason.",
     )
+    exempt_databases: dict[Database, Reason] = Field(
+        default_factory=dict, description="Databases in which nobody looks for PII, with the reason."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -386,6 +391,9 @@ class PiiMap(_Model):
         both = set(self.targets) & set(self.derived)
         if both:
             raise ValueError(f"derived.{min(both)} is a target already")
+        for table in (*self.targets, *self.derived):
+            if (database := table.partition(".")[0]) in self.exempt_databases:
+                raise ValueError(f"exempt_databases.{database}: {table} is in it")
         return self
 
     def rules(self, *, redact_history: bool) -> Iterator[tuple[str, Target, Rule]]:

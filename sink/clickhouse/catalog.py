@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
 from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.definitions import Reading, appends, find_target, read_definition
+from sink.clickhouse.driver_errors import UNKNOWN_TABLE
+from sink.errors import DatabaseError
 from sink.names import TableName, quote
 
-# Engines that show the rows of others. A dictionary has a copy, but one that is reloaded.
-_WITHOUT_ROWS = ("View", "Dictionary", "Distributed", "Merge")
+SYSTEM_DATABASES = ("system", "information_schema", "INFORMATION_SCHEMA")
+# What such a database shows is kept by others.
+_ELSEWHERE = ("MySQL", "PostgreSQL", "SQLite", "DataLakeCatalog", "S3", "HDFS", "Filesystem")
+_VIEWS = ("View", "MaterializedView", "Dictionary", "LiveView")
+# Engines that pass rows on, to and from tables that they name.
+_PASSING_ON = ("Buffer", "Distributed", "Merge", "Alias")
+# Engines that show the rows of others. A dictionary has a copy, but one that is reloaded; a Buffer's is for seconds.
+_WITHOUT_ROWS = ("View", "Dictionary", *_PASSING_ON)
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """Where a refreshable view stands, by `system.view_refreshes`."""
+
+    is_stopped: bool
+    """By SYSTEM STOP VIEW: it takes no refresh, and says nothing of it."""
+    has_failed: bool
+    """Its last refresh failed, so that it shows what was there before."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +45,23 @@ class Table:
     """Columns of the sort or partition key, which ALTER … UPDATE cannot change."""
     computed_columns: frozenset[str] = frozenset()
     """Columns that nobody writes: ALIAS, MATERIALIZED, EPHEMERAL."""
+    expressions: dict[str, str] = field(default_factory=dict)
+    """Column -> what it is computed from where nobody writes it: DEFAULT, ALIAS, MATERIALIZED."""
     rows: int = 0
     create_query: str = ""
+    query: str = ""
+    """What a view reads, without what stands before it."""
+    engine_full: str = ""
     comment: str = ""
     uuid: str = ""
+    modified_at: datetime | None = None
+    """When its definition was made or changed."""
+    refresh: Refresh | None = None
+    """Of a refreshable view."""
+    feeds: frozenset[TableName] = frozenset()
+    """Materialized views that the engine knows to read this."""
+    loads: frozenset[TableName] = frozenset()
+    """What the engine knows that this cannot do without."""
 
     @property
     def stored_columns(self) -> dict[str, str]:
@@ -57,84 +90,138 @@ class Table:
 
     @property
     def is_refreshable_view(self) -> bool:
-        """True for a materialized view that replaces its rows on a schedule; one that appends keeps them."""
-        if self.engine != "MaterializedView" or re.search(r"\bREFRESH (EVERY|AFTER)\b", self.create_query) is None:
+        """True for a materialized view that a refresh fills anew; one that appends, or reads its own rows, keeps them."""
+        if self.refresh is None or appends(self.create_query):
             return False
-        return re.search(r"\bAPPEND\b", self.create_query.partition(" AS SELECT")[0]) is None
+        return not self.reading.select({self.name, *filter(None, [self.storage])})
 
-    def mentions(self, other: TableName) -> bool:
-        """True where the definition reads `other`, written with or without its database."""
-        table = re.escape(other.table)
-        qualified = rf"(?<![\w.`])`?{re.escape(other.database)}`?\.`?{table}`?(?![\w`])"
-        # An unqualified name means the object's own database; dictionaries name theirs in DB '…'.
-        bare = rf"(?<![\w.`])[`']?{table}[`']?(?![\w`.(])"
-        text = self.create_query.partition("(")[2] or self.create_query
-        if re.search(qualified, text):
-            return True
-        named_database = re.search(rf"\bDB '{re.escape(other.database)}'", text) is not None
-        return (self.name.database == other.database or named_database) and re.search(bare, text) is not None
+    @property
+    def storage(self) -> TableName | None:
+        """The table that holds a materialized view's rows, None for what is none."""
+        if self.engine != "MaterializedView":
+            return None
+        inner = f".inner_id.{self.uuid}" if self.uuid.strip("0-") else f".inner.{self.name.table}"
+        return find_target(self.create_query) or TableName(self.name.database, inner)
+
+    @property
+    def is_inner(self) -> bool:
+        """True for the nameless table behind a materialized view."""
+        return self.name.table.startswith((".inner.", ".inner_id."))
+
+    @property
+    def reading(self) -> Reading:
+        """What the definition reads."""
+        text = self.create_query if self.is_dictionary else self.query
+        if self.engine in _PASSING_ON:
+            text = self.engine_full
+        return read_definition(self.name.database, text, is_dictionary=self.is_dictionary)
+
+    @property
+    def shows_others(self) -> bool:
+        """True where what is read here is, or was, in other tables."""
+        return self.engine in (*_VIEWS, *_PASSING_ON)
 
 
-def read_tables(client: ClickHouse, names: Iterable[TableName] | None = None) -> dict[TableName, Table]:
-    """Read the tables of `names`, or of all configured databases; missing ones are missing in the answer."""
+def read_tables(
+    client: ClickHouse, names: Iterable[TableName] | None = None, *, exempt: Iterable[str] = ()
+) -> dict[TableName, Table]:
+    """Read the tables of `names`; or of every database, but the engine's own and those that are `exempt`.
+
+    What is missing, or not to be seen by us, is missing in the answer.
+    """
     wanted = None if names is None else set(names)
-    databases = sorted({name.database for name in wanted} if wanted is not None else client.databases.values())
-    keys: dict[TableName, set[str]] = {}
-    computed: dict[TableName, set[str]] = {}
-    columns: dict[TableName, dict[str, str]] = {}
-    for database, table, column, kind, is_key, is_computed in client.rows(
-        "SELECT database, table, name, type, is_in_sorting_key OR is_in_partition_key, "
-        "default_kind IN ('ALIAS', 'MATERIALIZED', 'EPHEMERAL') FROM system.columns "
-        "WHERE database IN {databases:Array(String)} ORDER BY database, table, position",
-        databases=databases,
-    ):
-        name = TableName(database, table)
-        columns.setdefault(name, {})[column] = kind
-        if is_key:
-            keys.setdefault(name, set()).add(column)
-        if is_computed:
-            computed.setdefault(name, set()).add(column)
+    databases = sorted({name.database for name in wanted}) if wanted is not None else _list_databases(client, exempt)
+    columns = _read_columns(client, databases)
+    refreshes: dict[TableName, Refresh] | None = None
     tables = {}
-    for database, table, engine, rows, create_query, comment, uuid in client.rows(
-        "SELECT database, name, engine, ifNull(total_rows, 0), create_table_query, comment, toString(uuid) "
-        "FROM system.tables "
+    for database, table, uuid, feeds_databases, feeds, loads_databases, loads, *values in client.rows(
+        "SELECT database, name, toString(uuid), dependencies_database, dependencies_table, "
+        "loading_dependencies_database, loading_dependencies_table, engine, ifNull(total_rows, 0), "
+        "create_table_query, as_select, engine_full, comment, toUnixTimestamp(metadata_modification_time) FROM system.tables "
         "WHERE database IN {databases:Array(String)} AND NOT is_temporary ORDER BY database, name",
         databases=databases,
     ):
         name = TableName(database, table)
         if wanted is not None and name not in wanted:
             continue
+        engine, rows, create_query, query, engine_full, comment, modified_at = values
+        if engine == "MaterializedView" and refreshes is None:
+            refreshes = _read_refreshes(client)
         tables[name] = Table(
             name=name,
             engine=engine,
-            columns=columns.get(name, {}),
-            key_columns=frozenset(keys.get(name, ())),
-            computed_columns=frozenset(computed.get(name, ())),
+            **columns.get(name, {}),
             rows=rows,
             create_query=create_query,
+            query=query,
+            engine_full=engine_full,
             comment=comment,
             uuid=uuid,
+            modified_at=datetime.fromtimestamp(modified_at, UTC),
+            refresh=(refreshes or {}).get(name) if engine == "MaterializedView" else None,
+            feeds=frozenset(map(TableName, feeds_databases, feeds)),
+            loads=frozenset(map(TableName, loads_databases, loads)),
         )
     return tables
 
 
-def find_dependents(tables: dict[TableName, Table], roots: Iterable[TableName]) -> dict[TableName, set[TableName]]:
-    """What is built on `roots`, directly or through others, as dependent -> the roots it goes back to."""
-    origins: dict[TableName, set[TableName]] = {root: {root} for root in roots}
-    known_roots = set(origins)
-    dependents = [t for t in tables.values() if t.engine in ("View", "MaterializedView", "Dictionary", "LiveView")]
-    changed = True
-    while changed:
-        changed = False
-        for table in dependents:
-            for source, roots_of_source in list(origins.items()):
-                if source == table.name or not table.mentions(source):
-                    continue
-                known = origins.setdefault(table.name, set())
-                if not roots_of_source <= known:
-                    known |= roots_of_source
-                    changed = True
-    return {name: found for name, found in origins.items() if name not in known_roots}
+def _list_databases(client: ClickHouse, exempt: Iterable[str]) -> list[str]:
+    """Every database with tables of this ClickHouse that we may see."""
+    return client.column(
+        "SELECT name FROM system.databases WHERE name NOT IN {exempt:Array(String)} "
+        "AND engine NOT IN {elsewhere:Array(String)} ORDER BY name",
+        exempt=[*SYSTEM_DATABASES, *exempt],
+        elsewhere=list(_ELSEWHERE),
+    )
+
+
+def _read_columns(client: ClickHouse, databases: list[str]) -> dict[TableName, dict[str, Any]]:
+    """What `Table` says of columns, by table."""
+    found: dict[TableName, dict[str, Any]] = {}
+    keys: dict[TableName, set[str]] = {}
+    computed: dict[TableName, set[str]] = {}
+    for database, table, column, kind, is_key, default_kind, expression in client.rows(
+        "SELECT database, table, name, type, is_in_sorting_key OR is_in_partition_key, default_kind, default_expression "
+        "FROM system.columns WHERE database IN {databases:Array(String)} ORDER BY database, table, position",
+        databases=databases,
+    ):
+        name = TableName(database, table)
+        of_table = found.setdefault(name, {"columns": {}, "expressions": {}})
+        of_table["columns"][column] = kind
+        if expression:
+            of_table["expressions"][column] = expression
+        if is_key:
+            keys.setdefault(name, set()).add(column)
+        if default_kind in ("ALIAS", "MATERIALIZED", "EPHEMERAL"):
+            computed.setdefault(name, set()).add(column)
+    for name, of_table in found.items():
+        of_table["key_columns"] = frozenset(keys.get(name, ()))
+        of_table["computed_columns"] = frozenset(computed.get(name, ()))
+    return found
+
+
+def _read_refreshes(client: ClickHouse) -> dict[TableName, Refresh]:
+    return {
+        TableName(database, view): Refresh(status == "Disabled", bool(has_failed))
+        for database, view, status, has_failed in client.rows(
+            "SELECT database, view, status, exception != '' FROM system.view_refreshes"
+        )
+    }
+
+
+def find_detached(client: ClickHouse, names: Iterable[TableName]) -> set[TableName]:
+    """Those of `names` that are detached: no query reaches them, and their rows are in their files."""
+    wanted = set(names)
+    if not wanted:
+        return set()
+    try:
+        rows = client.rows("SELECT database, table FROM system.detached_tables")
+    except DatabaseError as error:
+        # Older than 24.9, where nobody can tell.
+        if error.code != UNKNOWN_TABLE:
+            raise
+        return set()
+    return wanted & {TableName(database, table) for database, table in rows}
 
 
 def read_path(table: Table, path: str) -> str:

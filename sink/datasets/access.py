@@ -27,13 +27,17 @@ from sink.resources import find_resource
 # What the package and its driver read of the server's own tables. A test holds this against the statements in the package.
 SYSTEM_TABLES = (
     "columns",
+    "databases",
     "detached_parts",
+    "detached_tables",
+    "dropped_tables",
     "mutations",
     "parts",
     "projections",
     "row_policies",
     "settings",
     "tables",
+    "view_refreshes",
 )
 # What dbt-clickhouse, and the project's macros, read of them.
 SYSTEM_TABLES_OF_DBT = ("clusters", "columns", "databases", "functions", "one", "settings", "tables")
@@ -138,7 +142,8 @@ class _GrantPlanner:
         yield from (Grant(("TABLE ENGINE",), name=engine) for engine in ("MergeTree", "Join"))
         on_helpers = ("CREATE TABLE", "DROP TABLE", "INSERT", "SELECT", "ALTER COLUMN", "ALTER UPDATE", "ALTER DELETE")
         yield Grant(on_helpers, self._actual("pii_ledger"), f"{HELPER_PREFIX}*")
-        yield Grant(("CREATE TEMPORARY TABLE", "SYSTEM RELOAD DICTIONARY", "SHOW ROW POLICIES"))
+        # SHOW: what nobody has mapped is found by its names, in any database.
+        yield Grant(("SHOW", "CREATE TEMPORARY TABLE", "SYSTEM RELOAD DICTIONARY", "SHOW ROW POLICIES"))
         yield from (Grant(("SELECT",), "system", table) for table in SYSTEM_TABLES)
         if self.is_cluster:
             yield Grant(("CLUSTER", "REMOTE"))

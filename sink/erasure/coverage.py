@@ -7,37 +7,27 @@ PII without the map saying so.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
-from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.catalog import Table, find_detached
 from sink.clickhouse.client import ClickHouse
-from sink.clickhouse.lineage import find_storage, trace_columns
-from sink.erasure.exemptions import NotPii, list_not_pii
+from sink.erasure.derived import read_all_tables
 from sink.erasure.found_by_value import find_by_value
 from sink.erasure.plan import plan_steps
 from sink.erasure.problems import Problem
 from sink.erasure.rehearsal import rehearse
+from sink.erasure.survey import Survey, read_survey
+from sink.errors import DatabaseError
+from sink.ledger.entries import Action, Ledger
 from sink.names import TableName
 from sink.pii_map import PiiMap
 from sink.store import Store
 
-# Words that the LMS, Aspects and their neighbours use in names of columns with PII, alone or between underscores.
-_SUSPICIOUS = re.compile(
-    r"(^|_)(user_?name|login|e_?mail|e_?mail_address|"
-    r"(first|last|full|middle|maiden|given|family|real|legal|preferred|nick|learner|student|author|owner)_?name|surname|"
-    r"phone|phone_?number|mobile|(mailing|postal|street|home|billing)_?address|street|post_?code|postal_?code|zip_?code|"
-    r"birth|birth_?date|birth_?day|year_of_birth|dob|gender|sex|biography|bio|avatar|photo|profile_image|"
-    r"ssn|passport|national_id|tax_id|ip|ip_?address|password|mbox|mbox_sha1sum|external_user_id)s?($|_)"
-)
-# Words that mean a person only where nothing stands beside them.
-_SUSPICIOUS_WHOLE = ("name", "address", "city", "country", "location", "anonymous_id", "anonymous_user_id")
-# A yes or no, or a number, about such a thing.
-_ABOUT = re.compile(r"^(is|has|num|count)_|_(count|verified)$")
-# The ledger and its kin hold opaque ids, counts, and names of files and things; nothing else is in their database.
-_OWN_DATABASE = "pii_ledger"
 _STATEMENTS_LOOKED_AT = 1_000_000
+# From here two names are so much alike that one may be meant by the other.
+_ALIKE = 0.8
 
 
 @dataclass(frozen=True)
@@ -49,6 +39,8 @@ class Coverage:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     """What an operator should know, and may have wanted."""
+    suspects: list[str] = field(default_factory=list)
+    """Columns that may hold PII which no retirement reaches, as database.table.column."""
 
     @property
     def is_complete(self) -> bool:
@@ -60,29 +52,72 @@ def check_map(store: Store) -> Coverage:
     """Interrogate the live schema. Rules that are switched off are checked all the same."""
     client, pii_map = store.client, store.pii_map
     targets = {name: client.table(name) for name in pii_map.targets}
-    derived = {client.table(name) for name in pii_map.derived}
-    tables = {**read_tables(client), **read_tables(client, [*targets.values(), *derived])}
-    plan = plan_steps(
-        pii_map, targets, tables, redact_history=True, secret=store.policy.pseudonym_secret, client=client
-    )
-    mapped = {targets[name]: target.pii_columns for name, target in pii_map.targets.items()}
-    databases = {actual: name for name, actual in client.databases.items()}
-    survey = Survey(tables, mapped, derived, list_not_pii(store), databases)
+    tables = read_all_tables(store)
+    detached = find_detached(client, (name for name in targets.values() if name not in tables))
+    secret = store.policy.pseudonym_secret
+    plan = plan_steps(pii_map, targets, tables, detached, redact_history=True, secret=secret, client=client)
+    survey = read_survey(store, tables)
+    misspelt = _find_misspelt(plan.absent, targets, survey)
+    held = find_by_value(store, survey)
     problems = [
         *plan.problems,
         *rehearse(store, plan),
         *_find_missing_columns(pii_map, targets, tables),
-        *survey.find_derived_with_rows(),
-        *survey.find_shown_columns(),
+        *misspelt,
+        *_unite(survey.find_problems(), [finding.to_problem(survey) for finding in held]),
     ]
-    reported = {problem.place for problem in problems}
-    by_value = find_by_value(store, tables, mapped, derived, survey.advise)
-    problems += [problem for problem in by_value if problem.place not in reported]
-    reported |= {problem.place for problem in by_value}
-    problems += [problem for problem in survey.find_suspicious_columns() if problem.place not in reported]
-    present = [name for name in pii_map.targets if targets[name] in tables]
-    warnings = _find_named_actors(store, targets, tables)
-    return Coverage(present, plan.absent, sorted(set(problems), key=str), warnings)
+    return Coverage(
+        targets=[name for name in pii_map.targets if targets[name] in tables],
+        absent=[name for name in plan.absent if f"targets.{name}" not in {problem.place for problem in misspelt}],
+        problems=sorted(set(problems), key=str),
+        warnings=_find_named_actors(store, targets, tables),
+        suspects=sorted(
+            {*survey.find_suspects(), *(f.place for f in held if survey.keeps_its_own(f.table) and f.column)}
+        ),
+    )
+
+
+def _unite(by_schema: Iterable[Problem], by_value: Iterable[Problem]) -> list[Problem]:
+    """Each place once: what a column holds is said beside what its name or its origin tells."""
+    united = {problem.place: problem for problem in by_schema}
+    for problem in by_value:
+        known = united.get(problem.place)
+        united[problem.place] = replace(known, reason=f"{known.reason}; {problem.reason}") if known else problem
+    return list(united.values())
+
+
+def record_coverage(ledger: Ledger, coverage: Coverage) -> None:
+    """Put on record what was found: counts, and names of tables and columns. Retirements go by it.
+
+    Raises:
+        LedgerError: it could not be written.
+    """
+    detail = {
+        "targets": len(coverage.targets),
+        "absent": len(coverage.absent),
+        "problems": len(coverage.problems),
+        "suspects": coverage.suspects,
+    }
+    ledger.record_event(Action.MAP_CHECKED, detail)
+
+
+def _find_misspelt(absent: Iterable[str], targets: Mapping[str, TableName], survey: Survey) -> list[Problem]:
+    """Targets that do not exist while a table that is called nearly so does, and is in no map."""
+    known = {*targets.values(), *survey.derived}
+    free = {name: survey.tables[name] for name in survey.tables if name not in known}
+    problems = []
+    for name in absent:
+        wanted = targets[name]
+        there = {table.table: table for table in free if table.database == wanted.database and free[table].has_rows}
+        nearest = [str(there[found]) for found in get_close_matches(wanted.table, list(there), 1, _ALIKE)]
+        nearest += [
+            str(table)
+            for table in free
+            if table.table == wanted.table and get_close_matches(wanted.database, [table.database], 1, _ALIKE)
+        ]
+        if nearest:
+            problems.append(Problem(f"targets.{name}", "there is no such table", f"Did you mean {nearest[0]}?"))
+    return problems
 
 
 def _find_named_actors(
@@ -101,7 +136,13 @@ def _find_named_actors(
         for field_name in ("mbox", "mbox_sha1sum"):
             if (table.name, f"event.actor.{field_name}") in rewritten:
                 continue
-            if found := _count_named_actors(store.client, table.name, field_name):
+            try:
+                found = _count_named_actors(store.client, table.name, field_name)
+            except DatabaseError as error:
+                reason, fix = f"it cannot be looked at: {error}", "Let this account read it, or exempt its database."
+                warnings.append(Problem(str(table.name), reason, fix))
+                break
+            if found:
                 warnings.append(
                     Problem(
                         f"{table.name}.event.actor.{field_name}",
@@ -125,21 +166,6 @@ def _count_named_actors(client: ClickHouse, table: TableName, field_name: str) -
     )
 
 
-def looks_like_pii(column: str, kind: str = "") -> bool:
-    """True where a column's name, or one of the names within its type, says that it holds PII."""
-    within = (
-        re.findall(r"[(,]\s*`?(\w+)`? [A-Z]", kind) if kind.startswith(("Tuple(", "Nested(", "JSON(", "Array(")) else []
-    )
-    return any(_is_suspicious(name) for name in [column, *within])
-
-
-def _is_suspicious(name: str) -> bool:
-    words = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).lower()
-    if words in _SUSPICIOUS_WHOLE:
-        return True
-    return _SUSPICIOUS.search(words) is not None and _ABOUT.search(words) is None
-
-
 def _find_missing_columns(
     pii_map: PiiMap, targets: Mapping[str, TableName], tables: Mapping[TableName, Table]
 ) -> list[Problem]:
@@ -151,102 +177,3 @@ def _find_missing_columns(
             reason, fix = "the table has no such column", "Correct the map."
             problems += [Problem(f"targets.{name}.pii.{column}", reason, fix) for column in sorted(missing)]
     return problems
-
-
-@dataclass(frozen=True)
-class Survey:
-    """The live schema beside what the map says about it."""
-
-    tables: Mapping[TableName, Table]
-    mapped: Mapping[TableName, set[str]]
-    """Targets with their PII columns."""
-    derived: set[TableName]
-    not_pii: NotPii
-    databases: Mapping[str, str]
-    """The map's names of the databases, by their names in this installation."""
-
-    def find_derived_with_rows(self) -> list[Problem]:
-        """What is listed as a view and keeps rows, which nothing would erase."""
-        listed = [self.tables[name] for name in sorted(self.derived & set(self.tables))]
-        return [
-            Problem(
-                f"derived.{self._name(table.name)}",
-                f"a {table.engine} keeps rows of its own, which a retirement does not reach here",
-                self.advise(table),
-            )
-            for table in listed
-            if table.has_rows and not self._is_erased_elsewhere(table)
-        ]
-
-    def find_shown_columns(self) -> list[Problem]:
-        """Columns of views, dictionaries and their like that show PII of targets without the map saying so."""
-        problems = []
-        for name, columns in trace_columns(self.tables, self.mapped, self.not_pii).items():
-            table = self.tables.get(name)
-            if table is None or name in self.derived or _is_inner(table) or self._is_erased_elsewhere(table):
-                continue
-            storage = self.tables.get(find_storage(table, self.tables) or name, table)
-            if storage is not table and not _is_inner(storage) and not table.is_refreshable_view:
-                # Its rows are in a table of their own, which is reported instead.
-                continue
-            for column, origins in columns.items():
-                shown = ", ".join(sorted(map(str, origins)))
-                reason = f"this {table.engine} shows PII of {shown} and is not in the map"
-                problems.append(Problem(f"{name}.{column}", reason, self.advise(table)))
-        return problems
-
-    def find_suspicious_columns(self) -> list[Problem]:
-        """Columns that look like PII by their names and are not in the map."""
-        problems = []
-        for table in self.tables.values():
-            if self.databases.get(table.name.database) == _OWN_DATABASE or table.name in self.derived:
-                continue
-            if table.engine in ("View", "MaterializedView") or _is_inner(table):
-                # What views show is traced to where it comes from.
-                continue
-            known = self.mapped.get(table.name, set())
-            for column, kind in table.columns.items():
-                if column in known or self._is_not_pii(table.name, column) or not looks_like_pii(column, kind):
-                    continue
-                fix = self.advise(table)
-                if table.name in self.mapped:
-                    fix = f"Add it as targets.{self._name(table.name)}.pii.{column}."
-                problems.append(
-                    Problem(
-                        f"{table.name}.{column}",
-                        "the column looks like PII by its name and is not in the map",
-                        f"{fix} If it is none, name it under `not_pii` with the reason.",
-                    )
-                )
-        return problems
-
-    def _is_not_pii(self, table: TableName, column: str) -> bool:
-        # Elements of a Nested column are columns with a dot.
-        names = {column, column.partition(".")[0]}
-        return (table, None) in self.not_pii or any((table, name) in self.not_pii for name in names)
-
-    def _is_erased_elsewhere(self, table: Table) -> bool:
-        return find_storage(table, self.tables) in self.mapped
-
-    def advise(self, table: Table) -> str:
-        """What to do about a table with PII that no rule reaches."""
-        name = self._name(table.name)
-        if not table.has_rows:
-            return f"Add {name} under `derived`."
-        if table.is_merge_tree:
-            return f"Add {name} under `targets` with what a retirement does to it."
-        if table.engine == "MaterializedView":
-            return (
-                "Its rows lie in a table without a name: make it anew as CREATE MATERIALIZED VIEW … TO a table, "
-                "and add that table under `targets`."
-            )
-        return f"Rows of a {table.engine} table cannot be erased: drop it, or make it anew as a MergeTree."
-
-    def _name(self, name: TableName) -> str:
-        """A table as the map writes it."""
-        return f"{self.databases.get(name.database, name.database)}.{name.table}"
-
-
-def _is_inner(table: Table) -> bool:
-    """True for the nameless table behind a materialized view, which is reported as the view."""
-    return table.name.table.startswith((".inner.", ".inner_id."))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sink.clickhouse.catalog import Table, find_dependents, read_tables
-from sink.clickhouse.lineage import find_storage
-from sink.clickhouse.parts import require_scrubbed, scrub
+from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.lineage import find_dependents
+from sink.clickhouse.refreshes import drop_replaced_copies, refresh
 from sink.names import TableName
 from sink.store import Store
 
@@ -26,16 +26,45 @@ class Dependent:
     key: str | None
     """The column that holds the subject's id, where it has one."""
 
+    @property
+    def stuck(self) -> str:
+        """Why it shows what it showed before, and what to do; empty where it does not."""
+        state = self.table.refresh
+        if state is None or not self.table.is_refreshable_view:
+            return ""
+        name = self.table.name
+        if state.is_stopped:
+            return f"the view is stopped and may show what was erased: SYSTEM START VIEW {name}, then aspects-pii sweep"
+        if state.has_failed:
+            return (
+                "the view's last refresh failed, so it may show what was erased: see system.view_refreshes, mend or drop "
+                "the view, then aspects-pii sweep"
+            )
+        return ""
+
+
+def read_all_tables(store: Store) -> dict[TableName, Table]:
+    """Every table that we may see, but those in databases that the map exempts."""
+    return read_tables(store.client, exempt=list_exempt_databases(store))
+
+
+def list_exempt_databases(store: Store) -> list[str]:
+    """The databases that the map exempts, by the names of this installation."""
+    return [store.client.databases.get(name, name) for name in store.pii_map.exempt_databases]
+
 
 def read_dependents(store: Store) -> list[Dependent]:
-    """What the configured databases build on the targets of the map, and what the map lists as derived."""
+    """What any database builds on the targets of the map, and what the map lists as derived.
+
+    What others are built on comes before them.
+    """
     client = store.client
     names = {client.table(name): target for name, target in store.pii_map.targets.items()}
     derived = {client.table(name): entry for name, entry in store.pii_map.derived.items()}
-    tables = {**read_tables(client), **read_tables(client, [*names, *derived])}
+    tables = read_all_tables(store)
     found = find_dependents(tables, names)
     dependents = []
-    for name in sorted({*found, *(name for name in derived if name in tables)}):
+    for name in dict.fromkeys([*found, *sorted(name for name in derived if name in tables)]):
         if name in names:
             continue
         origins = frozenset(found.get(name, ()))
@@ -47,15 +76,17 @@ def read_dependents(store: Store) -> list[Dependent]:
 
 
 def _guess_key(table: Table, keys: Iterable[str]) -> str | None:
-    """The column of a dictionary that is called as the targets call their key."""
-    return next((key for key in sorted(keys) if table.is_dictionary and key in table.columns), None)
+    """The column of what holds a copy that is called as the targets call their key."""
+    if not (table.is_dictionary or table.is_refreshable_view):
+        return None
+    return next((key for key in sorted(keys) if key in table.columns), None)
 
 
 def reload(store: Store, dependents: Iterable[Dependent]) -> list[str]:
-    """Make dictionaries and refreshable views read the targets again, and return their names.
+    """Make dictionaries and refreshable views read the targets again, and return the names of those that did.
 
-    A refresh puts a new table in the place of the old one, whose files then stay for minutes (ClickHouse's
-    `database_atomic_delay_before_drop_table_sec`); so the old one is emptied first, and readers see nothing for a moment.
+    A view that is stopped, or whose query fails, keeps what it has; whoever verifies asks it, or says so. One that adds
+    to its rows, or reads them, is no copy of the targets, and is left alone: what it writes to has to be a target.
 
     Args:
         store: the store.
@@ -63,22 +94,17 @@ def reload(store: Store, dependents: Iterable[Dependent]) -> list[str]:
 
     Raises:
         DatabaseError: one of them could not be reloaded, so it may still serve what was erased.
-        ErasureError: files of a refreshable view were still there after ASPECTS_SCRUB_WITHIN.
     """
     client = store.client
     reloaded = []
     for dependent in dependents:
-        name = dependent.table.name
-        if dependent.table.is_dictionary:
-            client.execute(f"SYSTEM RELOAD DICTIONARY {name.sql} {client.on_cluster}")
-        elif dependent.table.is_refreshable_view:
-            storage = find_storage(dependent.table, read_tables(client))
-            if storage is not None:
-                client.execute(f"TRUNCATE TABLE {storage.sql} {client.on_cluster} SYNC")
-                require_scrubbed(client, [storage], scrub(client, [storage], store.policy.scrub_within))
-            client.execute(f"SYSTEM REFRESH VIEW {name.sql}")
-            client.execute(f"SYSTEM WAIT VIEW {name.sql}")
-        else:
-            continue
-        reloaded.append(str(name))
+        table = dependent.table
+        if table.is_dictionary:
+            client.execute(f"SYSTEM RELOAD DICTIONARY {table.name.sql} {client.on_cluster}")
+            reloaded.append(str(table.name))
+        elif table.refresh is not None:
+            if table.is_refreshable_view and refresh(client, table):
+                reloaded.append(str(table.name))
+            # Earlier refreshes have left copies too.
+            drop_replaced_copies(client, table)
     return reloaded

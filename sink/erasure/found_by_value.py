@@ -8,17 +8,16 @@ only numbers of rows do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.client import ClickHouse
-from sink.clickhouse.lineage import find_storage
-from sink.erasure.exemptions import list_not_pii
 from sink.erasure.problems import Problem
 from sink.erasure.search_terms import list_name_columns
 from sink.erasure.sure_names import express_form, express_is_sure, express_kind
+from sink.erasure.survey import Survey
 from sink.erasure.text_columns import TextTable, list_text_tables, read_cells
 from sink.erasure.text_forms import read_forms, squeeze
 from sink.errors import DatabaseError
@@ -65,53 +64,57 @@ class Match:
         return max([count for kind, count in self.by_kind.items() if with_ids or kind != "id"] + [0]) or self.words
 
 
-def find_by_value(
-    store: Store,
-    tables: Mapping[TableName, Table],
-    mapped: Mapping[TableName, set[str]],
-    derived: set[TableName],
-    advise: Callable[[Table], str],
-) -> list[Problem]:
-    """Columns that the map does not name and that hold names, addresses, user names or anonymous ids of the PII tables.
+@dataclass(frozen=True)
+class Held:
+    """What a column holds that the map does not name, or why a table could not be looked at."""
 
-    Args:
-        store: the store.
-        tables: the live schema.
-        mapped: targets with their PII columns.
-        derived: views and dictionaries of the map.
-        advise: what to do about a table.
+    table: Table
+    column: str | None
+    reason: str
+
+    @property
+    def place(self) -> str:
+        """The column or table, as a problem names it."""
+        return f"{self.table.name}.{self.column}" if self.column else str(self.table.name)
+
+    def to_problem(self, survey: Survey) -> Problem:
+        """The same with the fix."""
+        advice = survey.advise(self.table, self.column or "")
+        return Problem(self.place, self.reason, f"{advice} If it is none, name it under `not_pii` with the reason.")
+
+
+def find_by_value(store: Store, survey: Survey) -> list[Held]:
+    """Columns that the map does not name and that hold names, addresses, user names or anonymous ids of the PII tables.
 
     Raises:
         DatabaseError: what the PII tables know could not be read.
     """
-    databases = {actual: name for name, actual in store.client.databases.items()}
-    problems = []
+    held = []
     with _known_values(store) as is_anything_known:
-        text_tables = list_text_tables(store.client, tables, list_not_pii(store)) if is_anything_known else []
+        text_tables = list_text_tables(store.client, survey.tables, survey.not_pii) if is_anything_known else []
         for text_table in text_tables:
             table = text_table.table
-            database = databases.get(table.name.database)
-            columns = _list_unmapped(text_table, mapped.get(table.name, set()))
-            if not columns or table.name in derived or database == _LEDGER:
+            database = survey.databases.get(table.name.database)
+            target = survey.targets.get(table.name)
+            columns = _list_unmapped(text_table, target.pii_columns if target else set())
+            shown = _find_view(table, survey)
+            if not columns or shown.name in survey.derived or database == _LEDGER:
                 continue
-            shown = _find_view(table, tables)
-            advice = f"{advise(shown)} If it is none, name it under `not_pii` with the reason."
             with_ids = database not in _WITH_ANONYMOUS_IDS
-            for column, reason in _check_table(store, table, columns, with_ids=with_ids):
-                problems.append(Problem(f"{shown.name}.{column}" if column else str(shown.name), reason, advice))
-    return problems
+            found = _check_table(store, table, columns, with_ids=with_ids)
+            held += [Held(shown, column, reason) for column, reason in found]
+    return held
 
 
 def _list_unmapped(text_table: TextTable, known: set[str]) -> list[str]:
     return [column for column in text_table.columns if not {column, column.partition(".")[0]} & known]
 
 
-def _find_view(table: Table, tables: Mapping[TableName, Table]) -> Table:
+def _find_view(table: Table, survey: Survey) -> Table:
     """The materialized view behind which a table without a name is, or the table itself."""
-    if not table.name.table.startswith(".inner"):
+    if not table.is_inner:
         return table
-    views = (view for view in tables.values() if find_storage(view, tables) == table.name)
-    return next(views, table)
+    return next((view for view in survey.tables.values() if view.storage == table.name), table)
 
 
 @contextmanager

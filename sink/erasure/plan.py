@@ -7,12 +7,12 @@ with a lightweight DELETE, whose cost hardly depends on the number of subjects; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
-from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.catalog import Table, find_detached, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.changes import Redact
 from sink.erasure.problems import Problem, find_expression_problems, find_problems
@@ -50,10 +50,12 @@ def read_plan(store: Store, *, with_history: bool = False) -> Plan:
         with_history: take the rules for history rows too where ASPECTS_REDACT_HISTORY is off.
     """
     names = {name: store.client.table(name) for name in store.pii_map.targets}
+    tables = read_tables(store.client, names.values())
     return plan_steps(
         store.pii_map,
         names,
-        read_tables(store.client, names.values()),
+        tables,
+        find_detached(store.client, (name for name in names.values() if name not in tables)),
         redact_history=with_history or store.policy.redact_history,
         secret=store.policy.pseudonym_secret,
         client=store.client,
@@ -64,6 +66,7 @@ def plan_steps(
     pii_map: PiiMap,
     names: Mapping[str, TableName],
     tables: Mapping[TableName, Table],
+    detached: Collection[TableName] = (),
     *,
     redact_history: bool = False,
     secret: SecretStr | None = None,
@@ -71,7 +74,8 @@ def plan_steps(
 ) -> Plan:
     """Which steps the map means for `tables`. Touches nothing; `client` has the engine parse expressions.
 
-    `names` are the tables that the map's targets mean in this installation.
+    `names` are the tables that the map's targets mean in this installation, `detached` those of them that are there and
+    that no query reaches.
     """
     steps: list[Step] = []
     problems: list[Problem] = []
@@ -85,7 +89,13 @@ def plan_steps(
         problems += found
         if not found:
             steps.append(_make_step(pii_map, target, rule, table, secret))
-    absent = sorted(name for name in pii_map.targets if names[name] not in tables)
+    missing = {name: table for name, table in names.items() if table not in tables}
+    absent = sorted(name for name, table in missing.items() if table not in detached)
+    problems += [
+        Problem(f"targets.{name}", "the table is detached, and its rows are in its files", f"ATTACH TABLE {table.sql}.")
+        for name, table in missing.items()
+        if table in detached
+    ]
     # What needs another name of the subject goes first, and what those names are read from last.
     sources = {names[source.rpartition(".")[0]] for source in pii_map.subject.identifiers.values()}
     steps.sort(key=lambda step: (not step.needs_identities, step.table.name in sources))

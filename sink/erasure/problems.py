@@ -38,7 +38,10 @@ def find_problems(target: str, rule: Rule, table: Table, secret: SecretStr | Non
     for path in [rule.key, *rule.on_retire.redact, *exempt]:
         column, dot, _ = path.partition(".")
         kind = table.columns.get(column)
-        if kind is None:
+        if dot and path in table.columns:
+            reason = f"{path} is an element of a Nested column, by which no rows are found and which is not redacted"
+            problems.append(Problem(place, reason, "Delete the rows, by another column."))
+        elif kind is None:
             problems.append(Problem(place, f"there is no column {column}", "Correct the map."))
         elif dot and not (is_json(kind) or is_text(kind)):
             reason = f"{path} is a path into {column}, which is {kind} and not JSON"

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, require_scrubbed, scrub
+from sink.clickhouse.refreshes import describe_replaced_copies
 from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.derived import Dependent, read_dependents, reload
 from sink.erasure.former_names import forget_everything
@@ -15,6 +16,7 @@ from sink.erasure.interrupted import require_finished
 from sink.erasure.naming import read_identities
 from sink.erasure.plan import read_plan, require_valid_plan
 from sink.erasure.steps import Step, list_texts
+from sink.erasure.suspects import Suspects, read_suspects
 from sink.errors import ErasureError, RefusedError
 from sink.ledger.entries import Action
 from sink.ledger.leases import hold
@@ -53,6 +55,8 @@ class PurgePlan:
     rows: dict[TableName, int]
     datasets: list[Table]
     others: list[Dependent]
+    suspects: Suspects
+    """What the purge leaves, since the map does not know it."""
 
     @property
     def lines(self) -> list[PurgeLine]:
@@ -70,6 +74,16 @@ class PurgePlan:
             ),
             *(PurgeLine(str(other.table.name), PurgeAction.RELOAD) for other in self.others),
         ]
+
+
+@dataclass(frozen=True)
+class PurgeLeft:
+    """What a purge leaves that has reached its end."""
+
+    suspects: list[str]
+    """Columns that may hold PII, are not in the map, and are in no table that may stay."""
+    copies: list[str]
+    """Files that ClickHouse removes by itself, with the time."""
 
 
 def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
@@ -92,7 +106,8 @@ def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
         plan.steps,
         rows,
         [dependent.table for dependent in dependents if dependent.table.name in ours],
-        [d for d in dependents if d.table.name not in ours and (d.table.is_dictionary or d.table.is_refreshable_view)],
+        [d for d in dependents if d.table.name not in ours and (d.table.is_dictionary or d.table.refresh is not None)],
+        read_suspects(store),
     )
 
 
@@ -109,21 +124,32 @@ def require_off(enabled: bool, force: bool) -> None:
         )
 
 
-def purge(store: Store, plan: PurgePlan, *, enabled: bool, force: bool = False, actor: str | None = None) -> None:
+def purge(
+    store: Store,
+    plan: PurgePlan,
+    *,
+    enabled: bool,
+    force: bool = False,
+    accept: Sequence[str] = (),
+    actor: str | None = None,
+) -> PurgeLeft:
     """Carry out `plan`, prove that nothing is left, and record it.
+
+    Returns:
+        What is left all the same.
 
     Raises:
         RefusedError: storing PII is on, so that what goes would come back.
-        ErasureError: something is left, or an earlier change cannot be finished.
+        ErasureError: something is left of what the map names, or an earlier change cannot be finished.
         BusyError: somebody else is erasing.
     """
     require_off(enabled, force)
     with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
         require_finished(store.client)
-        _carry_out(store, plan, actor)
+        return _carry_out(store, plan, accept, actor)
 
 
-def _carry_out(store: Store, plan: PurgePlan, actor: str | None) -> None:
+def _carry_out(store: Store, plan: PurgePlan, accept: Sequence[str], actor: str | None) -> PurgeLeft:
     require_no_row_policy(store.client, [*plan.rows])
     for table in plan.datasets:
         kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
@@ -133,11 +159,21 @@ def _carry_out(store: Store, plan: PurgePlan, actor: str | None) -> None:
     forget_everything(store)
     require_scrubbed(store.client, left, scrub(store.client, left, store.policy.scrub_within))
     _require_empty(store, left)
+    # What was dropped may have been among them.
+    suspects = read_suspects(store)
     store.ledger.record_event(
         Action.PURGED,
-        {"rows": {str(name): rows for name, rows in plan.rows.items()}, "dropped": len(plan.datasets)},
+        {
+            "rows": {str(name): rows for name, rows in plan.rows.items()},
+            "dropped": len(plan.datasets),
+            "suspects": suspects.places,
+            "accepted": list(accept),
+        },
         actor,
     )
+    views = [other.table for other in plan.others if other.table.refresh is not None]
+    copies = [line for view in views for line in describe_replaced_copies(store.client, view)]
+    return PurgeLeft(suspects.without([str(store.client.table(name)) for name in accept]), copies)
 
 
 def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
@@ -145,6 +181,7 @@ def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
     for name in left:
         if count := count_detached_parts(store.client, name):
             findings.append(f"{count} detached parts of {name} (ALTER TABLE … DROP DETACHED PART removes them)")
+    findings += [f"what {d.table.name} holds ({d.stuck})" for d in read_dependents(store) if d.stuck]
     if findings:
         raise ErasureError(f"The purge left {', '.join(findings)}. Run it again.")
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse
+from sink.erasure.derived import read_all_tables
 from sink.erasure.exemptions import list_not_pii
 from sink.erasure.identities import Identities
 from sink.erasure.search_terms import Term, list_name_columns, list_terms
@@ -102,7 +102,7 @@ def scan(store: Store, subjects: Sequence[SubjectId], identities: Identities) ->
     search = Search()
     with _temporary_tables(client):
         _fill_tables(store, subjects, terms)
-        for table in list_text_tables(client, read_tables(client), list_not_pii(store)):
+        for table in list_text_tables(client, read_all_tables(store), list_not_pii(store)):
             _search_table(client, table, search)
     return search
 

@@ -13,8 +13,10 @@ from enum import StrEnum
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.clickhouse.parts import count_detached_parts, count_old_parts
+from sink.clickhouse.refreshes import describe_replaced_copies
 from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
 from sink.erasure.exemptions import list_retained
@@ -82,7 +84,7 @@ class Finding:
     subject: str | None = None
     count: int = 0
     reason: str = ""
-    """Why there was no answer."""
+    """Why there was no answer, or why it is there and what to do."""
 
     def __str__(self) -> str:
         if self.kind is Kind.UNCHECKED:
@@ -99,8 +101,9 @@ class Finding:
                 f"retired. Find out whose they are, delete those of {self.subject} by hand, and leave the others with "
                 "`aspects-pii retire --leave-contested`"
             )
-        fix = f" ({_FIXES[self.kind]})" if self.kind in _FIXES else ""
-        return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}{fix}"
+        explanation = self.reason or _FIXES.get(self.kind, "")
+        explained = f" ({explanation})" if explanation else ""
+        return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}{explained}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ class Report:
     """The same of those who could be looked for when their erasure was proved, and whose names nobody has kept."""
     left: list[Finding] = field(default_factory=list)
     """Contested rows that whoever asked has decided to leave to the other person."""
+    passing: list[str] = field(default_factory=list)
+    """What is left and goes by itself, with the time, as a receipt says it."""
     scanned: bool = False
     """True where every text was searched too."""
     listed: list[Finding] = field(default_factory=list)
@@ -188,6 +193,7 @@ def verify(
     """
     client = store.client
     inquiry = _Inquiry()
+    passing: list[str] = []
     inquiry.ask("row policies", lambda: _find_hidden_tables(client, plan.tables))
     for step in plan.steps:
         in_files = scrubbed_at is not None
@@ -203,12 +209,18 @@ def verify(
         if key is not None:
             inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))
             inquiry.ask(str(name), partial(_find_in_dependent, client, dependent, key, subjects))
+        elif dependent.stuck:
+            # Nobody can be looked for in it, so it may hold anybody.
+            inquiry.leave_open(str(name), dependent.stuck)
+        if scrubbed_at is not None and dependent.table.refresh is not None:
+            inquiry.ask(str(name), partial(_note_copies, client, dependent.table, passing))
     problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
     not_asked, not_asked_again = _find_unknown(store, plan, subjects, identities)
     findings = [*problems, *inquiry.findings]
     left = [finding for finding in findings if finding.kind is Kind.CONTESTED and identities.leaves_contested]
     findings = [finding for finding in findings if finding not in left]
-    return Report(len(subjects), sorted(inquiry.checked), plan.absent, findings, not_asked, not_asked_again, left)
+    checked = sorted(inquiry.checked)
+    return Report(len(subjects), checked, plan.absent, findings, not_asked, not_asked_again, left, passing)
 
 
 def _find_unknown(
@@ -242,15 +254,19 @@ class _Inquiry:
         try:
             self.findings += question()
         except DatabaseError as error:
-            self.findings.append(Finding(place, Kind.UNCHECKED, reason=str(error)))
+            self.leave_open(place, str(error))
+
+    def leave_open(self, place: str, reason: str) -> None:
+        """A question that cannot be asked is a finding."""
+        self.checked.add(place)
+        self.findings.append(Finding(place, Kind.UNCHECKED, reason=reason))
 
     def list_dependents(self, store: Store) -> list[Dependent]:
         """What to ask beside the targets; that it cannot be told is a finding too."""
         try:
             return read_dependents(store)
         except DatabaseError as error:
-            self.checked.add("derived")
-            self.findings.append(Finding("derived", Kind.UNCHECKED, reason=str(error)))
+            self.leave_open("derived", str(error))
             return []
 
 
@@ -388,6 +404,12 @@ def _find_parts(client: ClickHouse, table: TableName, before: datetime) -> list[
     return [Finding(str(table), kind, count=count) for kind, count in counts.items() if count]
 
 
+def _note_copies(client: ClickHouse, view: Table, passing: list[str]) -> list[Finding]:
+    """What a refresh has replaced is no table any more; its files are no finding, and are told."""
+    passing += describe_replaced_copies(client, view)
+    return []
+
+
 def _find_in_dependent(
     client: ClickHouse, dependent: Dependent, key: str, subjects: Sequence[SubjectId]
 ) -> list[Finding]:
@@ -399,5 +421,8 @@ def _find_in_dependent(
             f"WHERE toString({quote(key)}) IN {{subjects:Array(String)}} GROUP BY subject",
             subjects=[str(subject) for subject in batch],
         )
-        findings += [Finding(str(dependent.table.name), kind, str(subject), int(count)) for subject, count in rows]
+        findings += [
+            Finding(str(dependent.table.name), kind, str(subject), int(count), dependent.stuck)
+            for subject, count in rows
+        ]
     return findings

@@ -38,6 +38,7 @@ class Action(StrEnum):
     PURGED = "purged"
     REASSIGNED = "reassigned"
     REPLAYED = "replayed"
+    MAP_CHECKED = "map_checked"
 
 
 class State(StrEnum):

@@ -16,6 +16,7 @@ from sink.erasure.exemptions import is_exempt, list_not_pii, list_retained
 from sink.erasure.former_names import find_kept
 from sink.erasure.plan import Plan
 from sink.erasure.steps import Step
+from sink.erasure.suspects import read_suspects
 from sink.erasure.verify import NO_NAME, OF_A_TABLE, Report, Texts, scan_for
 from sink.errors import ErasureError
 from sink.ledger.entries import Action, Retirement
@@ -31,6 +32,7 @@ from sink.retirement.receipt import (
     list_not_covered,
     write_receipt,
 )
+from sink.retirement.stays import list_stays
 from sink.store import Store
 
 # What is said of whom nobody could search for.
@@ -148,6 +150,9 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
     erased_at = store.client.now()
     found = store.ledger.find_counts(list(batch.pending.values()))
     kept = find_kept(store, list(batch.pending))
+    suspects = read_suspects(store)
+    present = {n: str(store.client.table(n)) for n in store.pii_map.targets if n not in proof.plan.absent}
+    stays = list_stays(store.pii_map, present, redact_history=store.policy.redact_history)
     outcomes = []
     for subject, retirement in batch.pending.items():
         lines = [_describe(step, found.get(subject, {})) for step in proof.plan.steps]
@@ -166,12 +171,17 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
             verified=proof.report.checked,
             verified_in_files=True,
             caches=proof.caches,
+            stays=stays,
+            suspects=suspects.places,
+            map_checked_at=format_time(suspects.checked_at) if suspects.checked_at else None,
             not_covered=[
                 *list_not_covered(proof.caches),
                 *_list_not_covered_of(subject, proof),
                 # Of tables in which no row of the subject was found.
                 *(str(finding) for finding in proof.report.findings if finding.kind in OF_A_TABLE),
                 *describe_kept(kept.get(subject)),
+                *proof.report.passing,
+                *suspects.lines,
             ],
         ).to_dict(store.policy.receipt_key)
         path = _write(document, store.policy.receipts_dir)

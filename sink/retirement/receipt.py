@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from sink.caches import CacheLine
 from sink.resources import VERSION
+from sink.retirement.stays import StayLine
 
 # What no statement of ours reaches. A data protection officer has to see to these.
 _CACHES = "Superset's caches and saved results"
@@ -59,6 +60,12 @@ class Receipt:
     verified_in_files: bool
     caches: list[CacheLine] = field(default_factory=list)
     """What keeps results outside of ClickHouse and was told to forget them."""
+    stays: list[StayLine] = field(default_factory=list)
+    """What the map lists and leaves, with the reason."""
+    suspects: list[str] = field(default_factory=list)
+    """Columns that may hold PII and are not in the map."""
+    map_checked_at: str | None = None
+    """When `map check` was run last."""
     not_covered: Sequence[str] = NOT_COVERED
     software: str = f"aspects-pii-sink {VERSION}"
     version: int = 1

@@ -8,6 +8,7 @@ from typing import Any
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.migrations import find_pending
+from sink.erasure.suspects import read_suspects
 from sink.erasure.work import find_works
 from sink.ledger.entries import Retirement, State
 from sink.names import TableName, quote
@@ -31,6 +32,8 @@ class Status:
     open: int | None
     """Retirements that are not proved; None, for unknown, where the ledger is of an older version."""
     oldest_open_seconds: float | None
+    suspects: list[str] = field(default_factory=list)
+    """Columns that may hold PII and are not in the map."""
     failed: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -52,6 +55,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     now = store.client.now()
     oldest = _age(open_retirements, now)
     subjects = _count_subjects(store, [table for table in names.values() if table in tables and table.table in _HELD])
+    suspects = read_suspects(store).places if has_entries else []
     failed = [r for r in open_retirements if r.state is State.FAILED]
     return Status(
         enabled=enabled,
@@ -63,8 +67,13 @@ def read_status(store: Store, *, enabled: bool) -> Status:
         retirements=store.ledger.count_states() if has_view else {},
         open=len(open_retirements) if has_view or not has_entries else None,
         oldest_open_seconds=oldest,
+        suspects=suspects,
         failed=[{"subject": r.subject, "since": r.since.isoformat(), "reason": r.detail.get("reason")} for r in failed],
-        warnings=[*_warn(store, enabled, pending, subjects, len(failed), oldest), *_warn_of_works(store)],
+        warnings=[
+            *_warn(store, enabled, pending, subjects, len(failed), oldest),
+            *_warn_of_works(store),
+            *_warn_of(suspects),
+        ],
     )
 
 
@@ -82,6 +91,15 @@ def _count_subjects(store: Store, tables: list[TableName]) -> int:
         return 0
     union = " UNION ALL ".join(f"SELECT toString({quote('user_id')}) AS subject FROM {table.sql}" for table in tables)
     return int(store.client.value(f"SELECT uniqExact(subject) FROM ({union})"))
+
+
+def _warn_of(suspects: list[str]) -> list[str]:
+    if not suspects:
+        return []
+    return [
+        f"{len(suspects)} columns may hold PII and are not in the PII map, so no retirement reaches them: "
+        f"{', '.join(suspects)}. Run `aspects-pii map check`."
+    ]
 
 
 def _warn(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sink.names import TableName, check_identifier, quote, quote_columns
+from sink.names import TableName, check_identifier, check_name, quote, quote_columns
 
 
 @pytest.mark.parametrize("name", ["a", "_", "user_profile", "A1", "x" * 128])
@@ -16,6 +16,19 @@ def test_check_identifier_accepts(name: str) -> None:
 def test_check_identifier_refuses(name: str) -> None:
     with pytest.raises(ValueError, match="letters, digits and underscores"):
         check_identifier(name)
+
+
+@pytest.mark.parametrize("name", ["user_profile", "e-mail", "survey-2025", "Last Name", "größe", "lower(email)", "2nd"])
+def test_check_name_accepts(name: str) -> None:
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", " a", "a ", "a.b", "a`b", "a'b", 'a"b', "a\\", "$event_sink", "{a:Int8}", "a\n", "a\x00", "x" * 256]
+)
+def test_check_name_refuses(name: str) -> None:
+    with pytest.raises(ValueError, match="a name has no dots"):
+        check_name(name)
 
 
 @pytest.mark.parametrize(

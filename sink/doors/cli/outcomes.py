@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sink.doors.cli.common import print_json
@@ -25,6 +25,8 @@ def show_outcomes(outcomes: Sequence[Outcome], as_json: bool) -> int:
         )
         if gaps := sum(outcome.is_done and not outcome.is_proved for outcome in outcomes):
             print_lines([f"{gaps} could not be looked for everywhere. {_ADVICE}"])
+        receipts = [outcome.receipt for outcome in outcomes if outcome.receipt]
+        print_lines(describe_suspects({place for receipt in receipts for place in receipt.get("suspects", [])}))
     return 0 if all(outcome.is_proved for outcome in outcomes) else 1
 
 
@@ -39,6 +41,15 @@ def describe_as_json(outcome: Outcome) -> dict[str, Any]:
         "receipt_path": outcome.receipt_path,
         "not_asked": list(outcome.not_asked),
     }
+
+
+def describe_suspects(places: Collection[str]) -> list[str]:
+    """What is said of columns outside the map; nothing where there are none."""
+    if not places:
+        return []
+    return [
+        f"Not looked at: {', '.join(sorted(places))} may hold PII and are not in the PII map. Run `aspects-pii map check`."
+    ]
 
 
 def _describe_outcome(outcome: Outcome) -> str:

@@ -11,10 +11,11 @@ import typer
 
 from sink.doors.cli.common import Actor, DryRun, Force, Json, Scan, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table, say
-from sink.doors.cli.outcomes import show_outcomes
+from sink.doors.cli.outcomes import describe_suspects, show_outcomes
 from sink.doors.cli.subjects import read_subjects
 from sink.erasure.naming import ask_lms
 from sink.erasure.reassign import reassign
+from sink.erasure.suspects import Suspects, read_suspects
 from sink.erasure.verify import Report, record_report, verify_subjects
 from sink.errors import UsageError
 from sink.installation import find_lms
@@ -105,15 +106,17 @@ def verify_command(
     with store:
         subjects = read_subjects(store.pii_map.subject, user_ids or [])
         report = verify_subjects(store, subjects or None, scan=scan, lms=lms)
-        _show_report(report, as_json)
+        _show_report(report, read_suspects(store), as_json)
         # After what was found is said, as the ledger may not take it.
         record_report(store.ledger, report, everybody=not subjects)
     return 0 if report.is_proved else 1
 
 
-def _show_report(report: Report, as_json: bool) -> None:
+def _show_report(report: Report, suspects: Suspects, as_json: bool) -> None:
     if as_json:
-        print_json({**asdict(report), "clean": report.is_clean, "proved": report.is_proved})
+        print_json(
+            {**asdict(report), "clean": report.is_clean, "proved": report.is_proved, "suspects": suspects.places}
+        )
     else:
         print_lines([*map(str, report.findings), *report.gaps])
         print_lines([f"Listed, and no residue: {finding}" for finding in report.listed])
@@ -121,6 +124,7 @@ def _show_report(report: Report, as_json: bool) -> None:
         if report.with_gaps:
             result += f" {report.with_gaps} could not be looked for everywhere."
         print_lines([f"{report.subjects} subjects, {len(report.checked)} places: {result}"])
+        print_lines(describe_suspects(suspects.places))
 
 
 @commands.command("withdraw")

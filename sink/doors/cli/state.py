@@ -23,6 +23,10 @@ commands = typer.Typer()
 def purge_command(
     force: Annotated[bool, typer.Option("--force", help="Although PII is on.")] = False,
     actor: Actor = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="TABLE", help="A table that is not in the map and may stay; may be repeated."),
+    ] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -32,25 +36,35 @@ def purge_command(
     with store:
         plan = plan_purge(store, list_datasets(store.client))
         if as_json:
-            print_json({"dry_run": dry_run, "plan": [asdict(line) for line in plan.lines]})
+            lines = [asdict(line) for line in plan.lines]
+            print_json({"dry_run": dry_run, "plan": lines, "suspects": plan.suspects.places})
         else:
             print_table(
                 ("object", "action", "columns", "rows"),
                 [(line.name, line.action, ", ".join(line.columns), line.rows) for line in plan.lines],
             )
         if dry_run:
+            if not as_json:
+                print_lines([f"{place}: not in the PII map, and stays." for place in plan.suspects.places])
             return 0
         require_off(settings.enable_pii, force)
         if not yes:
             if not sys.stdin.isatty():
                 raise RefusedError("Nobody is there to be asked. Use --yes.")
             typer.confirm("Remove all of this for good?", abort=True, err=True)
-        purge(store, plan, enabled=settings.enable_pii, force=force, actor=actor)
-    if not as_json:
+        left = purge(store, plan, enabled=settings.enable_pii, force=force, accept=accept or (), actor=actor)
+    for line in left.copies:
+        say(f"Purged, but for {line}.")
+    if left.suspects:
+        say(
+            f"Purged what the PII map names. {', '.join(left.suspects)} may hold PII and are not in it: add them to the map and "
+            "purge again, name them under `not_pii`, or accept their tables with --accept."
+        )
+    elif not as_json and not left.copies:
         print_lines(["Purged and verified: no PII is left. Tombstones and ledger stay."])
     if settings.superset_url is not None:
         purge_dashboards(settings, as_json)
-    return 0
+    return 1 if left.suspects or left.copies else 0
 
 
 @commands.command("status")

@@ -600,3 +600,18 @@ def test_policies_that_let_the_sink_see_everything_are_fine(aspects_pii: Callabl
             assert client.value("SELECT count() FROM system.row_policies WHERE database = 'event_sink'") >= 4
         ran = aspects_pii("verify", "--json")
     assert (ran.status, ran.json["findings"]) == (0, []), ran.err
+
+
+def test_a_sink_finds_what_is_not_mapped_where_it_may_read_no_row(aspects_pii: Callable[..., Any], held: Path) -> None:
+    with connected(ADMINISTRATOR, held) as client:
+        client.execute("CREATE DATABASE analytics")
+        client.execute(
+            "CREATE TABLE analytics.newsletter (email String, event String) ENGINE = MergeTree ORDER BY tuple()"
+        )
+    with acting_as(NAMES.sink, held):
+        checked = aspects_pii("map", "check", "--json")
+        retired = aspects_pii("retire", LEARNER, "--json")
+    assert checked.json["suspects"] == ["analytics.newsletter.email"], checked.err
+    assert [w["place"] for w in checked.json["warnings"]] == ["analytics.newsletter"]
+    assert retired.status == 0, retired.out
+    assert retired.json["retirements"][0]["receipt"]["suspects"] == ["analytics.newsletter.email"]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sink.clickhouse.client import ClickHouse
-from sink.erasure.coverage import looks_like_pii
+from sink.erasure.survey import looks_like_pii
 from sink.installation import connect
 from sink.resources import find_resource
 from sink.settings import load_settings
@@ -186,6 +186,135 @@ UNMAPPED = {
         "reporting.t_17.contact",
         "Add reporting.t_17 under `targets`",
     ),
+    "unaliased column of a materialized view": (
+        [
+            "CREATE MATERIALIZED VIEW $reporting.m_19 ENGINE = MergeTree ORDER BY u AS "
+            "SELECT user_id AS u, lowerUTF8(email) FROM $event_sink.user_profile"
+        ],
+        "reporting.m_19.lowerUTF8(email)",
+        "make it anew as CREATE MATERIALIZED VIEW … TO a table",
+    ),
+    "unaliased column of a view": (
+        ["CREATE VIEW $reporting.v_20 AS SELECT substring(email, 2) FROM $event_sink.user_profile"],
+        "reporting.v_20.substring(email, 2)",
+        "Add reporting.v_20 under `derived`",
+    ),
+    "view over a Merge table": (
+        [
+            "CREATE TABLE $xapi.merged_21 (user_id Int64, bio String) ENGINE = Merge('event_sink', '^user_profile$')",
+            "CREATE VIEW $reporting.v_21 AS SELECT user_id AS u, bio AS x FROM $xapi.merged_21",
+        ],
+        "reporting.v_21.x",
+        "Add reporting.v_21 under `derived`",
+    ),
+    "Merge table over databases by pattern": (
+        [
+            "CREATE TABLE $xapi.merged_22 (user_id Int64, goals String) ENGINE = Merge(REGEXP('^event_'), '^user_profile$')"
+        ],
+        "xapi.merged_22.goals",
+        "Add xapi.merged_22 under `derived`",
+    ),
+    "view over a Buffer table": (
+        [
+            "CREATE TABLE $xapi.buffer_23 AS $event_sink.user_profile "
+            "ENGINE = Buffer('event_sink', 'user_profile', 1, 10, 100, 10, 100, 1000, 10000)",
+            "CREATE VIEW $reporting.v_23 AS SELECT user_id AS u, bio AS x FROM $xapi.buffer_23",
+        ],
+        "reporting.v_23.x",
+        "Add reporting.v_23 under `derived`",
+    ),
+    "view over merge()": (
+        ["CREATE VIEW $reporting.v_24 AS SELECT bio AS x FROM merge('event_sink', '^user_profile$')"],
+        "reporting.v_24.x",
+        "Add reporting.v_24 under `derived`",
+    ),
+    "dictionary over merge()": (
+        [
+            "CREATE DICTIONARY $reporting.d_25 (user_id Int64, x String) PRIMARY KEY user_id SOURCE(CLICKHOUSE(QUERY "
+            "'SELECT user_id, bio AS x FROM merge(\\'event_sink\\', \\'^user_profile$\\')')) "
+            "LIFETIME(60) LAYOUT(HASHED())"
+        ],
+        "reporting.d_25.x",
+        "Add reporting.d_25 under `derived`",
+    ),
+    "dictionary through a named collection": (
+        [
+            "CREATE NAMED COLLECTION IF NOT EXISTS people_26 AS db = 'event_sink', `table` = 'user_profile'",
+            "CREATE DICTIONARY $reporting.d_26 (user_id Int64, goals String) PRIMARY KEY user_id "
+            "SOURCE(CLICKHOUSE(NAME people_26)) LIFETIME(60) LAYOUT(HASHED())",
+        ],
+        "reporting.d_26.goals",
+        "Add reporting.d_26 under `derived`",
+    ),
+    "view that looks up in a dictionary": (
+        [
+            "CREATE VIEW $reporting.v_27 AS SELECT dictGet('reporting.d_26', 'goals', toUInt64(1)) AS x FROM system.one",
+        ],
+        "reporting.v_27.x",
+        "Add reporting.v_27 under `derived`",
+    ),
+    "default of a column": (
+        ["ALTER TABLE $event_sink.user_profile ADD COLUMN c_28 String DEFAULT lower(bio)"],
+        "event_sink.user_profile.c_28",
+        "Add it as targets.event_sink.user_profile.pii.c_28",
+    ),
+    "materialized column": (
+        ["ALTER TABLE $event_sink.user_profile ADD COLUMN c_29 String MATERIALIZED upper(bio)"],
+        "event_sink.user_profile.c_29",
+        "Add it as targets.event_sink.user_profile.pii.c_29",
+    ),
+    "alias of an alias": (
+        [
+            "ALTER TABLE $event_sink.user_profile ADD COLUMN c_30 String ALIAS concat(bio, '.')",
+            "ALTER TABLE $event_sink.user_profile ADD COLUMN c_31 String ALIAS c_30",
+        ],
+        "event_sink.user_profile.c_31",
+        "Add it as targets.event_sink.user_profile.pii.c_31",
+    ),
+    "view of a computed column": (
+        [
+            "ALTER TABLE $event_sink.external_id ADD COLUMN c_32 String MATERIALIZED upper(username)",
+            "CREATE VIEW $reporting.v_32 AS SELECT c_32 AS x FROM $event_sink.external_id",
+        ],
+        "reporting.v_32.x",
+        "Add reporting.v_32 under `derived`",
+    ),
+    "view that appends": (
+        [
+            f"CREATE TABLE $reporting.t_33 (u Int64, x String) {TABLE}",
+            "CREATE MATERIALIZED VIEW $reporting.m_33 REFRESH EVERY 1 YEAR APPEND TO $reporting.t_33 EMPTY AS "
+            "SELECT user_id AS u, bio AS x FROM $event_sink.user_profile",
+        ],
+        "reporting.t_33.x",
+        "Add reporting.t_33 under `targets`",
+    ),
+    "view of its own history": (
+        [
+            f"CREATE TABLE $reporting.t_34 (u Int64, x String) {TABLE}",
+            "CREATE MATERIALIZED VIEW $reporting.m_34 REFRESH EVERY 1 YEAR TO $reporting.t_34 EMPTY AS SELECT u, x "
+            "FROM $reporting.t_34 UNION ALL SELECT user_id AS u, bio AS x FROM $event_sink.user_profile",
+        ],
+        "reporting.t_34.x",
+        "Add reporting.t_34 under `targets`",
+    ),
+    "refreshable view into a table": (
+        [
+            f"CREATE TABLE $reporting.t_35 (u Int64, x String) {TABLE}",
+            "CREATE MATERIALIZED VIEW $reporting.m_35 REFRESH EVERY 1 YEAR TO $reporting.t_35 EMPTY AS "
+            "SELECT user_id AS u, bio AS x FROM $event_sink.user_profile",
+        ],
+        "reporting.m_35.x",
+        "Add reporting.m_35 under `derived`",
+    ),
+    "view of what is stored nowhere else": (
+        [
+            "CREATE TABLE $reporting.null_36 (user_id Int64, email String) ENGINE = Null",
+            "CREATE MATERIALIZED VIEW $reporting.m_36 ENGINE = MergeTree ORDER BY user_id AS "
+            "SELECT user_id, email FROM $reporting.null_36",
+        ],
+        "reporting.m_36.email",
+        "make it anew as CREATE MATERIALIZED VIEW … TO a table",
+    ),
     "refreshable materialized view": (
         [
             "CREATE MATERIALIZED VIEW $reporting.m_18 REFRESH EVERY 1 DAY ENGINE = MergeTree ORDER BY u EMPTY AS "
@@ -208,7 +337,7 @@ def test_unmapped_pii_is_named_with_the_fix(aspects_pii: Command, schema: Callab
     checked = aspects_pii("map", "check")
     assert checked.status == 1
     lines = dict(line.split(": ", 1) for line in checked.out.splitlines() if ": " in line)
-    assert len(UNMAPPED) >= 18
+    assert len(UNMAPPED) >= 33
     for name, (_, place, fix) in UNMAPPED.items():
         assert fix in lines.get(place, ""), name
     document = aspects_pii("map", "check", "--json")
@@ -226,6 +355,7 @@ def test_unmapped_column_of_any_kind_is_found(aspects_pii: Command, schema: Call
 
 
 HARMLESS = [
+    f"CREATE TABLE $reporting.plain (n Int64, twice Int64 ALIAS n * 2, x String DEFAULT 'email') {TABLE}",
     "CREATE VIEW $reporting.counts AS SELECT count() AS users, uniq(country) AS countries FROM $event_sink.user_profile",
     "CREATE VIEW $reporting.others AS SELECT course_key, count() AS n FROM $event_sink.course_enrollment GROUP BY 1",
     "CREATE VIEW $reporting.courses AS SELECT org, display_name AS title FROM $event_sink.course_overviews",
@@ -243,10 +373,18 @@ def test_harmless_is_left_alone(aspects_pii: Command, schema: Callable[..., None
 def test_derived_is_complete(aspects_pii: Command, schema: Callable[..., None], changed_map: Change) -> None:
     views = [name for name, (_, _, fix) in UNMAPPED.items() if "`derived`" in fix]
     make_unmapped(schema, *views)
-    names = {UNMAPPED[name][2].split()[1] for name in views} | {"reporting.view_below"}
-    assert len(names) >= 9
-    setting = changed_map(lambda document: document["derived"].update({name: {} for name in names}))
-    checked = aspects_pii("map", "check", **setting)
+    names = {UNMAPPED[name][2].split()[1] for name in views} | {
+        "reporting.view_below",
+        "xapi.merged_21",
+        "xapi.buffer_23",
+    }
+    assert len(names) >= 18
+
+    def write(document: dict[str, Any]) -> None:
+        document["derived"].update({name: {} for name in names})
+        document["targets"]["event_sink.external_id"]["pii"]["c_32"] = "username"
+
+    checked = aspects_pii("map", "check", **changed_map(write))
     assert checked.status == 0, checked.out
 
 
@@ -276,6 +414,80 @@ def test_table_behind_a_materialized_view_as_a_target_is_complete(
     target = {"match": {"u": "id"}, "pii": {"u": "id", "contact": "email_address"}, "on_retire": "delete"}
     checked = aspects_pii("map", "check", **changed_map(lambda d: d["targets"].update({table: target})))
     assert checked.status == 0, checked.out
+
+
+ODD_NAMES = [
+    f"CREATE TABLE $reporting.`survey-2025` (`user id` Int64, `e-mail` String, `Last Name` String) {TABLE}",
+    f"CREATE TABLE $reporting.nested (user_id Int64, who Nested(n Int8, phone String)) {TABLE}",
+    "CREATE MATERIALIZED VIEW $reporting.unaliased ENGINE = MergeTree ORDER BY tuple() AS "
+    "SELECT lowerUTF8(country) FROM $event_sink.user_profile",
+]
+
+
+def test_what_map_check_demands_can_be_written_and_done(
+    aspects_pii: Command, schema: Callable[..., None], changed_map: Change
+) -> None:
+    schema(
+        *ODD_NAMES,
+        "INSERT INTO $reporting.`survey-2025` VALUES (1, 'a', 'b'), (2, 'c', 'd')",
+        "INSERT INTO $reporting.nested VALUES (1, [1], ['a']), (2, [2], ['b'])",
+    )
+    assert aspects_pii("map", "check").status == 1
+
+    def write(document: dict[str, Any]) -> None:
+        document["targets"]["reporting.survey-2025"] = {
+            "match": {"user id": "id"},
+            "pii": {"e-mail": "email_address", "Last Name": "name"},
+            "on_retire": {"redact": {"e-mail": "empty", "Last Name": "empty"}},
+        }
+        document["targets"]["reporting.nested"] = {
+            "match": {"user_id": "id"},
+            "pii": {"who.phone": "phone_number"},
+            "on_retire": "delete",
+        }
+        document["not_pii"]["reporting.unaliased.lowerUTF8(country)"] = "countries are on the map of the world"
+
+    setting = changed_map(write)
+    checked = aspects_pii("map", "check", **setting)
+    assert checked.status == 0, checked.out
+    assert aspects_pii("retire", 1, **setting).status == 0
+    with connect(load_settings()) as client:
+        assert client.rows("SELECT * FROM $reporting.`survey-2025` ORDER BY 1") == [(1, "", ""), (2, "c", "d")]
+        assert client.column("SELECT user_id FROM $reporting.nested") == [2]
+
+
+def test_element_of_a_nested_column_cannot_be_redacted(
+    aspects_pii: Command, schema: Callable[..., None], changed_map: Change
+) -> None:
+    schema(f"CREATE TABLE $reporting.nested (user_id Int64, who Nested(n Int8, phone String)) {TABLE}")
+    checked = aspects_pii("map", "check", **changed_map(redact("reporting.nested", {"who.phone": "empty"})))
+    assert checked.status == 1
+    assert "who.phone is an element of a Nested column" in checked.out
+    assert "Delete the rows" in checked.out
+
+
+def test_what_an_erasure_has_left_is_no_table_to_map(aspects_pii: Command, schema: Callable[..., None]) -> None:
+    schema("CREATE TABLE $pii_ledger.erasing_0123456789abcdef_rows AS $event_sink.user_profile")
+    checked = aspects_pii("map", "check")
+    assert checked.status == 1
+    (line,) = [line for line in checked.out.splitlines() if "erasing_" in line]
+    assert "interrupted" in line
+    assert "aspects-pii sweep" in line
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("event_sink.newsleter", "event_sink.newsletter"), ("event_sinc.newsletter", "event_sink.newsletter")],
+)
+def test_misspelt_target_is_not_absent(
+    aspects_pii: Command, schema: Callable[..., None], changed_map: Change, written: str, meant: str
+) -> None:
+    schema(f"CREATE TABLE $event_sink.newsletter (user_id Int64, text String) {TABLE}")
+    target = {"match": {"user_id": "id"}, "pii": {"text": "other"}, "on_retire": "delete"}
+    checked = aspects_pii("map", "check", **changed_map(lambda d: d["targets"].update({written: target})))
+    assert checked.status == 1
+    assert f"targets.{written}: there is no such table. Did you mean {meant}?" in checked.out
+    assert f"{written}: absent" not in checked.out
 
 
 def test_view_that_keeps_rows_is_not_derived(
