@@ -114,6 +114,12 @@ class Settings(BaseSettings):
         description="Largest share of a table's rows that a retirement may touch (tables under 1,000 rows excepted).",
         examples=[0.5],
     )
+    map_check_rows: int = Field(
+        1_000_000,
+        ge=1_000,
+        description="Rows of a table whose values `map check` looks at; of larger tables a sample of so many.",
+        examples=[1000000],
+    )
     scrub_within: float = Field(
         600, gt=0, description="Seconds in which the files of erased rows must be gone.", examples=[600]
     )

@@ -28,6 +28,7 @@ class Policy:
     scrub_within: float = 600
     max_mutations: int = 20
     second_pass_after: float = 86_400
+    map_check_rows: int = 1_000_000
     keep_former_names_days: int = 365
 
 

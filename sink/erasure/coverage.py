@@ -8,12 +8,13 @@ PII without the map saying so.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from sink.clickhouse.catalog import Table, find_detached
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.derived import read_all_tables
+from sink.erasure.found_by_value import find_by_value
 from sink.erasure.plan import find_secret, plan_steps
 from sink.erasure.problems import Problem
 from sink.erasure.rehearsal import rehearse
@@ -57,20 +58,32 @@ def check_map(store: Store) -> Coverage:
     plan = plan_steps(pii_map, targets, tables, detached, redact_history=True, secret=secret, client=client)
     survey = read_survey(store, tables)
     misspelt = _find_misspelt(plan.absent, targets, survey)
+    held = find_by_value(store, survey)
     problems = [
         *plan.problems,
         *rehearse(store, plan),
         *_find_missing_columns(pii_map, targets, tables),
         *misspelt,
-        *survey.find_problems(),
+        *_unite(survey.find_problems(), [finding.to_problem(survey) for finding in held]),
     ]
     return Coverage(
         targets=[name for name in pii_map.targets if targets[name] in tables],
         absent=[name for name in plan.absent if f"targets.{name}" not in {problem.place for problem in misspelt}],
         problems=sorted(set(problems), key=str),
         warnings=_find_named_actors(store, targets, tables),
-        suspects=survey.find_suspects(),
+        suspects=sorted(
+            {*survey.find_suspects(), *(f.place for f in held if survey.keeps_its_own(f.table) and f.column)}
+        ),
     )
+
+
+def _unite(by_schema: Iterable[Problem], by_value: Iterable[Problem]) -> list[Problem]:
+    """Each place once: what a column holds is said beside what its name or its origin tells."""
+    united = {problem.place: problem for problem in by_schema}
+    for problem in by_value:
+        known = united.get(problem.place)
+        united[problem.place] = replace(known, reason=f"{known.reason}; {problem.reason}") if known else problem
+    return list(united.values())
 
 
 def record_coverage(ledger: Ledger, coverage: Coverage) -> None:

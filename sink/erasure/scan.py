@@ -1,40 +1,65 @@
-"""Searching every text of the configured databases for what a subject was called: residue that no map knows of.
+"""Searching texts for what subjects are called: residue that no map knows of. One pass a table, for all subjects.
 
-.. pii: Holds user names and e-mail addresses of the users being looked for, in memory only.
-.. pii_types: username, email_address
+Texts are split into words. Those rows are looked at closely in which two words stand together that belong to one of the
+names; so the time depends on the texts, and hardly on the number of subjects. What is searched for travels as rows of temporary
+tables and stands in no statement.
+
+.. pii: Holds names, user names and e-mail addresses of the users being looked for, in memory only.
+.. pii_types: name, username, email_address
 .. pii_retirement: consumer_api
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse
 from sink.erasure.derived import read_all_tables
+from sink.erasure.exemptions import list_not_pii
 from sink.erasure.identities import Identities
+from sink.erasure.search_terms import Term, list_name_columns, list_terms
+from sink.erasure.sure_names import express_form, express_is_sure, express_kind
+from sink.erasure.text_columns import TextTable, list_text_tables, read_cells
+from sink.erasure.text_forms import (
+    holds_address,
+    holds_word,
+    leave_out,
+    list_anchors,
+    list_anchors_of_name,
+    may_hold_address,
+    read_forms,
+    squeeze,
+)
+from sink.errors import DatabaseError
 from sink.names import TableName, quote
-from sink.pii_map import PiiMap, SubjectId
+from sink.pii_map import SubjectId
 from sink.store import Store
 
-# Shorter names are in every other word.
-_SHORTEST = 4
-_SEARCHABLE = ("String", "FixedString", "JSON", "Array", "Map", "Tuple", "Nested", "Variant", "Dynamic")
+# Temporary tables of the session, in memory.
+_TERMS = "scan_terms"
+_ANCHORS = "scan_anchors"
+_SUBJECTS = "scan_subjects"
+_SHARED = "scan_shared"
+_LONGER = "scan_longer"
+_GIVEN = "scan_given"
 
-NotPii = set[tuple[TableName, str | None]]
-"""(table, column), or (table, None) for a whole table, that the map says is no PII."""
+
+# More names that contain another one than this, and the other one means nobody in particular.
+_MOST_LONGER = 100
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A column in which a subject's user name or address stands."""
+    """A column in which something stands that a subject is called."""
 
     table: TableName
     column: str
     subject: str
     rows: int
+    is_sure: bool = True
+    """False where it is a word that may mean something else, or somebody else."""
 
     @property
     def place(self) -> str:
@@ -42,68 +67,184 @@ class Hit:
         return f"{self.table}.{self.column}"
 
 
-def scan(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> list[Hit]:
-    """Search every text column of every table that holds rows, arrays and JSON included.
+@dataclass(frozen=True)
+class Unsearched:
+    """A column that could not be read, or a table of which none could."""
 
-    Anonymous ids are not searched for: they are what the anonymised events keep.
+    table: TableName
+    column: str | None
+    reason: str
+
+    @property
+    def place(self) -> str:
+        """The column or table, as a finding names it."""
+        return f"{self.table}.{self.column}" if self.column else str(self.table)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found, and where it could not look."""
+
+    hits: list[Hit] = field(default_factory=list)
+    unsearched: list[Unsearched] = field(default_factory=list)
+
+
+def scan(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> Search:
+    """Search every text column of every table that can be read.
 
     Raises:
-        DatabaseError: a table could not be searched, so nothing is known about it.
+        DatabaseError: the schema could not be read, or nothing be compared, so nothing is known.
     """
-    not_pii = list_not_pii(store)
-    columns = {
-        table.name: found
-        for table in read_all_tables(store).values()
-        if table.is_merge_tree or table.engine == "Memory"
-        if (found := _list_searchable(table, not_pii))
+    client = store.client
+    terms = [term for subject in subjects for term in list_terms(store.pii_map, subject, identities)]
+    if not terms:
+        return Search()
+    search = Search()
+    with _temporary_tables(client):
+        _fill_tables(store, subjects, terms)
+        for table in list_text_tables(client, read_all_tables(store), list_not_pii(store)):
+            _search_table(client, table, search)
+    return search
+
+
+@contextmanager
+def _temporary_tables(client: ClickHouse) -> Iterator[None]:
+    tables = {
+        _GIVEN: "subject String, kind String, term String",
+        _TERMS: "subject String, kind String, term String, is_sure UInt8, anchor UInt64",
+        _ANCHORS: "anchor UInt64",
+        _SUBJECTS: "subject String",
+        _SHARED: "kind String, term String",
+        _LONGER: "kind String, term String, longer String",
     }
-    hits = []
-    for subject in subjects:
-        if names := _list_names(store.pii_map, subject, identities):
-            for table, searched in columns.items():
-                hits += _search(store.client, table, searched, str(subject), names)
-    return hits
+    try:
+        for name, columns in tables.items():
+            client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(name)}")
+            client.execute(f"CREATE TEMPORARY TABLE {quote(name)} ({columns})")
+        yield
+    finally:
+        for name in tables:
+            client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(name)}")
 
 
-def can_scan(pii_map: PiiMap, subject: SubjectId, identities: Identities) -> bool:
-    """True where a name or address of the subject is known that is long enough to be searched for."""
-    return bool(_list_names(pii_map, subject, identities))
-
-
-def list_not_pii(store: Store) -> NotPii:
-    """What the map lists under `not_pii`, by the names of this installation."""
-    listed: NotPii = set()
-    for name in store.pii_map.not_pii:
-        database, table, *column = name.split(".", 2)
-        listed.add((store.client.table(f"{database}.{table}"), column[0] if column else None))
-    return listed
-
-
-def _list_names(pii_map: PiiMap, subject: SubjectId, identities: Identities) -> set[str]:
-    """The names and addresses of a subject, but those that are too short."""
-    names: set[str] = set()
-    for identifier, source in pii_map.subject.identifiers.items():
-        target, _, column = source.rpartition(".")
-        if pii_map.targets[target].pii[column] != "id":
-            names |= {value for value in identities.of(subject, identifier) if len(value) >= _SHORTEST}
-    return names
-
-
-def _list_searchable(table: Table, not_pii: NotPii) -> list[str]:
-    if (table.name, None) in not_pii:
-        return []
-    return [
-        column
-        for column, kind in table.columns.items()
-        if (table.name, column) not in not_pii and any(word in kind for word in _SEARCHABLE)
-    ]
-
-
-def _search(client: ClickHouse, table: TableName, columns: Sequence[str], subject: str, names: set[str]) -> list[Hit]:
-    # As a word of its own: a user name is often part of another one.
-    pattern = f"(^|[^a-z0-9_.-])({'|'.join(sorted(re.escape(name.lower()) for name in names))})($|[^a-z0-9_-])"
-    counts = ", ".join(
-        f"countIf(match(lowerUTF8(toString({quote(column)})), {{pattern:String}}))" for column in columns
+def _fill_tables(store: Store, subjects: Sequence[SubjectId], terms: Sequence[Term]) -> None:
+    client = store.client
+    client.insert(_SUBJECTS, ["subject"], [(str(subject),) for subject in subjects])
+    client.insert(
+        _GIVEN,
+        ["subject", "kind", "term"],
+        [(term.subject, str(term.kind), term.text) for term in terms],
     )
-    row = client.rows(f"SELECT {counts} FROM {client.replicas(table.sql)}", INCLUDING_HIDDEN, pattern=pattern)[0]
-    return [Hit(table, column, subject, int(rows)) for column, rows in zip(columns, row, strict=True) if rows]
+    _find_shared_terms(store)
+    # The anchor that the fewest other names have: all may share `learner` or `example.org`.
+    client.execute(
+        f"""
+        INSERT INTO {quote(_TERMS)}
+        WITH named AS (
+                 SELECT DISTINCT subject, kind, {express_form("kind", "term")} AS form FROM {quote(_GIVEN)}
+             ),
+             anchored AS (SELECT subject, kind, form, arrayJoin({list_anchors_of_name("form")}) AS anchor FROM named),
+             counted AS (SELECT anchor, count() AS names FROM anchored GROUP BY anchor)
+        SELECT subject, kind, form, {express_is_sure("kind", "form")} AND (kind, form) NOT IN {quote(_SHARED)},
+               argMin(anchor, (names, anchor))
+        FROM anchored INNER JOIN counted ON counted.anchor = anchored.anchor
+        GROUP BY subject, kind, form
+        """
+    )
+    client.execute(f"INSERT INTO {quote(_ANCHORS)} SELECT DISTINCT anchor FROM {quote(_TERMS)}")
+    _find_longer_names(store)
+
+
+def _find_shared_terms(store: Store) -> None:
+    """What somebody else is called too, who is not looked for: a text that says it need not mean the subject."""
+    for source in list_name_columns(store):
+        name = f"ifNull(toString({quote(source.column)}), '')"
+        kind = express_kind("{kind:String}", name)
+        store.client.execute(
+            f"""
+            INSERT INTO {quote(_SHARED)}
+            SELECT DISTINCT {kind}, {express_form(kind, name)} AS shared FROM {source.table.sql}
+            WHERE toString({quote(source.key)}) NOT IN {quote(_SUBJECTS)}
+              AND shared IN (SELECT {express_form("kind", "term")} FROM {quote(_GIVEN)})
+            """,
+            kind=str(source.kind),
+        )
+
+
+def _find_longer_names(store: Store) -> None:
+    """Names of others in which a name that is looked for stands: `Ana Lopez Perez` where `Ana Lopez` is looked for."""
+    longer = f"if(kind = 'full name', trimBoth({squeeze('value')}), value)"
+    for source in list_name_columns(store):
+        store.client.execute(
+            f"""
+            INSERT INTO {quote(_LONGER)}
+            SELECT DISTINCT kind, term, {longer} AS longer
+            FROM (
+                SELECT value, arrayJoin(arrayFilter(a -> a IN {quote(_ANCHORS)}, {list_anchors("value")})) AS anchor
+                FROM (
+                    SELECT lowerUTF8(ifNull(toString({quote(source.column)}), '')) AS value FROM {source.table.sql}
+                    WHERE toString({quote(source.key)}) NOT IN {quote(_SUBJECTS)}
+                )
+            ) AS others
+            INNER JOIN {quote(_TERMS)} AS terms ON terms.anchor = others.anchor
+            WHERE kind != 'address' AND longer != term AND {holds_word("longer", "term")}
+            """
+        )
+
+
+def _search_table(client: ClickHouse, table: TextTable, search: Search) -> None:
+    """Search all columns at once; where that fails, one by one, so that a bad one spoils itself only."""
+    try:
+        search.hits.extend(_search_columns(client, table.name, table.columns))
+    except DatabaseError as error:
+        failed = {}
+        for column in table.columns:
+            try:
+                search.hits.extend(_search_columns(client, table.name, [column]))
+            except DatabaseError as reason:
+                failed[column] = str(reason)
+        if len(failed) == len(table.columns):
+            search.unsearched.append(Unsearched(table.name, None, str(error)))
+        else:
+            search.unsearched.extend(Unsearched(table.name, column, reason) for column, reason in failed.items())
+
+
+def _search_columns(client: ClickHouse, table: TableName, columns: list[str]) -> list[Hit]:
+    sure = (
+        f"multiIf(kind = 'full name', {holds_word(leave_out(squeeze('forms'), 'longer'), 'term')}, "
+        f"kind = 'address', {holds_address('forms', 'term')}, {holds_word(leave_out('forms', 'longer'), 'term')})"
+    )
+    perhaps = f"kind = 'address' AND {may_hold_address('forms', 'term')}"
+    found = client.rows(
+        f"""
+        SELECT place, subject, uniqExactIf(row, is_sure AND is_meant) AS sure_rows, uniqExact(row) AS rows
+        FROM (
+            SELECT row, place, subject, is_sure, {sure} AS is_meant, {perhaps} AS may_be_meant
+            FROM (
+                SELECT row, place, forms, arrayJoin(anchors) AS anchor
+                FROM (
+                    SELECT row, place, forms,
+                           arrayDistinct(arrayFilter(a -> a IN {quote(_ANCHORS)}, {list_anchors("forms")})) AS anchors
+                    FROM ({read_forms(read_cells(client, table, columns))})
+                )
+                WHERE notEmpty(anchors)
+            ) AS candidates
+            INNER JOIN (
+                SELECT subject, kind, term, anchor, contained.longer AS longer,
+                       is_sure AND length(longer) < {_MOST_LONGER} AS is_sure
+                FROM {quote(_TERMS)} AS terms
+                LEFT JOIN (
+                    SELECT kind, term, groupUniqArray({_MOST_LONGER})(longer) AS longer
+                    FROM {quote(_LONGER)} GROUP BY kind, term
+                ) AS contained ON contained.kind = terms.kind AND contained.term = terms.term
+            ) AS terms ON terms.anchor = candidates.anchor
+            WHERE is_meant OR may_be_meant
+        )
+        GROUP BY place, subject ORDER BY place, subject
+        """,
+        INCLUDING_HIDDEN,
+    )
+    return [
+        Hit(table, columns[place], subject, int(sure_rows or rows), is_sure=bool(sure_rows))
+        for place, subject, sure_rows, rows in found
+    ]

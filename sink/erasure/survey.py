@@ -10,8 +10,8 @@ from functools import cached_property
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.lineage import find_computed, find_dependents, trace_columns
 from sink.erasure.derived import read_all_tables
+from sink.erasure.exemptions import NotPii, is_exempt, list_not_pii
 from sink.erasure.problems import Problem
-from sink.erasure.scan import NotPii, list_not_pii
 from sink.names import HELPER_PREFIX, TableName
 from sink.pii_map import Target
 from sink.store import Store
@@ -76,12 +76,12 @@ class Survey:
         for table, column, origins in self._list_shown():
             shown = ", ".join(sorted(map(str, origins)))
             reason = f"this {table.engine} shows PII of {shown} and is not in the map"
-            problems.append(Problem(f"{table.name}.{column}", reason, self._advise(table, column)))
+            problems.append(Problem(f"{table.name}.{column}", reason, self.advise(table, column)))
         for table, column in self._list_computed():
             reason = "the column is computed from PII of this table and is not in the map"
-            problems.append(Problem(f"{table.name}.{column}", reason, self._advise(table, column)))
+            problems.append(Problem(f"{table.name}.{column}", reason, self.advise(table, column)))
         for table, column in self._list_suspicious():
-            fix = f"{self._advise(table, column)} If it is none, name it under `not_pii` with the reason."
+            fix = f"{self.advise(table, column)} If it is none, name it under `not_pii` with the reason."
             reason = "the column looks like PII by its name and is not in the map"
             problems.append(Problem(f"{table.name}.{column}", reason, fix))
         # What keeps rows although it is listed is one problem, not one a column.
@@ -92,7 +92,7 @@ class Survey:
         """Columns that may hold PII of their own which no retirement reaches, as database.table.column."""
         found = [(table, column) for table, column, _ in self._list_shown()]
         found += [*self._list_computed(), *self._list_suspicious()]
-        return sorted({f"{table.name}.{column}" for table, column in found if self._keeps_its_own(table)})
+        return sorted({f"{table.name}.{column}" for table, column in found if self.keeps_its_own(table)})
 
     def list_unmapped(self) -> list[Table]:
         """Tables with rows of their own of which the map says nothing."""
@@ -129,7 +129,7 @@ class Survey:
         for size in range(1, len(parts)):
             yield TableName(database, ".".join(parts[:size]))
 
-    def _keeps_its_own(self, table: Table) -> bool:
+    def keeps_its_own(self, table: Table) -> bool:
         """True where a retirement leaves what stands in this table."""
         target = self.targets.get(table.name)
         if target is not None:
@@ -165,7 +165,7 @@ class Survey:
             Problem(
                 f"derived.{self._name(table.name)}",
                 f"a {table.engine} keeps rows of its own, which a retirement does not reach here",
-                self._advise(table),
+                self.advise(table),
             )
             for table in map(self.tables.__getitem__, sorted(self._derived_with_rows))
         ]
@@ -232,10 +232,10 @@ class Survey:
         return bool({column, column.partition(".")[0]} & self._mapped.get(table, set()))
 
     def _is_not_pii(self, table: TableName, column: str) -> bool:
-        names = {column, column.partition(".")[0]}
-        return (table, None) in self.not_pii or any((table, name) in self.not_pii for name in names)
+        return is_exempt(self.not_pii, table, column)
 
-    def _advise(self, table: Table, column: str = "") -> str:
+    def advise(self, table: Table, column: str = "") -> str:
+        """What to do about a column that may hold PII."""
         name = self._name(table.name)
         if table.name in self.targets:
             return f"Add it as targets.{name}.pii.{column}."

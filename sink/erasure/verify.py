@@ -19,12 +19,14 @@ from sink.clickhouse.parts import count_detached_parts, count_old_parts
 from sink.clickhouse.refreshes import describe_replaced_copies
 from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
+from sink.erasure.exemptions import list_retained
 from sink.erasure.identities import Identities
 from sink.erasure.named_rows import LEFT, NOT_ASKED, count_contested, find_proved_places, list_unknown
 from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan
-from sink.erasure.scan import can_scan
+from sink.erasure.scan import Hit
 from sink.erasure.scan import scan as search_texts
+from sink.erasure.search_terms import can_scan, read_names
 from sink.erasure.steps import Step
 from sink.erasure.work import find_works
 from sink.errors import DatabaseError
@@ -35,6 +37,10 @@ from sink.store import Store
 
 if TYPE_CHECKING:
     from sink.lms.database import LmsDatabase
+
+
+# Why somebody could not be searched for.
+NO_NAME = "neither the PII tables nor the LMS know a name to search for"
 
 
 class Kind(StrEnum):
@@ -50,6 +56,10 @@ class Kind(StrEnum):
     INTERRUPTED = "interrupted changes"
     """Helper tables of a change that did not come to its end."""
     TEXTS = "texts"
+    WORDS = "words"
+    """Texts with a word that somebody is called and that may mean something, or somebody, else."""
+    RETAINED = "retained"
+    """Texts in a column whose rows the map keeps."""
     CONTESTED = "contested rows"
     """Rows under a name that somebody else has too, so that they are nobody's to erase."""
     UNCHECKED = "unchecked"
@@ -79,6 +89,12 @@ class Finding:
     def __str__(self) -> str:
         if self.kind is Kind.UNCHECKED:
             return f"{self.place}: {self.reason}"
+        if self.kind is Kind.WORDS:
+            return (
+                f"{self.place}: {self.count} texts with a word that {self.subject} is called and that may mean another"
+            )
+        if self.kind is Kind.RETAINED:
+            return f"{self.place}: {self.count} texts of {self.subject} stay: {self.reason}"
         if self.kind is Kind.CONTESTED:
             return (
                 f"{self.place}: {self.count} rows are under a name of {self.subject} that somebody has, or had, who is not "
@@ -108,6 +124,8 @@ class Report:
     """What is left and goes by itself, with the time, as a receipt says it."""
     scanned: bool = False
     """True where every text was searched too."""
+    listed: list[Finding] = field(default_factory=list)
+    """What the search of texts found that need not go: words that may mean something else, and what is retained."""
 
     @property
     def with_residue(self) -> int:
@@ -282,16 +300,15 @@ def verify_subjects(
     identities = Identities()
     if scan or any(step.needs_identities for step in plan.steps):
         identities = identify(store, subjects, plan.steps, lms=lms)
+    if scan:
+        identities = identities.merge(read_names(store, subjects))
     report = verify(store, plan, subjects, identities, scrubbed_at=scrubbed_at)
     if not scan:
         return report
-    unknown = [str(subject) for subject in subjects if not can_scan(store.pii_map, subject, identities)]
-    not_searched = [
-        Finding("scan", Kind.UNCHECKED, subject, reason="neither the PII tables nor the LMS know a name to search for")
-        for subject in unknown
-    ]
-    found = scan_for(store, subjects, identities)
-    return replace(report, findings=[*report.findings, *found, *not_searched], scanned=True)
+    texts = scan_for(store, subjects, identities)
+    not_searched = [Finding("scan", Kind.UNCHECKED, subject, reason=NO_NAME) for subject in texts.unknown]
+    findings = [*report.findings, *texts.findings, *not_searched]
+    return replace(report, findings=findings, listed=texts.listed, scanned=True)
 
 
 def record_report(ledger: Ledger, report: Report, *, everybody: bool) -> None:
@@ -313,13 +330,47 @@ def record_report(ledger: Ledger, report: Report, *, everybody: bool) -> None:
     )
 
 
-def scan_for(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> list[Finding]:
-    """Search every text of the configured databases for what `subjects` were called."""
+@dataclass(frozen=True)
+class Texts:
+    """What a search of all texts came to."""
+
+    findings: list[Finding] = field(default_factory=list)
+    """Of nobody in particular where a table could not be searched."""
+    listed: list[Finding] = field(default_factory=list)
+    """What need not go: see `Report.listed`."""
+    unknown: list[str] = field(default_factory=list)
+    """Subjects of whom no name is known that could be searched for."""
+
+    def listed_of(self, subject: str) -> list[str]:
+        """What a receipt says about the texts that were found and stay."""
+        return [str(finding) for finding in self.listed if finding.subject == subject]
+
+
+def scan_for(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> Texts:
+    """Search every text for what `subjects` are called."""
+    unknown = [str(subject) for subject in subjects if not can_scan(store.pii_map, subject, identities)]
     try:
-        hits = search_texts(store, subjects, identities)
+        search = search_texts(store, subjects, identities)
     except DatabaseError as error:
-        return [Finding("scan", Kind.UNCHECKED, reason=str(error))]
-    return [Finding(hit.place, Kind.TEXTS, hit.subject, hit.rows) for hit in hits]
+        return Texts([Finding("scan", Kind.UNCHECKED, reason=str(error))], unknown=unknown)
+    retained = list_retained(store.client, store.pii_map, redact_history=store.policy.redact_history)
+    found = [_describe_hit(hit, retained.get((hit.table, hit.column))) for hit in search.hits]
+    unsearched = [
+        Finding(place.place, Kind.UNCHECKED, reason=f"texts could not be searched: {place.reason}")
+        for place in search.unsearched
+    ]
+    return Texts(
+        [*(finding for finding in found if finding.kind is Kind.TEXTS), *unsearched],
+        [finding for finding in found if finding.kind is not Kind.TEXTS],
+        unknown,
+    )
+
+
+def _describe_hit(hit: Hit, retained: str | None) -> Finding:
+    kind = Kind.WORDS
+    if hit.is_sure:
+        kind = Kind.TEXTS if retained is None else Kind.RETAINED
+    return Finding(hit.place, kind, hit.subject, hit.rows, reason=retained or "" if hit.is_sure else "")
 
 
 def _find_hidden_tables(client: ClickHouse, tables: Sequence[TableName]) -> list[Finding]:

@@ -17,7 +17,7 @@ from sink.store import Store
 # .. no_pii: opaque user ids, reasons that name tables, receipts.
 
 # What the next entry of a retirement repeats, since only the last one is looked at.
-_CARRIED = ("elsewhere",)
+_CARRIED = ("elsewhere", "covered_elsewhere")
 
 
 class Result(StrEnum):
@@ -41,6 +41,8 @@ class Outcome:
     receipt_path: Path | None = None
     not_asked: Sequence[str] = ()
     """Tables where the subject could not be looked for, since no name is known."""
+    not_searched: bool = False
+    """True where texts were to be searched for the subject and nobody knows a name; `reason` says so."""
 
     @property
     def is_done(self) -> bool:
@@ -50,7 +52,7 @@ class Outcome:
     @property
     def is_proved(self) -> bool:
         """True where, beyond that, could be looked everywhere."""
-        return self.is_done and not self.not_asked
+        return self.is_done and not self.not_asked and not self.not_searched
 
 
 class Batch:
@@ -92,12 +94,12 @@ class Batch:
         del self.pending[outcome.subject]
         self.outcomes[outcome.subject] = outcome
 
-    def fail(self, reasons: Mapping[str, str], elsewhere: Mapping[str, list[str]] | None = None) -> None:
+    def fail(self, reasons: Mapping[str, str], elsewhere: Mapping[str, Mapping[str, list[str]]] | None = None) -> None:
         """Record that pending retirements failed; they stay open.
 
         Args:
             reasons: why, by subject.
-            elsewhere: columns outside the map that name a subject, by subject; the next pass looks at them again.
+            elsewhere: by subject, what the next pass has to look at again of the places that name the subject.
         """
         if not reasons:
             return
@@ -113,7 +115,7 @@ class Batch:
                         r.request,
                         {
                             **carry_over(r),
-                            **({"elsewhere": places[r.subject]} if r.subject in places else {}),
+                            **places.get(r.subject, {}),
                             "reason": reasons[r.subject],
                         },
                     )

@@ -5,20 +5,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sink.caches import CacheLine
+from sink.erasure.exemptions import is_exempt, list_not_pii, list_retained
 from sink.erasure.former_names import find_kept
 from sink.erasure.plan import Plan
-from sink.erasure.scan import can_scan, list_not_pii
 from sink.erasure.steps import Step
 from sink.erasure.suspects import read_suspects
-from sink.erasure.verify import OF_A_TABLE, Report, scan_for
+from sink.erasure.verify import NO_NAME, OF_A_TABLE, Report, Texts, scan_for
 from sink.errors import ErasureError
-from sink.ledger.entries import Action
+from sink.ledger.entries import Action, Retirement
+from sink.names import TableName
+from sink.pii_map import SubjectId
 from sink.retirement.batch import Batch, Outcome, Result
 from sink.retirement.plan import Planned
 from sink.retirement.receipt import (
@@ -31,6 +34,9 @@ from sink.retirement.receipt import (
 )
 from sink.retirement.stays import list_stays
 from sink.store import Store
+
+# What is said of whom nobody could search for.
+NOT_SEARCHED = f"texts were not searched: {NO_NAME}"
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class Proof:
     """What was asked after the scrubbing, with nothing found of those who are pending still."""
     caches: list[CacheLine]
     """What was told to forget."""
+    texts: Texts = field(default_factory=Texts)
+    """What a search of all texts found, if there was one."""
 
 
 def record_found(store: Store, batch: Batch, planned: Planned) -> None:
@@ -59,28 +67,80 @@ def record_found(store: Store, batch: Batch, planned: Planned) -> None:
         store.ledger.record(Action.FOUND, entries)
 
 
-def find_named_elsewhere(store: Store, batch: Batch, planned: Planned, *, scan: bool) -> dict[str, list[str]]:
-    """Texts outside the map that name somebody of the batch, as subject -> columns.
+@dataclass(frozen=True)
+class Elsewhere:
+    """Texts that name subjects of a batch, beside what the map erases."""
 
-    What a search has found counts until a search no longer finds it, or the map has the table or the exemption: who was
-    erased since cannot be searched for again unless the LMS still knows the names.
+    places: dict[str, list[str]] = field(default_factory=dict)
+    """Columns, and tables that could not be searched, by subject: they keep the retirement open."""
+    details: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """The same as the ledger has it for the next pass, with those that a rule had reached before they were searched."""
+    texts: Texts = field(default_factory=Texts)
+
+
+def find_named_elsewhere(
+    store: Store, planned: Planned, retirements: Mapping[str, Retirement], subjects: Sequence[SubjectId], *, scan: bool
+) -> Elsewhere:
+    """What names `subjects` still: found by a search now, or by an earlier one and not settled since.
+
+    Who was erased since cannot be searched for again unless the LMS still knows the names. Until then a place is settled
+    where the map exempts it, or where a rule that was added since has found rows of the subject and erases the column.
     """
-    exempt = list_not_pii(store)
-    settled = {str(table) for table in planned.plan.tables} | {str(table) for table, column in exempt if column is None}
-    settled_columns = {f"{table}.{column}" for table, column in exempt if column is not None}
-    found: dict[str, list[str]] = {}
-    for subject, retirement in batch.pending.items():
-        if scan and can_scan(store.pii_map, subject, planned.identities):
-            continue
-        places = retirement.detail.get("elsewhere", [])
-        if left := [p for p in places if p not in settled_columns and p.rpartition(".")[0] not in settled]:
-            found[subject] = left
-    for finding in scan_for(store, batch.subjects, planned.identities) if scan and batch.pending else []:
-        for subject in [finding.subject] if finding.subject else batch.pending:
-            places = found.setdefault(subject, [])
-            if finding.place not in places:
-                places.append(finding.place)
-    return found
+    texts = scan_for(store, subjects, planned.identities) if scan and subjects else Texts()
+    searched = set(map(str, subjects)) - set(texts.unknown) if scan else set()
+    elsewhere = Elsewhere(texts=texts)
+    if not texts.findings and not any("elsewhere" in retirement.detail for retirement in retirements.values()):
+        return elsewhere
+    coverage = _Coverage(store, planned, retirements)
+    for subject, retirement in retirements.items():
+        places = {f.place: coverage.reaches(subject, f.place) for f in texts.findings if f.subject in (subject, None)}
+        if subject not in searched:
+            covered_then = retirement.detail.get("covered_elsewhere", [])
+            for place in retirement.detail.get("elsewhere", []):
+                if not coverage.settles(subject, place, was_covered=place in covered_then):
+                    places.setdefault(place, place in covered_then)
+        if places:
+            elsewhere.places[subject] = list(places)
+            elsewhere.details[subject] = {
+                "elsewhere": list(places),
+                "covered_elsewhere": [place for place, is_covered in places.items() if is_covered],
+            }
+    return elsewhere
+
+
+class _Coverage:
+    """What the map says of places as the ledger writes them, `database.table.column`."""
+
+    def __init__(self, store: Store, planned: Planned, retirements: Mapping[str, Retirement]) -> None:
+        self._steps = planned.plan.steps
+        self._found = store.ledger.find_counts(list(retirements.values()))
+        self._not_pii = list_not_pii(store)
+        self._retained = list_retained(store.client, store.pii_map, redact_history=store.policy.redact_history)
+
+    def reaches(self, subject: str, place: str) -> bool:
+        """True where a rule has found rows of the subject and erases this column of theirs."""
+        table, column = _read_place(place)
+        return any(
+            step.table.name == table
+            and (step.rule.on_retire.delete or column in step.rule.on_retire.redact)
+            and self._found.get(subject, {}).get(step.label, 0) > 0
+            for step in self._steps
+            if column is not None
+        )
+
+    def settles(self, subject: str, place: str, *, was_covered: bool) -> bool:
+        """True where nothing has to be done about a place any more that was found earlier."""
+        table, column = _read_place(place)
+        if (table, None) in self._not_pii or (column is not None and is_exempt(self._not_pii, table, column)):
+            return True
+        if column is not None and (table, column) in self._retained:
+            return True
+        return not was_covered and self.reaches(subject, place)
+
+
+def _read_place(place: str) -> tuple[TableName, str | None]:
+    database, table, column = (*place.split(".", 2), "", "")[:3]
+    return TableName(database, table), column or None
 
 
 def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
@@ -116,7 +176,7 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
             map_checked_at=format_time(suspects.checked_at) if suspects.checked_at else None,
             not_covered=[
                 *list_not_covered(proof.caches),
-                *proof.report.not_asked_of(subject),
+                *_list_not_covered_of(subject, proof),
                 # Of tables in which no row of the subject was found.
                 *(str(finding) for finding in proof.report.findings if finding.kind in OF_A_TABLE),
                 *describe_kept(kept.get(subject)),
@@ -126,7 +186,9 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
         ).to_dict(store.policy.receipt_key)
         path = _write(document, store.policy.receipts_dir)
         not_asked = proof.report.places_not_asked(subject)
-        outcomes.append(Outcome(subject, Result.ERASED, rows, "", document, path, not_asked))
+        unknown = subject in proof.texts.unknown
+        reason = NOT_SEARCHED if unknown else ""
+        outcomes.append(Outcome(subject, Result.ERASED, rows, reason, document, path, not_asked, not_searched=unknown))
     store.ledger.record(
         Action.ERASED,
         [
@@ -140,6 +202,11 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
     )
     for outcome in outcomes:
         batch.finish(outcome)
+
+
+def _list_not_covered_of(subject: str, proof: Proof) -> list[str]:
+    not_searched = [f"texts: {NOT_SEARCHED}"] if subject in proof.texts.unknown else []
+    return [*proof.report.not_asked_of(subject), *proof.texts.listed_of(subject), *not_searched]
 
 
 def _write(document: dict[str, Any], folder: Path) -> Path:

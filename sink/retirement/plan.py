@@ -9,6 +9,7 @@ from sink.erasure.identities import Identities
 from sink.erasure.named_rows import count_contested
 from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan, require_valid_plan
+from sink.erasure.search_terms import read_names
 from sink.erasure.steps import Step
 from sink.errors import RefusedError
 from sink.pii_map import SubjectId
@@ -64,6 +65,8 @@ def plan_retirement(
     if scan or any(step.needs_identities for step in plan.steps):
         # The LMS replaces the address when retirement is asked for, and a copy before the request brings that here.
         identities = identify(store, subjects, plan.steps, known)
+    if scan:
+        identities = identities.merge(read_names(store, subjects))
     counts = [
         StepCounts(step, step.count_left(store.client, subjects, identities, including_hidden=True))
         for step in plan.steps

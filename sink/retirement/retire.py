@@ -17,7 +17,7 @@ from sink.erasure.derived import read_dependents, reload
 from sink.erasure.former_names import remember
 from sink.erasure.identities import Identities
 from sink.erasure.interrupted import finish_interrupted
-from sink.erasure.verify import OF_A_TABLE, Report, verify
+from sink.erasure.verify import OF_A_TABLE, Report, Texts, verify
 from sink.errors import (
     AspectsPiiError,
     BusyError,
@@ -32,7 +32,7 @@ from sink.ledger.entries import Action, Retirement, State
 from sink.ledger.leases import hold
 from sink.pii_map import SubjectId
 from sink.retirement.batch import Batch, Outcome, Result, carry_over
-from sink.retirement.outcomes import Proof, find_named_elsewhere, record_erased, record_found
+from sink.retirement.outcomes import NOT_SEARCHED, Proof, find_named_elsewhere, record_erased, record_found
 from sink.retirement.plan import Planned, plan_retirement, require_small_share
 from sink.store import Store
 
@@ -146,7 +146,7 @@ def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, 
     """The life of a retirement. Whoever a step ends leaves the batch, and the steps after it are about the others."""
     finish_interrupted(store.client)
     planned = plan_retirement(store, batch.subjects, known, scan=scan)
-    confirm_erased(store, batch, planned)
+    confirm_erased(store, batch, planned, scan=scan)
     store.ledger.reopen(batch.pending.values(), "rows came back")
     require_small_share(store, planned, force=force)
     record_found(store, batch, planned)
@@ -157,12 +157,12 @@ def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, 
     hidden_at = record_hidden(store, batch)
     scrubbed_at = scrub_targets(store, batch, planned)
     report = drop_unproved(store, batch, planned, scrubbed_at)
-    drop_named_elsewhere(store, batch, planned, scan=scan)
+    texts = drop_named_elsewhere(store, batch, planned, batch.pending, scan=scan)
     caches = forget_caches(store, batch)
-    record_erased(store, batch, Proof(planned.plan, reloaded, hidden_at, scrubbed_at, report, caches))
+    record_erased(store, batch, Proof(planned.plan, reloaded, hidden_at, scrubbed_at, report, caches, texts))
 
 
-def confirm_erased(store: Store, batch: Batch, planned: Planned) -> None:
+def confirm_erased(store: Store, batch: Batch, planned: Planned, *, scan: bool) -> None:
     """Whoever was proved before and of whom no row is found: look again, and write nothing where nothing is found."""
     closed = {s: r for s, r in batch.pending.items() if not r.is_open and not planned.rows_of(s)}
     if not closed:
@@ -170,10 +170,14 @@ def confirm_erased(store: Store, batch: Batch, planned: Planned) -> None:
     scrubbed_at = max(retirement.scrubbed_at for retirement in closed.values())
     report = _verify(store, planned, batch.parse(closed), scrubbed_at)
     batch.fail(_explain_residue(report, planned, closed))
+    texts = drop_named_elsewhere(store, batch, planned, [s for s in closed if s in batch.pending], scan=scan)
     for subject, retirement in closed.items():
         if subject in batch.pending:
             receipt, not_asked = retirement.detail.get("receipt"), report.places_not_asked(subject)
-            batch.finish(Outcome(subject, Result.ALREADY_ERASED, receipt=receipt, not_asked=not_asked))
+            unknown = subject in texts.unknown
+            reason = NOT_SEARCHED if unknown else ""
+            outcome = Outcome(subject, Result.ALREADY_ERASED, 0, reason, receipt, None, not_asked, not_searched=unknown)
+            batch.finish(outcome)
 
 
 def hide(store: Store, batch: Batch, planned: Planned) -> None:
@@ -236,17 +240,26 @@ def drop_unproved(store: Store, batch: Batch, planned: Planned, scrubbed_at: dat
     return report
 
 
-def drop_named_elsewhere(store: Store, batch: Batch, planned: Planned, *, scan: bool) -> None:
-    """Whomever a text outside the map names stays open, until a person has seen to that."""
-    elsewhere = find_named_elsewhere(store, batch, planned, scan=scan)
+def drop_named_elsewhere(
+    store: Store, batch: Batch, planned: Planned, subjects: Collection[str], *, scan: bool
+) -> Texts:
+    """Whomever a text outside the map names stays open, until a person has seen to that.
+
+    Returns:
+        What a search of texts found beside, of those who are pending still.
+    """
+    retirements = {subject: batch.pending[subject] for subject in subjects}
+    elsewhere = find_named_elsewhere(store, planned, retirements, batch.parse(retirements), scan=scan)
     batch.fail(
         {
-            subject: f"texts outside the PII map name the subject: {', '.join(places)}. "
-            "Add the tables to the map, or clean them"
-            for subject, places in elsewhere.items()
+            subject: f"texts outside the PII map name the subject, or could not be searched: {', '.join(places)}. "
+            "Add the columns to the map, or name them under `not_pii` once they are clean; then sweep, or retire with "
+            "--scan while the LMS knows the names"
+            for subject, places in elsewhere.places.items()
         },
-        elsewhere,
+        elsewhere.details,
     )
+    return elsewhere.texts
 
 
 def forget_caches(store: Store, batch: Batch) -> list[CacheLine]:

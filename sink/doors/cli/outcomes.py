@@ -62,8 +62,8 @@ def _describe_outcome(outcome: Outcome) -> str:
 def _describe_state(outcome: Outcome) -> str:
     if outcome.state is Result.FAILED:
         return f"{outcome.subject}: failed, and stays open: {outcome.reason}"
+    not_searched = f" But {outcome.reason}." if outcome.not_searched else ""
     if outcome.state is Result.ALREADY_ERASED:
-        return f"{outcome.subject}: was erased before, and nothing came back."
-    if outcome.rows == 0:
-        return f"{outcome.subject}: nothing was stored. Receipt: {outcome.receipt_path}"
-    return f"{outcome.subject}: {outcome.rows} rows erased. Receipt: {outcome.receipt_path}"
+        return f"{outcome.subject}: was erased before, and nothing came back.{not_searched}"
+    what = "nothing was stored" if outcome.rows == 0 else f"{outcome.rows} rows erased"
+    return f"{outcome.subject}: {what}. Receipt: {outcome.receipt_path}{not_searched}"

@@ -119,6 +119,7 @@ def _show_report(report: Report, suspects: Suspects, as_json: bool) -> None:
         )
     else:
         print_lines([*map(str, report.findings), *report.gaps])
+        print_lines([f"Listed, and no residue: {finding}" for finding in report.listed])
         result = "nothing is left." if report.is_proved else f"{len(report.findings)} findings."
         if report.with_gaps:
             result += f" {report.with_gaps} could not be looked for everywhere."

@@ -57,6 +57,8 @@ def test_words_in_json_are_those_that_others_read() -> None:
         "detached parts",
         "interrupted changes",
         "texts",
+        "words",
+        "retained",
         "contested rows",
         "unchecked",
     }

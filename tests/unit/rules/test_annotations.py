@@ -53,6 +53,7 @@ HANDLING_PII = {
     "sink.erasure.reassign",
     "sink.erasure.rewrite",
     "sink.erasure.scan",
+    "sink.erasure.search_terms",
     "sink.erasure.statements",
     "sink.erasure.statement_step",
     "sink.erasure.swap",
