@@ -7,7 +7,7 @@ parts later. Each step is a function here; `sink.erasure` decides which rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,8 @@ from sink.clickhouse.client import WAIT_FOR_MUTATIONS, ClickHouse
 from sink.errors import ErasureError, OverloadedError
 from sink.names import TableName
 
+# ClickHouse keeps a replaced part for a second at least.
+_FIRST_PAUSE_SECONDS = 0.3
 _CLEANUP_SETTINGS = ", ".join(
     (
         "old_parts_lifetime = 1",
@@ -70,16 +72,29 @@ def scrub(client: ClickHouse, tables: Iterable[TableName], within: float) -> dat
         drop_hidden_rows(client, table)
     before = client.now()
     deadline = time.monotonic() + within
-    pause = 0.05
-    waiting = {name for name in names if count_old_parts(client, name, before)}
+    pause = _FIRST_PAUSE_SECONDS
+    waiting = _find_with_old_parts(client, names, before)
     for table in waiting:
         _hasten_cleanup(client, table)
-    while waiting := {name for name in waiting if count_old_parts(client, name, before)}:
-        if time.monotonic() > deadline:
-            break
+    while waiting and time.monotonic() <= deadline:
         time.sleep(pause)
         pause = min(pause * 1.5, 5)
+        waiting = _find_with_old_parts(client, waiting, before)
     return before
+
+
+def _find_with_old_parts(client: ClickHouse, tables: Sequence[TableName], before: datetime) -> list[TableName]:
+    """Those of `tables` of which parts that were replaced until `before` still lie on a disk, on any replica."""
+    rows = client.rows(
+        f"SELECT DISTINCT database, table FROM {client.replicas('system.parts')} "
+        "WHERE database IN {databases:Array(String)} AND table IN {tables:Array(String)} "
+        "AND NOT active AND toUnixTimestamp(remove_time) <= {before:UInt32}",
+        databases=sorted({name.database for name in tables}),
+        tables=sorted({name.table for name in tables}),
+        before=int(before.timestamp()),
+    )
+    found = {TableName(database, table) for database, table in rows}
+    return [name for name in tables if name in found]
 
 
 def require_scrubbed(client: ClickHouse, tables: Iterable[TableName], before: datetime) -> None:
@@ -88,7 +103,7 @@ def require_scrubbed(client: ClickHouse, tables: Iterable[TableName], before: da
     Raises:
         ErasureError: parts that were replaced until `before` are still there.
     """
-    if waiting := sorted(str(name) for name in tables if count_old_parts(client, name, before)):
+    if waiting := sorted(map(str, _find_with_old_parts(client, list(tables), before))):
         raise ErasureError(
             f"Replaced parts of {', '.join(waiting)} are still on the disk after ASPECTS_SCRUB_WITHIN. "
             "Run it again, or see what reads them in system.processes."
