@@ -79,15 +79,18 @@ def read_viewer_digest(client: ClickHouse) -> Callable[[str], str]:
 
 
 def read_secret(client: ClickHouse) -> SecretStr | None:
-    """The key as a secret of keyed hashes that are made outside of SQL; None where `init` has made none.
+    """The key as a secret of keyed hashes that are made outside of SQL; None before `init`.
+
+    Where there is no key yet, one is made, as `set_pseudonym_key` does.
 
     Raises:
-        DatabaseError: it could not be read.
+        DatabaseError: it could not be read or stored.
     """
-    if client.table("pii_ledger.pseudonym_key") not in read_tables(client, [client.table("pii_ledger.pseudonym_key")]):
+    table = client.table("pii_ledger.pseudonym_key")
+    if table not in read_tables(client, [table]):
         return None
-    stored = _read_pads(client)
-    return SecretStr(_read_key(client).hex()) if stored else None
+    set_pseudonym_key(client)
+    return SecretStr(_read_key(client).hex())
 
 
 def _read_key(client: ClickHouse) -> bytes:

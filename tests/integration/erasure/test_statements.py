@@ -16,7 +16,6 @@ from sink.erasure.plan import find_secret, read_plan
 from sink.erasure.pseudonyms import PSEUDONYM, is_pseudonym, keyed_hash
 from sink.erasure.purge import plan_purge, purge
 from sink.erasure.verify import verify_subjects
-from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.retirement.retire import retire
 from sink.store import Store
 
@@ -157,7 +156,6 @@ def test_a_purge_takes_everybody_known_or_not(store: Store) -> None:
 
 def test_the_key_that_init_makes_is_enough(store: Store) -> None:
     keyless = dataclasses.replace(store, policy=dataclasses.replace(store.policy, pseudonym_secret=None))
-    set_pseudonym_key(store.client)
     add_profiles(keyless, 1)
     add_events(keyless, statement(name(1)))
     assert [problem for problem in check_map(keyless).problems if "SECRET" in str(problem)] == []
