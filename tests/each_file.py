@@ -31,7 +31,8 @@ FOLDERS = ("services", "acceptance", "integration", "unit")
 # The longest begin first: whatever begins last is waited for.
 FIRST = (
     *("services/doors/worker", "services/doors/tutor", "services/compose", "services/doors/events", "acceptance"),
-    *("integration/copying", "services/doors/plugin", "integration/datasets", "integration/retirement", "services"),
+    *("integration/copying", "integration/erasure", "services/doors/plugin", "integration/datasets"),
+    *("integration/retirement", "services"),
 )
 # Pytest's exit status where no test of a file was chosen, by `-k` for instance.
 _NOTHING_CHOSEN = 5

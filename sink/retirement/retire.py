@@ -16,8 +16,9 @@ from sink.clickhouse.parts import scrub, wait_for_mutations
 from sink.erasure.derived import read_dependents, reload
 from sink.erasure.former_names import remember
 from sink.erasure.identities import Identities
-from sink.erasure.interrupted import finish_interrupted
+from sink.erasure.interrupted import finish_interrupted, require_finished
 from sink.erasure.verify import OF_A_TABLE, Report, Texts, verify
+from sink.erasure.work import find_works
 from sink.errors import (
     AspectsPiiError,
     BusyError,
@@ -73,8 +74,17 @@ def retire(
 
 
 def sweep(store: Store, *, force: bool = False) -> list[Outcome]:
-    """Work off every retirement that is not proved yet, oldest first."""
-    return work_off(store, store.ledger.find_open(), force=force)
+    """Finish changes that were interrupted, and work off every retirement that is not proved yet, oldest first.
+
+    Raises:
+        ErasureError: no retirement is open, and an interrupted change cannot be finished.
+        BusyError: no retirement is open, and somebody else is erasing.
+    """
+    retirements = store.ledger.find_open()
+    if not retirements and find_works(store.client):
+        with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
+            require_finished(store.client)
+    return work_off(store, retirements, force=force)
 
 
 def withdraw(store: Store, subjects: Sequence[SubjectId], *, actor: str | None = None) -> list[str]:

@@ -198,6 +198,9 @@ def test_a_killed_hand_over_is_seen_and_finished_whatever_comes_next(
             interrupted += 1
             assert "interrupted changes" in {finding.kind for finding in verify_subjects(store, [9]).findings}, at
             assert any("interrupted" in warning for warning in read_status(store, enabled=True).warnings), at
+        if at % 2:
+            assert sweep(store) == []
+            assert find_works(store.client) == [], at
         # Somebody else is handed over first: what was interrupted is finished or taken back all the same.
         reassign(store, 3, 2)
         reassign(store, 2, 3)
