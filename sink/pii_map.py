@@ -310,8 +310,12 @@ class Target(_Model):
 
         Texts that may speak of somebody are none of them: what is made of anonymised events shows no PII.
         """
-        texts = {rule.key for rule in self.rules if rule.is_about_text}
-        return {path.partition(".")[0] for path in self.pii} - texts
+        return self.listed_columns - {rule.key for rule in self.rules if rule.is_about_text}
+
+    @property
+    def listed_columns(self) -> set[str]:
+        """The columns under `pii`, texts that may speak of somebody included."""
+        return {path.partition(".")[0] for path in self.pii}
 
     @property
     def is_anonymised(self) -> bool:

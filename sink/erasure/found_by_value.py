@@ -96,7 +96,7 @@ def find_by_value(store: Store, survey: Survey) -> list[Held]:
             table = text_table.table
             database = survey.databases.get(table.name.database)
             target = survey.targets.get(table.name)
-            columns = _list_unmapped(text_table, target.pii_columns if target else set())
+            columns = _list_unmapped(text_table, target.listed_columns if target else set())
             shown = _find_view(table, survey)
             if not columns or shown.name in survey.derived or database == _LEDGER:
                 continue

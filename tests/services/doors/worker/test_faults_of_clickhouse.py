@@ -18,7 +18,7 @@ BROKER = name_database(13)
     "statement",
     [
         # In the order in which a retirement comes to them.
-        pytest.param(b"ATTACH PARTITION", id="what was rewritten is put in"),
+        pytest.param(b"joinGet", id="rows are changed in place"),
         pytest.param(b"DELETE FROM", id="rows are hidden"),
         pytest.param(b"APPLY DELETED MASK", id="rows are taken off the disk"),
     ],
