@@ -350,11 +350,6 @@ class Subject(_Model):
         description="What stands in the place of a name, in any case: nobody is looked for by it.",
     )
 
-    @property
-    def clickhouse_type(self) -> str:
-        """The type that ids are bound with."""
-        return "Int64" if self.type == "integer" else "String"
-
     def parse(self, text: str) -> int | str:
         """Read one id.
 

@@ -11,17 +11,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
-from sink.clickhouse.catalog import Table, find_detached
+from sink.clickhouse.catalog import Table, find_detached, is_json
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.derived import read_all_tables
 from sink.erasure.found_by_value import find_by_value
-from sink.erasure.plan import find_secret, plan_steps
+from sink.erasure.plan import Plan, find_secret, plan_steps
 from sink.erasure.problems import Problem
 from sink.erasure.rehearsal import rehearse
 from sink.erasure.survey import Survey, read_survey
 from sink.errors import DatabaseError
 from sink.ledger.entries import Action, Ledger
-from sink.names import TableName
+from sink.names import TableName, quote
 from sink.pii_map import PiiMap
 from sink.store import Store
 
@@ -63,6 +63,7 @@ def check_map(store: Store) -> Coverage:
         *plan.problems,
         *rehearse(store, plan),
         *_find_missing_columns(pii_map, targets, tables),
+        *_find_keys_in_arrays(client, plan),
         *misspelt,
         *_unite(survey.find_problems(), [finding.to_problem(survey) for finding in held]),
     ]
@@ -176,4 +177,30 @@ def _find_missing_columns(
             missing = (target.pii_columns - set(table.columns)) & set(target.keep or ())
             reason, fix = "the table has no such column", "Correct the map."
             problems += [Problem(f"targets.{name}.pii.{column}", reason, fix) for column in sorted(missing)]
+    return problems
+
+
+def _find_keys_in_arrays(client: ClickHouse, plan: Plan) -> list[Problem]:
+    """Rules whose key is a path that leads through an array somewhere: no row is found by an element of one."""
+    problems = []
+    for step in plan.steps:
+        column, *keys = step.rule.key.split(".")
+        if not keys:
+            continue
+        ends = range(1, len(keys) + 1)
+        if is_json(step.table.columns[column]):
+            kinds = [
+                f"JSONAllPathsWithTypes({quote(column)})['{'.'.join(keys[:end])}'] LIKE '%Array(%'" for end in ends
+            ]
+        else:
+            paths = (", ".join(f"'{key}'" for key in keys[:end]) for end in ends)
+            kinds = [f"JSONType({quote(column)}, {path}) = 'Array'" for path in paths]
+        sql = (
+            f"SELECT countIf({' OR '.join(kinds)}) FROM (SELECT {quote(column)} FROM {step.table.name.sql} "
+            "LIMIT {limit:UInt64})"
+        )
+        if found := int(client.value(sql, limit=_STATEMENTS_LOOKED_AT)):
+            reason = f"in {found} rows the path leads through an array, and no row is found by an element of one"
+            fix = "Keep one row a person, with a path to the one value, or say `retain` with the reason."
+            problems.append(Problem(f"{step.table.name}.{step.rule.key}", reason, fix))
     return problems

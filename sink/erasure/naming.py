@@ -15,8 +15,9 @@ from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.erasure.former_names import recall
 from sink.erasure.identities import Identities
+from sink.erasure.keys import find_kind, group_ids
 from sink.erasure.steps import Step
-from sink.names import TableName, quote
+from sink.names import TableName, quote, quote_text
 from sink.pii_map import SHA1, SubjectId
 from sink.store import Store
 
@@ -61,15 +62,16 @@ def read_identities(store: Store, subjects: Sequence[SubjectId]) -> Identities:
     values: dict[str, dict[str, set[str]]] = {}
     answered: dict[str, set[str]] = {}
     for source in _list_sources(store):
-        for batch in split_for_binding(subjects):
+        spelt = group_ids(source.id_kind, subjects)
+        for batch in split_for_binding(list(spelt)):
             rows = store.client.rows(
                 f"SELECT DISTINCT toString({source.quoted_id}), toString({source.quoted_name}) FROM {source.table.sql} "
                 f"WHERE toString({source.quoted_id}) IN {{subjects:Array(String)}}",
                 # An interrupted retirement may have hidden the profile already.
                 INCLUDING_HIDDEN,
-                subjects=[str(subject) for subject in batch],
+                subjects=batch,
             )
-            for subject, value in rows:
+            for subject, value in ((subject, value) for written, value in rows for subject in spelt[written]):
                 if value:
                     values.setdefault(subject, {}).setdefault(source.identifier, set()).add(value)
                 elif source.is_kept:
@@ -123,9 +125,18 @@ class _Source:
     identifier: str
     table: TableName
     quoted_id: str
+    id_kind: str
+    """The type of the id's column, without Nullable and LowCardinality."""
     quoted_name: str
     is_kept: bool
     """True where an empty value means that the subject has no such name."""
+
+    @property
+    def retired(self) -> str:
+        """The query for the ids of whoever is retired, as the id's column writes them."""
+        # The type is as the engine itself writes it.
+        written = f"ifNull(toString(accurateCastOrNull(subject, {quote_text(self.id_kind)})), subject)"
+        return f"SELECT {written} FROM $pii_ledger.tombstones"
 
 
 class _Wanted:
@@ -156,7 +167,8 @@ def _list_sources(store: Store) -> Iterator[_Source]:
         if table is not None and column in table.columns:
             target = store.pii_map.targets[target_name]
             is_kept = target.keep is None or column in target.keep
-            yield _Source(identifier, table.name, quote(target.id_column), quote(column), is_kept)
+            kind = find_kind(table, target.id_column)
+            yield _Source(identifier, table.name, quote(target.id_column), kind, quote(column), is_kept)
 
 
 def _find_owners(store: Store, wanted: _Wanted) -> Iterator[tuple[str, str, str]]:
@@ -165,15 +177,16 @@ def _find_owners(store: Store, wanted: _Wanted) -> Iterator[tuple[str, str, str]
         name = source.identifier
         value = f"toString({source.quoted_name})"
         value = f"lowerUTF8({value})" if store.pii_map.ignores_case(name) else value
+        own = group_ids(source.id_kind, wanted.subjects)
         for batch in split_for_binding(sorted(wanted.spellings.get(name, ()))):
             rows = store.client.rows(
                 f"SELECT DISTINCT {value} AS found_value, toString({source.quoted_id}) AS found_subject "
                 f"FROM {source.table.sql} WHERE found_value IN {{values:Array(String)}} "
-                "AND found_subject NOT IN (SELECT subject FROM $pii_ledger.tombstones) LIMIT {most:UInt32} BY found_value",
+                f"AND found_subject NOT IN ({source.retired}) LIMIT {{most:UInt32}} BY found_value",
                 values=batch,
                 most=_OWNERS_OF_A_VALUE,
             )
-            yield from ((name, str(found), owner) for found, owner in rows if owner not in wanted.subjects)
+            yield from ((name, str(found), owner) for found, owner in rows if owner not in own)
 
 
 def _find_contested_keys(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> frozenset[str]:
@@ -181,13 +194,13 @@ def _find_contested_keys(store: Store, subjects: Sequence[SubjectId], identities
     if not any(identities.recognised.values()):
         return frozenset()
     sources = {source.identifier: source for source in _list_sources(store)}
-    own = {str(subject) for subject in subjects}
     contested: set[str] = set()
     for _, _, rule in store.pii_map.rules(redact_history=True):
         keys = identities.recognised.get(rule.template, {})
         source = sources.get(min(rule.sources))
         if not keys or not rule.is_hashed or source is None or len(rule.sources) > 1:
             continue
+        own = group_ids(source.id_kind, subjects)
         prefix, _, rest = rule.template.removeprefix(SHA1).partition("{")
         hashes = ", ".join(
             f"lower(hex(SHA1(concat({{prefix:String}}, {name}, {{suffix:String}}))))"
@@ -197,7 +210,7 @@ def _find_contested_keys(store: Store, subjects: Sequence[SubjectId], identities
             rows = store.client.rows(
                 f"SELECT DISTINCT arrayJoin([{hashes}]) AS found_key, toString({source.quoted_id}) AS found_subject "
                 f"FROM {source.table.sql} WHERE found_key IN {{keys:Array(String)}} "
-                "AND found_subject NOT IN (SELECT subject FROM $pii_ledger.tombstones)",
+                f"AND found_subject NOT IN ({source.retired})",
                 keys=batch,
                 prefix=prefix,
                 suffix=rest.partition("}")[2],

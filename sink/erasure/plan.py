@@ -16,7 +16,7 @@ from sink.clickhouse.catalog import Table, find_detached, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.changes import Redact
 from sink.erasure.named_tables import names_anybody
-from sink.erasure.problems import Problem, find_expression_problems, find_problems
+from sink.erasure.problems import Problem, find_expression_problems, find_key_problems, find_problems
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.statement_step import StatementStep
 from sink.erasure.steps import DirectStep, Step
@@ -103,8 +103,10 @@ def plan_steps(
         table = tables.get(names[target_name])
         if table is None:
             continue
-        found = find_problems(target_name, rule, table, secret) or find_expression_problems(
-            client, target_name, target, rule, table
+        found = (
+            find_problems(target_name, rule, table, secret)
+            or find_key_problems(pii_map, target_name, rule, table)
+            or find_expression_problems(client, target_name, target, rule, table)
         )
         problems += found
         if not found:
@@ -123,19 +125,16 @@ def plan_steps(
 
 
 def _make_step(pii_map: PiiMap, target: Target, rule: Rule, table: Table, secret: SecretStr | None) -> Step:
-    subject_type = pii_map.subject.clickhouse_type
     paths = [rule.key, *rule.on_retire.redact]
     in_key = not rule.on_retire.delete and any(path in table.key_columns for path in rule.on_retire.redact)
     if rule.is_by_id and not in_key and not any("." in path for path in paths):
-        return DirectStep(table, rule, subject_type, target.pii, secret)
+        return DirectStep(table, rule, target.pii, secret)
     if rule.is_about_text:
         assert secret is not None
         kinds = {name: pii_map.find_type(name) for name in pii_map.subject.identifiers}
-        return StatementStep(table, rule, subject_type, target.pii, secret, kinds)
+        return StatementStep(table, rule, target.pii, secret, kinds)
     ignores_case = any(map(pii_map.ignores_case, rule.sources)) and not rule.template.startswith("sha1:")
-    return RewriteStep(
-        table, rule, subject_type, target.pii, Redact(rule, secret, target.pii, table.columns), ignores_case
-    )
+    return RewriteStep(table, rule, target.pii, Redact(rule, secret, target.pii, table.columns), ignores_case)
 
 
 def require_valid_plan(plan: Plan) -> None:

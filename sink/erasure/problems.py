@@ -10,9 +10,10 @@ from pydantic import SecretStr
 from sink.clickhouse.catalog import Table, is_json, is_nullable, is_text
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.expressions import explain_refusal
+from sink.erasure.keys import explain_misfit
 from sink.erasure.pseudonyms import LONGEST as LONGEST_PSEUDONYM
 from sink.erasure.swap import keeps_rows_apart
-from sink.pii_map import Redaction, Rule, Target
+from sink.pii_map import PiiMap, Redaction, Rule, Target
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ def find_problems(target: str, rule: Rule, table: Table, secret: SecretStr | Non
             found = _explain_misfits(redaction, path, kind, secret, is_updated_in_key=is_updated)
             problems += [Problem(f"{place}.redact.{path}", reason, fix) for reason, fix in found]
     return problems
+
+
+def find_key_problems(pii_map: PiiMap, target_name: str, rule: Rule, table: Table) -> list[Problem]:
+    """Why no row of anybody would be found: the key's type cannot hold what the map says."""
+    misfit = explain_misfit(pii_map, rule, table)
+    return [Problem(f"targets.{target_name}.match.{rule.key}", *misfit)] if misfit else []
 
 
 def find_expression_problems(

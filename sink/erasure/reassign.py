@@ -195,7 +195,7 @@ def _list_steps(store: Store, plan: Plan, heir: Heir, assets: Sequence[str] | No
             meant = None if assets is None else _express_assets(step.table, owned[step.table.name].asset, assets)
             change = HandOver(step.rule, step.pii_types, heir, meant)
             _require_movable(step.table, change)
-            steps.append(RewriteStep(step.table, step.rule, step.subject_type, step.pii_types, change))
+            steps.append(RewriteStep(step.table, step.rule, step.pii_types, change))
     return steps
 
 
@@ -223,7 +223,7 @@ def _find_assets(client: ClickHouse, step: RewriteStep, owners: Sequence[Subject
     if step.change.assets is None:
         return set()
     sql = f"SELECT DISTINCT {step.change.assets.expression} FROM {step.table.name.sql} WHERE {step.match}"
-    return set(client.column(sql, None, **step.bind([str(owner) for owner in owners])))
+    return set(client.column(sql, None, **step.bind(step.group(owners))))
 
 
 def _describe_heir(store: Store, heir: SubjectId) -> dict[str, str] | None:

@@ -63,7 +63,11 @@ def _copy_shape(client: ClickHouse, work: Work, twin: TableName) -> None:
         database=table.database,
         table=table.table,
     )[0]
-    client.execute(f"CREATE TABLE {twin.sql} AS {table.sql} ENGINE = {express_engine(engine)} COMMENT {work.comment}")
+    client.execute(
+        f"CREATE TABLE {twin.sql} AS {table.sql} ENGINE = {express_engine(engine)} COMMENT {work.comment}",
+        # Whoever made the table was allowed to.
+        {"allow_suspicious_low_cardinality_types": 1},
+    )
     try:
         client.execute(f"INSERT INTO {twin.sql} ({quote(column)}) VALUES (DEFAULT)", repeatable=False)
     except DatabaseError:

@@ -19,6 +19,7 @@ from sink.erasure import in_place
 from sink.erasure.changes import Change
 from sink.erasure.identities import Identities, list_keys
 from sink.erasure.json_text import replace_values
+from sink.erasure.keys import write_id
 from sink.erasure.new_values import NewValues, hash_texts, or_zero
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.swap import swap
@@ -196,7 +197,11 @@ class RewriteStep(Step):
         return left
 
     def _list_keys(self, subjects: Sequence[SubjectId], identities: Identities) -> _Keys:
-        keys = list_keys(self.rule, subjects, identities)
+        spelt = list_keys(self.rule, subjects, identities)
+        keys: dict[str, str] = {}
+        for key, subject in spelt.items():
+            if (written := write_id(self.key_kind, key)) is not None:
+                keys.setdefault(written, subject)
         if not self.ignores_case:
             return _Keys(keys, keys)
         compared: dict[str, str] = {}

@@ -15,10 +15,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from sink.clickhouse.catalog import Table, is_text, read_path
+from sink.clickhouse.catalog import Table, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
 from sink.clickhouse.parts import express_delete
 from sink.erasure.identities import Identities
+from sink.erasure.keys import bind_ids, find_bound_kind, find_kind, group_ids, make_sample
 from sink.erasure.pseudonyms import PSEUDONYM, express_shape, keyed_hash
 from sink.names import quote
 from sink.pii_map import Rule, SubjectId
@@ -34,7 +35,6 @@ class Step(ABC):
 
     table: Table
     rule: Rule
-    subject_type: str
     pii_types: Mapping[str, str]
 
     @property
@@ -81,7 +81,20 @@ class Step(ABC):
         settings = INCLUDING_HIDDEN if including_hidden else {}
         for subject, rows in self._count(client, subjects, identities, settings):
             found[subject] += rows
+        if self.rule.is_by_id:
+            found = Counter(
+                {spelt: found[one] for one, *more in self.group(subjects).values() for spelt in (one, *more)}
+            )
         return {subject: rows for subject, rows in found.items() if rows}
+
+    @property
+    def key_kind(self) -> str:
+        """The type of the key, without Nullable and LowCardinality."""
+        return find_kind(self.table, self.rule.key)
+
+    def group(self, subjects: Sequence[SubjectId]) -> dict[str, list[str]]:
+        """Of a rule by id: ids as the key writes them -> ids of `subjects` as they are spelt; none that it cannot hold."""
+        return group_ids(self.key_kind, subjects)
 
     @abstractmethod
     def hide(
@@ -120,7 +133,10 @@ class Step(ABC):
         identities: Identities,
         settings: Mapping[str, Any],
     ) -> list[tuple[str, int]]:
-        """Rows that are left, as (subject, rows); a subject may come several times."""
+        """Rows that are left, as (subject, rows); a subject may come several times.
+
+        Of several spellings of one id that `subjects` has, the first is counted.
+        """
 
     def _not_exempt(self) -> str:
         exemption = self.rule.on_retire.unless
@@ -145,7 +161,7 @@ class DirectStep(Step):
     ) -> dict[str, str]:
         """See `Step`."""
         for batch in self._split(subjects, batch_size):
-            self._erase(client, self._of_subjects(), self._subject_values(batch))
+            self._erase(client, self._of_subjects(), self._bind_subjects(batch))
         return {}
 
     def hide_everybody(self, client: ClickHouse) -> dict[str, str]:
@@ -153,7 +169,7 @@ class DirectStep(Step):
         if not self.needs_subjects:
             self._erase(client, self._not_exempt(), {})
         for texts in self._list_texts(client):
-            self._erase(client, self._of_texts(), self._subject_values(texts))
+            self._erase(client, self._of_texts(), self._bind_texts(dict(zip(texts, texts, strict=True))))
         return {}
 
     def count_everybody(self, client: ClickHouse) -> int:
@@ -161,13 +177,13 @@ class DirectStep(Step):
         if not self.needs_subjects:
             return self._count_left(client, self._not_exempt(), {})
         return sum(
-            self._count_left(client, self._of_texts(), self._subject_values(texts))
+            self._count_left(client, self._of_texts(), self._bind_texts(dict(zip(texts, texts, strict=True))))
             for texts in self._list_texts(client)
         )
 
     def rehearse(self, client: ClickHouse) -> None:
         """See `Step`."""
-        self._erase(client, self._of_subjects(), self._subject_values(["0" if self._holds_text else 0]))
+        self._erase(client, self._of_subjects(), self._bind_subjects([make_sample(self.key_kind)]))
 
     def _count_left(self, client: ClickHouse, condition: str, values: Mapping[str, Any]) -> int:
         sql = f"SELECT count() FROM {client.replicas(self.table.name.sql)} WHERE {self._left(condition)}"
@@ -198,8 +214,10 @@ class DirectStep(Step):
         )
         counts: list[tuple[str, int]] = []
         for batch in self._split(subjects, _SUBJECTS_TO_COUNT):
-            values = self._values() | self._subject_values(batch)
-            counts += client.rows(sql, settings, **_choose_bound(sql, values))
+            spelt = self.group(batch)
+            values = self._values() | self._bind_subjects(batch)
+            rows = client.rows(sql, settings, **_choose_bound(sql, values))
+            counts += [(spelt[written][0], count) for written, count in rows]
         return counts
 
     def _erase(self, client: ClickHouse, condition: str, values: Mapping[str, Any]) -> None:
@@ -216,7 +234,7 @@ class DirectStep(Step):
 
     def _of_subjects(self) -> str:
         """The condition that finds the rows of `{subjects}` that are not exempt."""
-        kind = "String" if self._holds_text else self.subject_type
+        kind = find_bound_kind(self.key_kind)
         return f"{quote(self.rule.key)} IN {{subjects:Array({kind})}} AND {self._not_exempt()}"
 
     def _left(self, condition: str) -> str:
@@ -228,10 +246,6 @@ class DirectStep(Step):
             for column in self.columns
         )
         return f"{condition} AND ({differs})"
-
-    @property
-    def _holds_text(self) -> bool:
-        return is_text(self.table.columns[self.rule.key])
 
     def _split(self, subjects: Sequence[SubjectId], size: int) -> Iterator[Sequence[SubjectId]]:
         return split_for_binding(subjects, min(size, _SUBJECTS_WITH_VALUES) if self.needs_subjects else size)
@@ -269,14 +283,18 @@ class DirectStep(Step):
                 values[self._name_value(column)] = bound[redaction.kind]
         return values
 
-    def _subject_values(self, subjects: Sequence[SubjectId]) -> dict[str, Any]:
-        """What is bound for `subjects`: their ids, and their hashes by column."""
-        texts = [str(subject) for subject in subjects]
-        ids: Sequence[SubjectId] = texts if self._holds_text else subjects
-        values: dict[str, Any] = {"subjects": list(ids), "texts": texts}
+    def _bind_subjects(self, subjects: Sequence[SubjectId]) -> dict[str, Any]:
+        """What is bound for `subjects`: their ids as the key writes them, and their hashes by column."""
+        groups = self.group(subjects)
+        values = self._bind_texts({written: spelt[0] for written, spelt in groups.items()})
+        return {**values, "subjects": bind_ids(self.key_kind, groups)}
+
+    def _bind_texts(self, subjects: Mapping[str, str]) -> dict[str, Any]:
+        """What is bound for texts of the key, as text -> whose: the texts, and the hashes of whose they are by column."""
+        values: dict[str, Any] = {"texts": list(subjects)}
         for column in self.columns:
             if self.rule.on_retire.redact[column].kind in ("hash", "pseudonym"):
-                values[self._name_value(column)] = [self._hash(column, subject) for subject in subjects]
+                values[self._name_value(column)] = [self._hash(column, subject) for subject in subjects.values()]
         return values
 
     def _name_value(self, column: str) -> str:

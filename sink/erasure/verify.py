@@ -21,6 +21,7 @@ from sink.clickhouse.row_policies import find_hiding_policies
 from sink.erasure.derived import Dependent, read_dependents
 from sink.erasure.exemptions import list_retained
 from sink.erasure.identities import Identities
+from sink.erasure.keys import find_kind, group_ids
 from sink.erasure.named_rows import LEFT, NOT_ASKED, count_contested, find_proved_places, list_unknown
 from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan
@@ -415,14 +416,16 @@ def _find_in_dependent(
 ) -> list[Finding]:
     kind = Kind.DICTIONARY if dependent.table.is_dictionary else Kind.VIEW
     findings: list[Finding] = []
-    for batch in split_for_binding(subjects):
+    spelt = group_ids(find_kind(dependent.table, key), subjects)
+    for batch in split_for_binding(list(spelt)):
         rows = client.rows(
             f"SELECT toString({quote(key)}) AS subject, count() FROM {dependent.table.name.sql} "
             f"WHERE toString({quote(key)}) IN {{subjects:Array(String)}} GROUP BY subject",
-            subjects=[str(subject) for subject in batch],
+            subjects=batch,
         )
         findings += [
-            Finding(str(dependent.table.name), kind, str(subject), int(count), dependent.stuck)
-            for subject, count in rows
+            Finding(str(dependent.table.name), kind, subject, int(count), dependent.stuck)
+            for written, count in rows
+            for subject in spelt[written]
         ]
     return findings

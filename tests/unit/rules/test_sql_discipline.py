@@ -30,6 +30,7 @@ CLIENTS = ("client", "_client")
 QUOTES = {
     "quote": "quotes a name",
     "quote_text": "quotes a text of ours",
+    "find_bound_kind": "a type of a column, as the engine writes it",
     "_escape_path": "escapes a path that we made",
 }
 

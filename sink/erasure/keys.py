@@ -1,0 +1,112 @@
+"""The columns that name subjects: which types can, and how such a column writes an id.
+
+A UUID in capitals, or `0042` for a number, is the same id in another spelling. The ledger keeps the spelling in which
+somebody asked; a column has one of its own.
+
+.. no_pii: opaque ids.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable
+
+from sink.clickhouse.catalog import Table, is_json, is_text
+from sink.pii_map import PiiMap, Rule, SubjectId
+
+_INTEGER = re.compile(r"(U?)Int(\d+)")
+_NUMBER = re.compile(r"[+-]?[0-9]+")
+_FIXED = re.compile(r"FixedString\((\d+)\)")
+_HASH_LENGTH = 40
+# What is no number and no UUID, whatever it looks like here and there.
+_WORDS = ("name", "username", "email_address")
+
+
+def find_kind(table: Table, key: str) -> str:
+    """The type of a rule's key, without Nullable and LowCardinality; of a path, what the column declares, or String."""
+    column, dot, path = key.partition(".")
+    kind = table.columns[column]
+    if dot:
+        declared = re.search(rf"[(,] *`?{re.escape(path)}`? ((?:Nullable\()?\w+)", kind) if is_json(kind) else None
+        kind = declared[1] if declared else "String"
+    return _strip(kind)
+
+
+def write_id(kind: str, subject: SubjectId | str) -> str | None:
+    """An id as a column of this type writes it, as text; None where the column cannot hold it."""
+    text = str(subject)
+    if found := _INTEGER.fullmatch(kind):
+        if not _NUMBER.fullmatch(text) or len(text) > int(found[2]):
+            return None
+        number, bits = int(text), int(found[2])
+        least, most = (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        return str(number) if least <= number <= most else None
+    if kind == "UUID":
+        try:
+            return str(uuid.UUID(text))
+        except ValueError:
+            return None
+    if (found := _FIXED.fullmatch(kind)) and len(text.encode()) > int(found[1]):
+        return None
+    return text
+
+
+def group_ids(kind: str, subjects: Iterable[SubjectId]) -> dict[str, list[str]]:
+    """The ids of `subjects` as a column of this type writes them, with the spellings of each; none that it cannot hold."""
+    groups: dict[str, list[str]] = {}
+    for subject in subjects:
+        if (written := write_id(kind, subject)) is not None:
+            groups.setdefault(written, []).append(str(subject))
+    return groups
+
+
+def bind_ids(kind: str, ids: Iterable[str]) -> list[SubjectId]:
+    """Ids that `group_ids` has written, as they are bound to an array of `kind`."""
+    return [int(text) if _INTEGER.fullmatch(kind) else text for text in ids]
+
+
+def find_bound_kind(kind: str) -> str:
+    """The type that ids are bound with: a FixedString of another length would be filled up."""
+    return "String" if is_text(kind) else kind
+
+
+def make_sample(kind: str) -> str:
+    """An id that a column of this type can hold."""
+    return str(uuid.UUID(int=0)) if kind == "UUID" else "0"
+
+
+def explain_misfit(pii_map: PiiMap, rule: Rule, table: Table) -> tuple[str, str] | None:
+    """Why a rule's key cannot hold what the map says, as (reason, fix); None where it can, or is a path."""
+    if "." in rule.key or rule.key not in table.columns:
+        return None
+    declared = table.columns[rule.key]
+    kind = _strip(declared)
+    if kind.startswith(("Array(", "Nested(", "Map(", "Tuple(")):
+        fix = "Keep one row a person and match by that column, or say `retain` with the reason."
+        return f"{rule.key} is {declared}: a row can be about several people, and none is found by it", fix
+    if is_text(kind):
+        length = _FIXED.fullmatch(kind)
+        if rule.is_hashed and length and int(length[1]) < _HASH_LENGTH:
+            reason = f"a SHA-1 in hexadecimal has {_HASH_LENGTH} characters, and {rule.key} is {declared}"
+            return reason, "Match another column."
+        return None
+    if not (kind == "UUID" or _INTEGER.fullmatch(kind)):
+        fix = "Match a column that is a text, a UUID or an integer."
+        return f"{rule.key} is {declared}, and no such value is {_name(rule)}", fix
+    plain = rule.affixes == ("", "") and not rule.is_about_text
+    if not plain or any(pii_map.find_type(source) in _WORDS for source in rule.sources):
+        fix = "Match a text column, or say `id` where the column holds the subject's id."
+        return f"{rule.key} is {declared}, and no such value is {_name(rule)}", fix
+    return None
+
+
+def _name(rule: Rule) -> str:
+    return "the subject's id" if rule.is_by_id else next(iter(rule.match.values()))
+
+
+def _strip(kind: str) -> str:
+    for wrapper in ("LowCardinality(", "Nullable("):
+        if kind.startswith(wrapper):
+            kind = kind.removeprefix(wrapper).removesuffix(")")
+    return kind
