@@ -40,8 +40,8 @@ _KEEP_ELSEWHERE = frozenset(
     }
 )
 _NOT_READ = _SHOW_OTHERS | _KEEP_NOTHING | _KEEP_ELSEWHERE
-# Where the engine keeps what tables are made of: comments, texts of views, words of Enum types, conditions of policies.
-_DEFINITIONS = {"tables": ["create_table_query"], "databases": ["comment"], "row_policies": ["select_filter"]}
+# Where the engine keeps what tables are made of: comments, texts of views, words of Enum types.
+_DEFINITIONS = {"tables": ["create_table_query"], "databases": ["comment"]}
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'")
 # In `Array(…)`, `Map(…)`, `Tuple(…)`, `Nested(…)`, `Variant(…)`, `Nullable(…)` or a state of an aggregate function too.
 _TEXT = re.compile(r"\b(String|FixedString|Enum8|Enum16|JSON|Object|Dynamic)\b")
