@@ -17,6 +17,7 @@ from sink.pii_map import PiiMap
 from sink.resources import find_resource
 from sink.retirement.retire import retire, sweep
 from sink.store import Store
+from tests.support.coverage_page import covers
 
 CANARY = "Canary-Ibex"
 
@@ -73,6 +74,7 @@ def retire_first(store: Store) -> dict[str, Any]:
 
 @pytest.mark.parametrize("partition", ["username", "(username, user_id)", "substring(username, 1, 1)"])
 @pytest.mark.parametrize("on_retire", ["delete", {"redact": {"username": "pseudonym"}}], ids=["deleted", "redacted"])
+@covers("place", "`partition.dat` and `minmax_*.idx` of a partition by a person's value", "erased")
 def test_the_files_of_a_partition_that_a_person_names_are_gone(
     with_target: WithTarget, tmp_path: Path, partition: str, on_retire: Any
 ) -> None:
@@ -83,6 +85,7 @@ def test_the_files_of_a_partition_that_a_person_names_are_gone(
     assert ("user2",) in store.client.rows("SELECT username FROM $event_sink.answers")
 
 
+@covers("place", "emptied parts that stay on the disk", "open")
 def test_an_emptied_part_that_stays_on_the_disk_is_residue(with_target: WithTarget) -> None:
     store = with_target(f"{PLAIN} PARTITION BY username SETTINGS remove_empty_parts = 0", TWO)
     store = dataclasses.replace(store, policy=dataclasses.replace(store.policy, scrub_within=1))
@@ -106,6 +109,7 @@ def test_an_emptied_part_that_stays_on_the_disk_is_residue(with_target: WithTarg
     ],
     ids=["delete", "redact", "hash", "redact by name", "delete by name", "pseudonym by name"],
 )
+@covers("place", "`mutation_*.txt`", "erased")
 def test_files_of_mutations_hold_nobody(with_target: WithTarget, tmp_path: Path, target: dict[str, Any]) -> None:
     # A projection makes mutations of deletes.
     definition = "(user_id Int64, username String CODEC(NONE), PROJECTION p (SELECT count() GROUP BY user_id))"
@@ -117,6 +121,7 @@ def test_files_of_mutations_hold_nobody(with_target: WithTarget, tmp_path: Path,
     assert find_files(tmp_path) == []
 
 
+@covers("place", "skip indexes and statistics", "erased")
 def test_indexes_and_statistics_of_a_redacted_column_are_made_anew(with_target: WithTarget, tmp_path: Path) -> None:
     columns = (
         "(user_id Int64, username String CODEC(NONE), INDEX a username TYPE minmax, INDEX b username TYPE set(100), "
@@ -129,6 +134,7 @@ def test_indexes_and_statistics_of_a_redacted_column_are_made_anew(with_target: 
     assert find_files(tmp_path) == []
 
 
+@covers("place", "dropped tables", "listed")
 def test_a_dropped_table_is_in_the_receipt_until_its_files_are_gone(with_target: WithTarget, tmp_path: Path) -> None:
     store = with_target(PLAIN)
     store.client.execute(f"CREATE TABLE $event_sink.old {PLAIN}")
@@ -145,6 +151,7 @@ def test_a_dropped_table_is_in_the_receipt_until_its_files_are_gone(with_target:
     assert verify_subjects(store, [1]).passing == []
 
 
+@covers("place", "detached tables outside the map", "listed")
 def test_a_detached_table_that_is_no_target_is_in_the_receipt(with_target: WithTarget, tmp_path: Path) -> None:
     store = with_target(PLAIN)
     store.client.execute("CREATE DATABASE beside")
@@ -156,6 +163,7 @@ def test_a_detached_table_that_is_no_target_is_in_the_receipt(with_target: WithT
     assert [line for line in receipt["not_covered"] if "detached tables" in line and "beside.aside" in line]
 
 
+@covers("place", "detached parts of tables outside the map", "listed")
 def test_detached_parts_of_a_table_that_is_no_target_are_in_the_receipt(
     with_target: WithTarget, tmp_path: Path
 ) -> None:
@@ -168,6 +176,7 @@ def test_detached_parts_of_a_table_that_is_no_target_are_in_the_receipt(
     assert [line for line in receipt["not_covered"] if line.startswith("1 detached parts of event_sink.aside")]
 
 
+@covers("place", "rows that wait in a Buffer", "erased")
 def test_rows_that_wait_in_a_buffer_are_let_in_and_erased(with_target: WithTarget, tmp_path: Path) -> None:
     store = with_target(PLAIN)
     make_buffer(store)
@@ -179,6 +188,7 @@ def test_rows_that_wait_in_a_buffer_are_let_in_and_erased(with_target: WithTarge
     assert find_files(tmp_path) == []
 
 
+@covers("place", "rows in a Buffer that may not be flushed", "open")
 def test_rows_that_stay_in_a_buffer_keep_open_whose_they_are(
     with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +218,7 @@ def make_buffer(store: Store) -> None:
     )
 
 
+@covers("place", "the query cache", "erased")
 def test_the_query_cache_is_emptied_when_nobody_can_read_the_subject_any_more(
     with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +237,7 @@ def test_the_query_cache_is_emptied_when_nobody_can_read_the_subject_any_more(
     assert not any("query cache" in line for line in receipt["not_covered"])
 
 
+@covers("place", "a query cache that may not be emptied", "listed")
 def test_a_query_cache_that_may_not_be_emptied_is_in_the_receipt(
     with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +258,7 @@ def test_a_query_cache_that_may_not_be_emptied_is_in_the_receipt(
 @pytest.mark.parametrize(
     "on_retire", [{"delete": True}, {"redact": {"username": "constant"}}], ids=["delete", "redact"]
 )
+@covers("place", "rows that an exemption keeps, with their number", "listed")
 def test_rows_that_an_exemption_keeps_are_counted_in_the_receipt(
     with_target: WithTarget, on_retire: dict[str, Any], match: dict[str, str]
 ) -> None:
@@ -270,6 +283,7 @@ def test_rows_that_an_exemption_keeps_are_counted_in_the_receipt(
     )
 
 
+@covers("place", "backups, frozen parts (`shadow/`), logs, caches of files", "listed")
 def test_backups_logs_and_caches_of_files_are_in_the_receipt(with_target: WithTarget, tmp_path: Path) -> None:
     store = with_target(PLAIN, TWO)
     store.client.execute("ALTER TABLE $event_sink.answers FREEZE WITH NAME 'before'")
@@ -291,6 +305,7 @@ def test_backups_logs_and_caches_of_files_are_in_the_receipt(with_target: WithTa
     ],
     ids=["view", "comment", "enum", "database"],
 )
+@covers("place", "comments, texts of views, Enum words, with --scan", "open")
 def test_a_definition_that_names_somebody_keeps_the_retirement_open_where_texts_are_searched(
     with_target: WithTarget, statement: str
 ) -> None:
