@@ -212,8 +212,11 @@ def _read_refreshes(client: ClickHouse) -> dict[TableName, Refresh]:
 def find_detached(client: ClickHouse, names: Iterable[TableName]) -> set[TableName]:
     """Those of `names` that are detached: no query reaches them, and their rows are in their files."""
     wanted = set(names)
-    if not wanted:
-        return set()
+    return wanted & list_detached(client) if wanted else set()
+
+
+def list_detached(client: ClickHouse) -> set[TableName]:
+    """Every detached table."""
     try:
         rows = client.rows("SELECT database, table FROM system.detached_tables")
     except DatabaseError as error:
@@ -221,7 +224,7 @@ def find_detached(client: ClickHouse, names: Iterable[TableName]) -> set[TableNa
         if error.code != UNKNOWN_TABLE:
             raise
         return set()
-    return wanted & {TableName(database, table) for database, table in rows}
+    return {TableName(database, table) for database, table in rows}
 
 
 def read_path(table: Table, path: str) -> str:

@@ -145,11 +145,15 @@ def _count_mutations(client: ClickHouse) -> int:
 
 
 def count_old_parts(client: ClickHouse, table: TableName, before: datetime) -> int:
-    """Parts of a table that were replaced until `before` and still lie on a disk, on any replica."""
+    """Parts of a table that were replaced, or emptied, until `before` and still lie on a disk, on any replica.
+
+    A part without rows keeps the value of its partition, which may be a person's, until ClickHouse drops it.
+    """
     return int(
         client.value(
             f"SELECT count() FROM {client.replicas('system.parts')} WHERE database = {{database:String}} "
-            "AND table = {table:String} AND NOT active AND toUnixTimestamp(remove_time) <= {before:UInt32}",
+            "AND table = {table:String} AND (NOT active AND toUnixTimestamp(remove_time) <= {before:UInt32} "
+            "OR rows = 0 AND partition_id != 'all' AND toUnixTimestamp(modification_time) <= {before:UInt32})",
             database=table.database,
             table=table.table,
             # ClickHouse notes the time of a part in whole seconds.

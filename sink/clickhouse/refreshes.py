@@ -13,6 +13,8 @@ from sink.errors import DatabaseError, QueryError
 from sink.names import TableName
 
 _REFRESH_FAILED = 730
+COPIES = ".tmp.inner_id."
+"""How the names of what refreshes fill, or have replaced, begin."""
 
 
 def refresh(client: ClickHouse, view: Table) -> bool:
@@ -85,4 +87,4 @@ def describe_replaced_copies(client: ClickHouse, view: Table) -> list[str]:
 
 def _name_copy(view: Table) -> str:
     """What a refresh calls the table that it fills, and later the one that it has replaced."""
-    return f".tmp.inner_id.{view.uuid}"
+    return f"{COPIES}{view.uuid}"

@@ -30,6 +30,7 @@ SYSTEM_TABLES = (
     "databases",
     "detached_parts",
     "detached_tables",
+    "distribution_queue",
     "dropped_tables",
     "mutations",
     "parts",
@@ -143,7 +144,15 @@ class _GrantPlanner:
         on_helpers = ("CREATE TABLE", "DROP TABLE", "INSERT", "SELECT", "ALTER COLUMN", "ALTER UPDATE", "ALTER DELETE")
         yield Grant(on_helpers, self._actual("pii_ledger"), f"{HELPER_PREFIX}*")
         # SHOW: what nobody has mapped is found by its names, in any database.
-        yield Grant(("SHOW", "CREATE TEMPORARY TABLE", "SYSTEM RELOAD DICTIONARY", "SHOW ROW POLICIES"))
+        yield Grant(
+            (
+                "SHOW",
+                "CREATE TEMPORARY TABLE",
+                "SYSTEM RELOAD DICTIONARY",
+                "SYSTEM DROP QUERY CACHE",
+                "SHOW ROW POLICIES",
+            )
+        )
         yield from (Grant(("SELECT",), "system", table) for table in SYSTEM_TABLES)
         if self.is_cluster:
             yield Grant(("CLUSTER", "REMOTE"))

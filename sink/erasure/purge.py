@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.parts import count_detached_parts, drop_hidden_rows, require_scrubbed, scrub
+from sink.clickhouse.query_cache import forget_results
 from sink.clickhouse.refreshes import describe_replaced_copies
 from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.derived import Dependent, read_dependents, reload
@@ -15,8 +16,10 @@ from sink.erasure.former_names import forget_everything
 from sink.erasure.interrupted import require_finished
 from sink.erasure.naming import read_identities
 from sink.erasure.plan import read_plan, require_valid_plan
+from sink.erasure.queues import flush_queues
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.suspects import Suspects, read_suspects
+from sink.erasure.verify import list_set_aside
 from sink.errors import ErasureError, RefusedError
 from sink.ledger.entries import Action
 from sink.ledger.leases import hold
@@ -83,7 +86,7 @@ class PurgeLeft:
     suspects: list[str]
     """Columns that may hold PII, are not in the map, and are in no table that may stay."""
     copies: list[str]
-    """Files that ClickHouse removes by itself, with the time."""
+    """Files that no query reads, and when ClickHouse removes those that go by themselves."""
 
 
 def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
@@ -146,6 +149,7 @@ def purge(
     require_off(enabled, force)
     with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
         require_finished(store.client)
+        flush_queues(store)
         return _carry_out(store, plan, accept, actor)
 
 
@@ -173,6 +177,7 @@ def _carry_out(store: Store, plan: PurgePlan, accept: Sequence[str], actor: str 
     )
     views = [other.table for other in plan.others if other.table.refresh is not None]
     copies = [line for view in views for line in describe_replaced_copies(store.client, view)]
+    copies += [*forget_results(store.client), *list_set_aside(store, [store.client.table(name) for name in accept])]
     return PurgeLeft(suspects.without([str(store.client.table(name)) for name in accept]), copies)
 
 

@@ -21,7 +21,7 @@ from sink.erasure.exemptions import list_not_pii
 from sink.erasure.identities import Identities
 from sink.erasure.search_terms import Term, list_name_columns, list_terms
 from sink.erasure.sure_names import express_form, express_is_sure, express_kind
-from sink.erasure.text_columns import TextTable, list_text_tables, read_cells
+from sink.erasure.text_columns import TextTable, list_definitions, list_text_tables, read_cells
 from sink.erasure.text_forms import (
     holds_address,
     holds_word,
@@ -102,7 +102,8 @@ def scan(store: Store, subjects: Sequence[SubjectId], identities: Identities) ->
     search = Search()
     with _temporary_tables(client):
         _fill_tables(store, subjects, terms)
-        for table in list_text_tables(client, read_all_tables(store), list_not_pii(store)):
+        not_pii = list_not_pii(store)
+        for table in [*list_text_tables(client, read_all_tables(store), not_pii), *list_definitions(not_pii)]:
             _search_table(client, table, search)
     return search
 

@@ -40,6 +40,8 @@ _KEEP_ELSEWHERE = frozenset(
     }
 )
 _NOT_READ = _SHOW_OTHERS | _KEEP_NOTHING | _KEEP_ELSEWHERE
+# Where the engine keeps what tables are made of: comments, texts of views, words of Enum types.
+_DEFINITIONS = {"tables": ["create_table_query"], "databases": ["comment"]}
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'")
 # In `Array(…)`, `Map(…)`, `Tuple(…)`, `Nested(…)`, `Variant(…)`, `Nullable(…)` or a state of an aggregate function too.
 _TEXT = re.compile(r"\b(String|FixedString|Enum8|Enum16|JSON|Object|Dynamic)\b")
@@ -91,6 +93,16 @@ def list_text_tables(client: ClickHouse, tables: Mapping[TableName, Table], not_
         if columns:
             found.append(TextTable(table, columns))
     return found
+
+
+def list_definitions(not_pii: NotPii) -> list[TextTable]:
+    """The engine's own tables in which a definition can name somebody."""
+    names = {TableName("system", name): columns for name, columns in _DEFINITIONS.items()}
+    return [
+        TextTable(Table(name, "System"), columns)
+        for name, columns in names.items()
+        if not any(is_exempt(not_pii, name, column) for column in columns)
+    ]
 
 
 def read_cells(client: ClickHouse, table: TableName, columns: list[str], condition: str = "") -> str:

@@ -13,18 +13,19 @@ from enum import StrEnum
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.clickhouse.parts import count_detached_parts, count_old_parts
 from sink.clickhouse.refreshes import describe_replaced_copies
 from sink.clickhouse.row_policies import find_hiding_policies
-from sink.erasure.derived import Dependent, read_dependents
+from sink.clickhouse.set_aside import describe_set_aside
+from sink.erasure.derived import Dependent, list_exempt_databases, read_dependents
 from sink.erasure.exemptions import list_retained
 from sink.erasure.identities import Identities
 from sink.erasure.keys import find_kind, group_ids
 from sink.erasure.named_rows import LEFT, NOT_ASKED, count_contested, find_proved_places, list_unknown
 from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan
+from sink.erasure.queues import count_in_buffer, count_queued, find_queues
 from sink.erasure.scan import Hit
 from sink.erasure.scan import scan as search_texts
 from sink.erasure.search_terms import can_scan, read_names
@@ -54,6 +55,8 @@ class Kind(StrEnum):
     VIEW = "view"
     OLD_PARTS = "old parts"
     DETACHED_PARTS = "detached parts"
+    QUEUED = "files of waiting rows"
+    """Rows of anybody that a Distributed table has not written yet."""
     INTERRUPTED = "interrupted changes"
     """Helper tables of a change that did not come to its end."""
     TEXTS = "texts"
@@ -67,7 +70,7 @@ class Kind(StrEnum):
     """A question that got no answer."""
 
 
-OF_A_TABLE = (Kind.OLD_PARTS, Kind.DETACHED_PARTS, Kind.INTERRUPTED)
+OF_A_TABLE = (Kind.OLD_PARTS, Kind.DETACHED_PARTS, Kind.QUEUED, Kind.INTERRUPTED)
 """Kinds of findings that are about whoever a table held, and nobody in particular."""
 _FIXES = {
     Kind.DETACHED_PARTS: "ClickHouse set them aside, mostly as broken, and no statement reaches them. Look at "
@@ -122,7 +125,7 @@ class Report:
     left: list[Finding] = field(default_factory=list)
     """Contested rows that whoever asked has decided to leave to the other person."""
     passing: list[str] = field(default_factory=list)
-    """What is left and goes by itself, with the time, as a receipt says it."""
+    """Files of which nothing can be asked, and when ClickHouse removes those that go by themselves, as a receipt says it."""
     scanned: bool = False
     """True where every text was searched too."""
     listed: list[Finding] = field(default_factory=list)
@@ -202,7 +205,9 @@ def verify(
         if identities.contested or identities.contested_keys:
             inquiry.ask(str(step.table.name), partial(_find_contested, store, step, subjects, identities))
     inquiry.ask("interrupted changes", lambda: _find_works(client))
+    inquiry.ask("queues", lambda: _find_queued(store, plan, subjects, identities))
     if scrubbed_at is not None:
+        inquiry.note("dropped and detached tables", lambda: list_set_aside(store), passing)
         for table in plan.tables:
             inquiry.ask(str(table), partial(_find_parts, client, table, scrubbed_at))
     for dependent in inquiry.list_dependents(store):
@@ -214,7 +219,7 @@ def verify(
             # Nobody can be looked for in it, so it may hold anybody.
             inquiry.leave_open(str(name), dependent.stuck)
         if scrubbed_at is not None and dependent.table.refresh is not None:
-            inquiry.ask(str(name), partial(_note_copies, client, dependent.table, passing))
+            inquiry.note(str(name), partial(describe_replaced_copies, client, dependent.table), passing)
     problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
     not_asked, not_asked_again = _find_unknown(store, plan, subjects, identities)
     findings = [*problems, *inquiry.findings]
@@ -254,6 +259,13 @@ class _Inquiry:
         self.checked.add(place)
         try:
             self.findings += question()
+        except DatabaseError as error:
+            self.leave_open(place, str(error))
+
+    def note(self, place: str, question: Callable[[], list[str]], noted: list[str]) -> None:
+        """Ask for what is no finding, and is told."""
+        try:
+            noted += question()
         except DatabaseError as error:
             self.leave_open(place, str(error))
 
@@ -405,10 +417,26 @@ def _find_parts(client: ClickHouse, table: TableName, before: datetime) -> list[
     return [Finding(str(table), kind, count=count) for kind, count in counts.items() if count]
 
 
-def _note_copies(client: ClickHouse, view: Table, passing: list[str]) -> list[Finding]:
-    """What a refresh has replaced is no table any more; its files are no finding, and are told."""
-    passing += describe_replaced_copies(client, view)
-    return []
+def list_set_aside(store: Store, accepted: Sequence[TableName] = ()) -> list[str]:
+    """What no query reads and is on a disk, but of `accepted` tables: no finding, since it may hold nobody, and told."""
+    # Detached targets, and detached parts of targets, are problems and findings.
+    known = {*accepted, *map(store.client.table, store.pii_map.targets)}
+    return describe_set_aside(store.client, known, list_exempt_databases(store))
+
+
+def _find_queued(store: Store, plan: Plan, subjects: Sequence[SubjectId], identities: Identities) -> list[Finding]:
+    findings = []
+    for queue in find_queues(store):
+        name = str(queue.table.name)
+        if queue.is_buffer:
+            rows = count_in_buffer(store.client, queue, plan.steps, subjects, identities)
+            findings += [Finding(name, Kind.ROWS, subject, count) for subject, count in rows.items()]
+        elif files := count_queued(store.client, queue):
+            reason = (
+                f"{name} has not written them yet: see system.distribution_queue, then SYSTEM FLUSH DISTRIBUTED {name}"
+            )
+            findings += [Finding(str(target), Kind.QUEUED, count=files, reason=reason) for target in queue.targets]
+    return findings
 
 
 def _find_in_dependent(

@@ -14,7 +14,6 @@ from typing import Any
 from sink.caches import CacheLine
 from sink.erasure.exemptions import is_exempt, list_not_pii, list_retained
 from sink.erasure.former_names import find_kept
-from sink.erasure.plan import Plan
 from sink.erasure.steps import Step
 from sink.erasure.suspects import read_suspects
 from sink.erasure.verify import NO_NAME, OF_A_TABLE, Report, Texts, scan_for
@@ -32,7 +31,7 @@ from sink.retirement.receipt import (
     list_not_covered,
     write_receipt,
 )
-from sink.retirement.stays import list_stays
+from sink.retirement.stays import list_exempt, list_stays
 from sink.store import Store
 
 # What is said of whom nobody could search for.
@@ -43,7 +42,7 @@ NOT_SEARCHED = f"texts were not searched: {NO_NAME}"
 class Proof:
     """What the retirements of a batch that reach their end have in common."""
 
-    plan: Plan
+    planned: Planned
     reloaded: list[str]
     """Dictionaries and views that read the targets again."""
     hidden_at: datetime
@@ -55,6 +54,8 @@ class Proof:
     """What was told to forget."""
     texts: Texts = field(default_factory=Texts)
     """What a search of all texts found, if there was one."""
+    results: list[str] = field(default_factory=list)
+    """Results of queries that ClickHouse keeps and that could not be dropped."""
 
 
 def record_found(store: Store, batch: Batch, planned: Planned) -> None:
@@ -151,12 +152,14 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
     found = store.ledger.find_counts(list(batch.pending.values()))
     kept = find_kept(store, list(batch.pending))
     suspects = read_suspects(store)
-    present = {n: str(store.client.table(n)) for n in store.pii_map.targets if n not in proof.plan.absent}
+    plan = proof.planned.plan
+    present = {n: str(store.client.table(n)) for n in store.pii_map.targets if n not in plan.absent}
+    exempt = list_exempt(store.client, plan, batch.subjects, proof.planned.identities)
     stays = list_stays(store.pii_map, present, redact_history=store.policy.redact_history)
     outcomes = []
     for subject, retirement in batch.pending.items():
-        lines = [_describe(step, found.get(subject, {})) for step in proof.plan.steps]
-        lines += [TargetLine(target=name, action="none", absent=True) for name in proof.plan.absent]
+        lines = [_describe(step, found.get(subject, {})) for step in plan.steps]
+        lines += [TargetLine(target=name, action="none", absent=True) for name in plan.absent]
         rows = sum(line.rows_before for line in lines)
         document = Receipt(
             subject=subject,
@@ -171,7 +174,7 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
             verified=proof.report.checked,
             verified_in_files=True,
             caches=proof.caches,
-            stays=stays,
+            stays=[*stays, *exempt.get(subject, ())],
             suspects=suspects.places,
             map_checked_at=format_time(suspects.checked_at) if suspects.checked_at else None,
             not_covered=[
@@ -181,6 +184,7 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
                 *(str(finding) for finding in proof.report.findings if finding.kind in OF_A_TABLE),
                 *describe_kept(kept.get(subject)),
                 *proof.report.passing,
+                *proof.results,
                 *suspects.lines,
             ],
         ).to_dict(store.policy.receipt_key)

@@ -22,8 +22,10 @@ from sink.retirement.stays import StayLine
 _CACHES = "Superset's caches and saved results"
 _CACHES_TOLD = "what Superset keeps without a list of it: results in other caches, saved results, filters and links"
 NOT_COVERED = (
-    "backups of ClickHouse and of its disks",
+    "backups of ClickHouse and of its disks, and parts that ALTER TABLE … FREEZE has put under shadow/",
     "system.query_log and the other logs of ClickHouse",
+    "caches of files that ClickHouse keeps for remote disks",
+    "names in comments, texts of views and words of Enum types, unless --scan was asked for",
     _CACHES,
     "downloads and exports made from dashboards",
     "the LMS itself, whose own retirement does that",

@@ -13,10 +13,12 @@ from datetime import datetime
 
 from sink.caches import CacheLine
 from sink.clickhouse.parts import scrub, wait_for_mutations
+from sink.clickhouse.query_cache import forget_results
 from sink.erasure.derived import read_dependents, reload
 from sink.erasure.former_names import remember
 from sink.erasure.identities import Identities
 from sink.erasure.interrupted import finish_interrupted, require_finished
+from sink.erasure.queues import flush_queues
 from sink.erasure.verify import OF_A_TABLE, Report, Texts, verify
 from sink.erasure.work import find_works
 from sink.errors import (
@@ -155,6 +157,7 @@ def _work_off_batch(
 def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, force: bool) -> None:
     """The life of a retirement. Whoever a step ends leaves the batch, and the steps after it are about the others."""
     finish_interrupted(store.client)
+    flush_queues(store)
     planned = plan_retirement(store, batch.subjects, known, scan=scan)
     confirm_erased(store, batch, planned, scan=scan)
     store.ledger.reopen(batch.pending.values(), "rows came back")
@@ -168,8 +171,9 @@ def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, 
     scrubbed_at = scrub_targets(store, batch, planned)
     report = drop_unproved(store, batch, planned, scrubbed_at)
     texts = drop_named_elsewhere(store, batch, planned, batch.pending, scan=scan)
+    results = forget_results(store.client) if batch.pending else []
     caches = forget_caches(store, batch)
-    record_erased(store, batch, Proof(planned.plan, reloaded, hidden_at, scrubbed_at, report, caches, texts))
+    record_erased(store, batch, Proof(planned, reloaded, hidden_at, scrubbed_at, report, caches, texts, results))
 
 
 def confirm_erased(store: Store, batch: Batch, planned: Planned, *, scan: bool) -> None:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from sink.pii_map import PiiMap, Target
+from sink.clickhouse.client import ClickHouse
+from sink.erasure.identities import Identities
+from sink.erasure.plan import Plan
+from sink.pii_map import PiiMap, SubjectId, Target
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class StayLine:
     target: str
     columns: list[str]
     reason: str
+    rows: int | None = None
+    """How many rows of the subject, where they were counted."""
 
 
 def list_stays(pii_map: PiiMap, present: Mapping[str, str], *, redact_history: bool) -> list[StayLine]:
@@ -28,6 +33,24 @@ def list_stays(pii_map: PiiMap, present: Mapping[str, str], *, redact_history: b
         if name in present
         for columns, reason in _list_reasons(target, redact_history=redact_history)
     ]
+
+
+def list_exempt(
+    client: ClickHouse, plan: Plan, subjects: Sequence[SubjectId], identities: Identities
+) -> dict[str, list[StayLine]]:
+    """Rows that an exemption keeps, by subject: after an erasure, what the rule would still change without it."""
+    lines: dict[str, list[StayLine]] = {}
+    for step in plan.steps:
+        exemption = step.rule.on_retire.unless
+        if exemption is None:
+            continue
+        on_retire = step.rule.on_retire.model_copy(update={"unless": None})
+        without = replace(step, rule=step.rule.model_copy(update={"on_retire": on_retire}))
+        columns = step.columns or sorted(step.pii_types)
+        reason = f"{exemption.column} is {' or '.join(exemption.values)}: {exemption.reason}"
+        for subject, rows in without.count_left(client, subjects, identities).items():
+            lines.setdefault(subject, []).append(StayLine(str(step.table.name), columns, reason, rows))
+    return lines
 
 
 def _list_reasons(target: Target, *, redact_history: bool) -> Iterator[tuple[list[str], str]]:

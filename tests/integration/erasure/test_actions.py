@@ -20,6 +20,7 @@ from sink.pii_map import load_map
 from sink.resources import find_resource
 from sink.retirement.retire import retire
 from sink.store import Store
+from tests.support.coverage_page import covers
 
 MakeStore = Callable[[dict[str, Any]], Store]
 
@@ -67,6 +68,7 @@ SECRET = SecretStr("a secret of the tests")
         ({"retain": "a court wants it"}, ("Émile Zola", "perhaps", "1990-05-05")),
     ],
 )
+@covers("type", "String, Nullable, Date", "erased")
 def test_redaction_puts_what_the_map_says_in_the_place_of_a_value(
     with_target: MakeStore, on_retire: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
@@ -97,6 +99,7 @@ def test_an_expression_may_have_a_percent_sign_where_everybody_is_meant(with_tar
     assert store.client.column("SELECT DISTINCT toString(born) FROM $event_sink.people") == ["1970-01-01"]
 
 
+@covers("place", "rows under `unless`", "left")
 def test_exempted_rows_stay_as_they_are(with_target: MakeStore) -> None:
     exempt = {"column": "status", "values": ["legal hold"], "reason": "pending case"}
     store = with_target({"redact": {"text": "empty"}, "unless": exempt})
@@ -146,6 +149,7 @@ def test_exempted_rows_stay_as_they_are(with_target: MakeStore) -> None:
         "nobody",
     ],
 )
+@covers("type", "expressions that reach beyond the row", "refused")
 def test_an_expression_that_reaches_beyond_the_row_is_refused(with_target: MakeStore, expression: str) -> None:
     with pytest.raises(MapError, match=r"targets\.event_sink\.people"):
         require_valid_plan(read_plan(with_target({"redact": {"text": {"expression": expression}}})))

@@ -14,6 +14,7 @@ from sink.erasure.survey import looks_like_pii
 from sink.installation import connect
 from sink.resources import find_resource
 from sink.settings import load_settings
+from tests.support.coverage_page import covers
 
 Command = Callable[..., Any]
 Change = Callable[[Callable[[dict[str, Any]], None]], dict[str, str]]
@@ -456,6 +457,7 @@ def test_what_map_check_demands_can_be_written_and_done(
         assert client.column("SELECT user_id FROM $reporting.nested") == [2]
 
 
+@covers("type", "elements of Nested columns", "refused")
 def test_element_of_a_nested_column_cannot_be_redacted(
     aspects_pii: Command, schema: Callable[..., None], changed_map: Change
 ) -> None:
@@ -479,6 +481,7 @@ def test_what_an_erasure_has_left_is_no_table_to_map(aspects_pii: Command, schem
     ("written", "meant"),
     [("event_sink.newsleter", "event_sink.newsletter"), ("event_sinc.newsletter", "event_sink.newsletter")],
 )
+@covers("place", "misspelt targets", "refused")
 def test_misspelt_target_is_not_absent(
     aspects_pii: Command, schema: Callable[..., None], changed_map: Change, written: str, meant: str
 ) -> None:
@@ -516,6 +519,7 @@ def redact(table: str, redactions: dict[str, object], **more: object) -> Callabl
     "keys",
     ["ORDER BY (user_id, username)", "PARTITION BY username ORDER BY user_id", "ORDER BY (user_id, lower(username))"],
 )
+@covers("key", "columns of a sort or partition key, but for pseudonyms", "refused")
 def test_redacted_key_column_is_refused_with_the_reason(
     aspects_pii: Command, schema: Callable[..., None], changed_map: Change, keys: str
 ) -> None:
@@ -582,6 +586,7 @@ def test_column_that_a_rule_needs_and_the_table_lacks(
     assert f"targets.reporting.t: there is no column {column}. Correct the map." in checked.out
 
 
+@covers("engine", "engines that cannot delete or update", "refused")
 def test_target_that_cannot_be_erased_from(
     aspects_pii: Command, schema: Callable[..., None], changed_map: Change
 ) -> None:

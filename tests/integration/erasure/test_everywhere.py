@@ -14,6 +14,7 @@ import yaml
 from sink.installation import connect
 from sink.resources import find_resource
 from sink.settings import load_settings
+from tests.support.coverage_page import covers
 
 Command = Callable[..., Any]
 Change = Callable[..., dict[str, str]]
@@ -105,6 +106,7 @@ def test_map_check_is_on_record(aspects_pii: Command, schema: Callable[..., None
     assert entry["detail"]["problems"] == 2
 
 
+@covers("place", "columns outside the map that may hold PII", "listed")
 def test_a_receipt_lists_what_the_map_does_not_name(aspects_pii: Command, schema: Callable[..., None]) -> None:
     schema(*NEWSLETTER)
     first = aspects_pii("retire", 4, "--json").json["retirements"][0]["receipt"]
@@ -180,6 +182,7 @@ def test_purge_names_what_it_left_and_ends_with_1(
     assert aspects_pii("purge", "--yes", **setting).status == 0
 
 
+@covers("place", "retained targets, rules that are off, columns without a rule", "listed")
 def test_a_receipt_says_what_stays_and_why(
     aspects_pii: Command, schema: Callable[..., None], changed_map: Change
 ) -> None:
@@ -213,6 +216,7 @@ def test_a_receipt_says_what_stays_and_why(
     assert "finance.history" not in {line["target"] for line in on["stays"]}
 
 
+@covers("place", "detached targets", "refused")
 def test_a_detached_target_is_not_absent(aspects_pii: Command, schema: Callable[..., None]) -> None:
     schema("DETACH TABLE $event_sink.course_access PERMANENTLY")
     checked = aspects_pii("map", "check")

@@ -18,6 +18,7 @@ from sink.erasure.work import find_works
 from sink.errors import AspectsPiiError
 from sink.retirement.retire import retire, sweep
 from sink.store import Store
+from tests.support.coverage_page import covers
 from tests.support.erasure_model import (
     Case,
     Killed,
@@ -36,6 +37,14 @@ CASES = int(os.environ.get("MODEL_CASES", "24"))
 FIRST = int(os.environ.get("MODEL_FIRST", "0"))
 
 
+@covers(
+    "engine",
+    "MergeTree; Replacing-, Summing-, Collapsing-, VersionedCollapsingMergeTree, at random",
+    "erased",
+)
+@covers("key", "id, user name, address, path into JSON, at random", "erased")
+@covers("type", "String, Nullable, LowCardinality, FixedString, at random", "erased")
+@covers("moment", "a kill before any statement, at random", "erased")
 def test_random_tables_come_out_of_retirements_kills_and_purges_as_the_model_says(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

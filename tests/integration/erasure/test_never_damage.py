@@ -21,6 +21,7 @@ from sink.pii_map import PiiMap
 from sink.retirement.retire import retire, sweep
 from sink.retirement.status import read_status
 from sink.store import Store
+from tests.support.coverage_page import covers
 from tests.support.erasure_model import Killed, Killer
 
 NAMES = {"redact": {"username": "constant"}}
@@ -68,6 +69,7 @@ def read_answers(store: Store, columns: str = "*") -> Counter[Any]:
     return Counter(store.client.rows(f"SELECT {columns} FROM $event_sink.answers"))
 
 
+@covers("type", "rows that become alike", "erased")
 def test_rows_that_become_alike_are_kept_one_by_one(with_target: WithTarget) -> None:
     rows = "VALUES ('c1','user1','yes'), ('c1','user1','yes'), ('c1','user2','yes'), ('c1','user2','a unique answer')"
     store = with_target(
@@ -90,6 +92,7 @@ def test_a_purge_keeps_every_row_that_it_makes_like_another(with_target: WithTar
     assert read_answers(store) == {("c1", "Deleted User", "yes"): 3000}
 
 
+@covers("key", "Nullable sort keys with NULL", "erased")
 def test_rows_with_nulls_in_the_sort_key_stay_as_many(with_target: WithTarget) -> None:
     rows = "SELECT if(number % 2, NULL, 'c'), concat('user', toString(number % 3 + 1)) FROM numbers(30)"
     definition = (
@@ -104,6 +107,7 @@ def test_rows_with_nulls_in_the_sort_key_stay_as_many(with_target: WithTarget) -
     assert found[None, "user2"] == found["c", "user2"] == 5
 
 
+@covers("engine", "MergeTree with a TTL", "erased")
 def test_rows_that_a_ttl_is_about_to_drop_block_nothing(with_target: WithTarget) -> None:
     rows = "SELECT 'c', 'user1', now() - toIntervalDay(number) FROM numbers(10)"
     definition = "(course String, username String, at DateTime) ENGINE = MergeTree ORDER BY (course, username)"
@@ -122,6 +126,7 @@ def test_rows_that_a_ttl_is_about_to_drop_block_nothing(with_target: WithTarget)
 
 @pytest.mark.parametrize("on_retire", [NAMES, {"delete": True}], ids=["redact", "delete"])
 @pytest.mark.parametrize("match", [{"username": "username"}, {"user_id": "id"}], ids=["by name", "by id"])
+@covers("engine", "MergeTree with projections", "erased")
 def test_a_table_with_a_projection_is_erased_like_any_other(
     with_target: WithTarget, on_retire: dict[str, Any], match: dict[str, str]
 ) -> None:
@@ -140,6 +145,7 @@ def test_a_table_with_a_projection_is_erased_like_any_other(
     assert "user1" not in dict(counted)
 
 
+@covers("engine", "SummingMergeTree, columns outside its key", "erased")
 def test_summing_rows_are_redacted_without_being_added_twice(with_target: WithTarget) -> None:
     definition = "(course String, username String, n Int64) ENGINE = SummingMergeTree(n) ORDER BY (course)"
     store = with_target(definition, NAMES, rows="VALUES ('a', 'user1', 6), ('b', 'user1', 12), ('c', 'user2', 1)")
@@ -149,6 +155,7 @@ def test_summing_rows_are_redacted_without_being_added_twice(with_target: WithTa
 
 
 @pytest.mark.parametrize("engine", ["SummingMergeTree(n)", "CollapsingMergeTree(n)"])
+@covers("engine", "SummingMergeTree and CollapsingMergeTree, columns of their keys", "refused")
 def test_new_sort_keys_are_refused_where_the_engine_would_add_rows_up(with_target: WithTarget, engine: str) -> None:
     definition = f"(course String, username String, n Int8) ENGINE = {engine} ORDER BY (course, username)"
     store = with_target(definition, PSEUDONYMS, rows="VALUES ('a', 'user1', 1)")
@@ -159,6 +166,7 @@ def test_new_sort_keys_are_refused_where_the_engine_would_add_rows_up(with_targe
         plan_purge(store, [])
 
 
+@covers("engine", "handing over in engines that add rows up", "refused")
 def test_handing_over_is_refused_where_the_engine_would_add_rows_up(with_target: WithTarget) -> None:
     definition = (
         "(course String, owner Int64, username String, n Int64) ENGINE = SummingMergeTree(n) ORDER BY (course, owner)"
@@ -174,6 +182,7 @@ OWNED = "(id UInt32, owner Int64, username String, title String) ENGINE = MergeT
 OWNED_ROWS = "SELECT number, number % 3 + 1, concat('user', toString(number % 3 + 1)), 'title' FROM numbers(12)"
 
 
+@covers("moment", "a hand-over that is killed", "erased")
 def test_a_killed_hand_over_is_seen_and_finished_whatever_comes_next(
     with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +219,7 @@ def test_a_killed_hand_over_is_seen_and_finished_whatever_comes_next(
     assert interrupted > 5
 
 
+@covers("moment", "ADD COLUMN between a kill and the next attempt", "erased")
 def test_a_column_that_is_added_between_a_kill_and_the_next_attempt_stops_nothing(
     with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +252,7 @@ def test_a_column_that_is_added_between_a_kill_and_the_next_attempt_stops_nothin
         ("username FixedString(4)", {"constant": "Somebody"}),
     ],
 )
+@covers("type", "what ClickHouse would refuse to change", "refused")
 def test_what_the_engine_will_refuse_is_a_problem_of_the_map(
     with_target: WithTarget, column: str, redaction: Any
 ) -> None:
@@ -252,12 +263,14 @@ def test_what_the_engine_will_refuse_is_a_problem_of_the_map(
     assert problems[0].place.startswith("targets.event_sink.answers")
 
 
+@covers("type", "the version column of a ReplacingMergeTree", "refused")
 def test_a_version_column_is_a_problem_of_the_map(with_target: WithTarget) -> None:
     definition = "(user_id Int64, username UInt64) ENGINE = ReplacingMergeTree(username) ORDER BY user_id"
     store = with_target(definition, {"redact": {"username": "default"}}, {"user_id": "id"})
     assert "CANNOT_UPDATE_COLUMN" in str(find_problems(store))
 
 
+@covers("type", "MATERIALIZED and ALIAS columns", "erased")
 def test_computed_columns_follow_what_they_are_computed_from(with_target: WithTarget) -> None:
     definition = (
         "(username String, low String MATERIALIZED lower(username), up String ALIAS upper(username), "
@@ -272,6 +285,7 @@ def test_computed_columns_follow_what_they_are_computed_from(with_target: WithTa
     }
 
 
+@covers("type", "texts that are not UTF-8", "erased")
 def test_texts_that_are_no_utf8_are_changed_byte_by_byte(with_target: WithTarget) -> None:
     definition = "(username String, doc String, other String) ENGINE = MergeTree ORDER BY tuple()"
     digits = b'{"who": "user1", "place": "M\xe9xico"}'.hex()
@@ -286,6 +300,7 @@ def test_texts_that_are_no_utf8_are_changed_byte_by_byte(with_target: WithTarget
 
 
 @pytest.mark.parametrize("bad", ["[" * 1_000 + "]" * 1_000, '{"who": "user1", "cut'], ids=["nested", "truncated"])
+@covers("type", "JSON that cannot be changed", "open")
 def test_one_row_that_cannot_be_changed_stops_nobody_else(with_target: WithTarget, bad: str) -> None:
     definition = "(username String, doc String) ENGINE = MergeTree ORDER BY tuple()"
     store = with_target(definition, {"redact": {"doc.who.name": "empty"}})
@@ -324,6 +339,7 @@ def test_defaults_and_expressions_work_by_name_too(
     assert found["user2"] != expected
 
 
+@covers("place", "detached parts of a target that held the subject", "open")
 def test_a_part_that_was_set_aside_keeps_those_open_whom_the_table_held_and_nobody_else(
     with_target: WithTarget,
 ) -> None:

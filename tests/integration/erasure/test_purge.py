@@ -12,6 +12,7 @@ from sink.clickhouse import migrations
 from sink.installation import open_store
 from sink.settings import Settings
 from sink.store import Store
+from tests.support.coverage_page import covers
 
 TABLES = ("user_profile", "external_id", "course_access")
 
@@ -65,6 +66,7 @@ def test_purge_removes_everything_and_keeps_events_tombstones_and_ledger(
         assert purged[0].detail["rows"]["event_sink.user_profile"] == 49
 
 
+@covers("moment", "opting out (`purge`)", "erased")
 def test_purge_leaves_nothing_in_a_file(aspects_pii: Callable[..., Any], settings: Settings, tmp_path: Path) -> None:
     with open_store(settings) as store:
         migrations.migrate(store.client)

@@ -18,6 +18,7 @@ from sink.pii_map import load_map
 from sink.resources import find_resource
 from sink.retirement.retire import retire
 from sink.store import Store
+from tests.support.coverage_page import covers
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ACTORS = {
@@ -70,6 +71,7 @@ def events(store: Store) -> dict[uuid.UUID, tuple[datetime, str]]:
     return found
 
 
+@covers("key", "addresses (mailto:)", "erased")
 def test_mailto_actors_become_pseudonyms_and_nothing_else_changes(with_targets: Callable[..., Store]) -> None:
     store = with_targets(ACTORS)
     add_profiles(store, range(1, 6))
@@ -95,6 +97,7 @@ def test_mailto_actors_become_pseudonyms_and_nothing_else_changes(with_targets: 
     assert verify_subjects(store, [3]).is_clean
 
 
+@covers("key", "hashes of addresses (mbox_sha1sum)", "erased")
 def test_hashed_addresses_become_pseudonyms_too(with_targets: Callable[..., Store]) -> None:
     import hashlib
 
@@ -116,6 +119,7 @@ def test_hashed_addresses_become_pseudonyms_too(with_targets: Callable[..., Stor
     assert all(len(digest) == 40 for digest in left)
 
 
+@covers("key", "columns of a sort key, by pseudonym", "erased")
 def test_actors_in_sort_keys_and_what_was_derived_are_rewritten_without_feeding_views_twice(
     with_targets: Callable[..., Store],
 ) -> None:
@@ -155,6 +159,7 @@ def test_actors_in_sort_keys_and_what_was_derived_are_rewritten_without_feeding_
 
 
 @pytest.mark.parametrize("kind", ["String", "JSON"])
+@covers("type", "paths into JSON", "erased")
 def test_names_inside_json_are_replaced_and_absent_paths_stay_absent(
     with_targets: Callable[..., Store], kind: str
 ) -> None:
@@ -210,6 +215,7 @@ def test_names_inside_json_are_replaced_and_absent_paths_stay_absent(
 
 
 @pytest.mark.parametrize(("arrays", "expected"), [("all", ["X", "X", "X"]), ("first", ["X", "b", "c"])])
+@covers("type", "arrays in JSON", "erased")
 def test_arrays_are_changed_as_the_map_says(
     with_targets: Callable[..., Store], arrays: str, expected: list[str]
 ) -> None:
@@ -254,6 +260,7 @@ def test_computed_columns_and_sort_keys_without_a_value_are_rewritten_once(with_
     ]
 
 
+@covers("key", "user names", "erased")
 def test_tables_keyed_by_username_are_erased_and_no_statement_names_anybody(with_targets: Callable[..., Store]) -> None:
     target = {"match": {"who": "username"}, "pii": {"who": "username"}, "on_retire": "delete"}
     store = with_targets({"event_sink.notes": target})
@@ -276,6 +283,7 @@ def test_tables_keyed_by_username_are_erased_and_no_statement_names_anybody(with
     assert not [command for command in commands if "user3" in command or "User3" in command]
 
 
+@covers("key", "rows by name of whom no name is known", "listed")
 def test_a_place_that_could_not_be_searched_is_on_the_receipt(with_targets: Callable[..., Store]) -> None:
     store = with_targets(ACTORS)
     add_events(store, ["mailto:user1@example.com"])
@@ -284,6 +292,7 @@ def test_a_place_that_could_not_be_searched_is_on_the_receipt(with_targets: Call
     assert [line for line in receipt["not_covered"] if line.startswith("xapi.xapi_events_all")]
 
 
+@covers("place", "history tables", "erased")
 def test_history_copies_are_redacted_where_the_operator_wants_it(with_targets: Callable[..., Store]) -> None:
     rule = {"match": {"user_id": "id"}, "pii": {"name": "name"}}
     store = with_targets(

@@ -24,6 +24,7 @@ from sink.installation import open_store
 from sink.resources import find_resource
 from sink.settings import Settings
 from sink.store import Store
+from tests.support.coverage_page import covers
 
 USERNAME = "zoe_canary.7"
 ADDRESS = "zoé@canary.example.org"
@@ -158,6 +159,11 @@ TYPES = {
 
 
 @pytest.mark.parametrize("kind", TYPES)
+@covers(
+    "type",
+    "String, Array, Map, Tuple, JSON, Variant, Dynamic and aggregate states outside the map, with --scan",
+    "open",
+)
 def test_a_name_is_found_in_every_type(store: Store, kind: str) -> None:
     value = TYPES[kind].replace("{{", "{").replace("}}", "}")
     make_table(store.client, f"x {kind}", f"{value} AS x", x=ADDRESS)
@@ -170,7 +176,9 @@ def test_a_name_is_found_in_enums_and_nested_columns(store: Store) -> None:
         "e Enum8('zoe_canary.7' = 1, 'b' = 2), n Nested(id Int8, who String), m String MATERIALIZED upper(n.who[1])",
         "1, [1], ['by zoe_canary.7']",
     )
-    assert find_places(store) == ["reporting.t.e", "reporting.t.m", "reporting.t.n.who"]
+    # The words of an Enum stand in the definition too.
+    definition = "system.tables.create_table_query"
+    assert find_places(store) == ["reporting.t.e", "reporting.t.m", "reporting.t.n.who", definition]
 
 
 ENGINES = [
@@ -185,6 +193,7 @@ ENGINES = [
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@covers("engine", "Log, Memory, Join, File and ReplacingMergeTree outside the map, with --scan", "open")
 def test_a_name_is_found_in_every_engine(store: Store, engine: str) -> None:
     make_table(store.client, "id Int8, x String", "1, {x:String}", f"ENGINE = {engine}", x=NAME)
     assert find_places(store) == ["reporting.t.x"]

@@ -14,6 +14,7 @@ from sink.erasure.verify import verify_subjects
 from sink.errors import ErasureError, ReadOnlyError
 from sink.retirement.retire import retire, sweep
 from sink.store import Store
+from tests.support.coverage_page import covers
 
 CANARY = "Canary-Ibex"
 
@@ -67,6 +68,7 @@ def test_a_view_called_append_is_refreshed(people: Store) -> None:
     assert count(people, "$reporting.`APPEND`") == 9
 
 
+@covers("place", "refreshable views and their replaced copies", "erased")
 def test_no_file_holds_who_was_in_a_view_and_the_replaced_copy_leaves_the_disk(people: Store, tmp_path: Path) -> None:
     make_view(people, "$reporting.names")
     outcome = retire(people, [1])[0]
@@ -79,6 +81,7 @@ def test_no_file_holds_who_was_in_a_view_and_the_replaced_copy_leaves_the_disk(p
     assert people.client.value("SELECT count() FROM system.tables WHERE name LIKE '.tmp.inner%'") == 0
 
 
+@covers("moment", "a refresh under way", "erased")
 def test_a_refresh_that_began_before_the_erasure_brings_nobody_back(people: Store) -> None:
     people.client.execute(
         "CREATE MATERIALIZED VIEW $reporting.slow REFRESH EVERY 1 YEAR ENGINE = MergeTree ORDER BY who EMPTY AS "
@@ -99,6 +102,7 @@ def test_a_search_of_texts_looks_at_every_database(people: Store) -> None:
     assert "beside.notes.t" in outcome.reason
 
 
+@covers("place", "refreshable views into a table", "erased")
 def test_a_view_into_a_table_is_refreshed_and_the_replaced_table_leaves_the_disk(people: Store) -> None:
     people.client.execute("CREATE TABLE $reporting.t (user_id Int64, n String) ENGINE = MergeTree ORDER BY user_id")
     make_view(people, "$reporting.names", to="$reporting.t")
@@ -108,6 +112,7 @@ def test_a_view_into_a_table_is_refreshed_and_the_replaced_table_leaves_the_disk
     assert people.client.value("SELECT count() FROM system.dropped_tables WHERE table LIKE '.tmp.inner%'") == 0
 
 
+@covers("place", "stopped views", "open")
 def test_a_stopped_view_keeps_its_rows_and_the_retirement_stays_open(people: Store) -> None:
     make_view(people, "$reporting.names")
     people.client.execute("SYSTEM STOP VIEW $reporting.names")
@@ -130,6 +135,7 @@ def test_a_stopped_view_in_which_nobody_can_be_looked_for_holds_up_everybody(peo
     assert count(people, "$reporting.names") == 10
 
 
+@covers("place", "views whose refresh fails", "open")
 def test_a_view_whose_refresh_fails_keeps_its_rows_and_the_retirement_stays_open(people: Store) -> None:
     people.client.execute(
         "CREATE MATERIALIZED VIEW $reporting.names REFRESH EVERY 1 YEAR ENGINE = MergeTree ORDER BY user_id AS SELECT "
@@ -158,6 +164,7 @@ def test_a_view_of_its_own_history_loses_no_row(people: Store) -> None:
     assert people.client.column("SELECT day FROM $reporting.h ORDER BY day") == list(range(10))
 
 
+@covers("place", "views that append", "left")
 def test_a_view_that_appends_is_left_alone(people: Store) -> None:
     people.client.execute("CREATE TABLE $reporting.h (user_id Int64, n String) ENGINE = MergeTree ORDER BY user_id")
     people.client.execute(
@@ -195,6 +202,7 @@ def test_purge_leaves_no_copy_and_says_where_it_cannot(people: Store) -> None:
     assert people.client.value("SELECT count() FROM system.dropped_tables WHERE table LIKE '.tmp.inner%'") == 0
 
 
+@covers("place", "replaced copies that may not be dropped", "listed")
 def test_a_copy_that_may_not_be_dropped_is_in_the_receipt(people: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     make_view(people, "$reporting.names")
     execute = ClickHouse.execute
@@ -268,6 +276,7 @@ BUILT_ON = {
 
 
 @pytest.mark.parametrize("how", BUILT_ON)
+@covers("place", "dictionaries in any database, through merge(), a named collection, Merge and Buffer tables", "erased")
 def test_a_dictionary_forgets_the_subject(people: Store, how: str) -> None:
     before, dictionary, name = BUILT_ON[how]
     for statement in (*before, dictionary):

@@ -26,6 +26,7 @@ from sink.retirement.replay import backfill_retired, replay
 from sink.retirement.retire import retire, sweep
 from sink.settings import Settings
 from sink.store import Store
+from tests.support.coverage_page import covers
 from tests.support.lms_writer import LmsWriter
 from tests.support.small_lms import make_small_lms
 
@@ -97,6 +98,7 @@ def say(store: Store, subjects: Sequence[int]) -> list[tuple[str, str, int]]:
     return [(o.subject, o.state, o.rows) for o in retire(store, subjects)]
 
 
+@covers("key", "names that somebody else has too", "open")
 def test_an_address_that_changed_hands_is_not_erased_and_the_retirement_says_why(
     with_notes: MakeStore, lms: LmsWriter, lms_url: str
 ) -> None:
@@ -117,6 +119,7 @@ def test_an_address_that_changed_hands_is_not_erased_and_the_retirement_says_why
     assert store.client.column("SELECT user_id FROM $event_sink.user_profile") == [2]
 
 
+@covers("key", "names that somebody else has too, with --leave-contested", "listed")
 def test_rows_that_are_somebody_elses_can_be_left_to_them(
     with_notes: MakeStore, aspects_pii: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -233,6 +236,7 @@ def test_values_that_several_status_rows_share_are_no_names(
 
 
 @pytest.mark.parametrize(("placeholders", "expected"), [(None, "anonymous"), (["Nobody"], "nobody"), ([], "")])
+@covers("key", "placeholders", "left")
 def test_placeholders_are_no_names(
     with_notes: MakeStore,
     lms: LmsWriter,
@@ -276,6 +280,7 @@ def keep(store: Store, days: int) -> Store:
         (MBOX_SHA1, sha1_of("ann@example.com")),
     ],
 )
+@covers("moment", "a row by name that comes late", "erased")
 def test_a_late_row_is_recognised_when_every_name_is_gone(
     with_notes: MakeStore, target: dict[str, Any], late: str
 ) -> None:
@@ -349,6 +354,7 @@ def test_whose_is_an_old_row_under_a_former_name_is_not_known(with_notes: MakeSt
     assert (finding.place, finding.kind, finding.count) == ("event_sink.letters", "contested rows", 2)
 
 
+@covers("place", "keyed hashes of former names", "listed")
 def test_former_names_are_kept_as_keyed_hashes_and_the_receipt_says_until_when(with_notes: MakeStore) -> None:
     store = keep(with_notes(), 30)
     add_profiles(store, (1, "ann", "ann@example.com"))

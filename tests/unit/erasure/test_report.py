@@ -55,6 +55,7 @@ def test_words_in_json_are_those_that_others_read() -> None:
         "view",
         "old parts",
         "detached parts",
+        "files of waiting rows",
         "interrupted changes",
         "texts",
         "words",
