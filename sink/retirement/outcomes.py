@@ -13,10 +13,11 @@ from typing import Any
 
 from sink.caches import CacheLine
 from sink.erasure.exemptions import is_exempt, list_not_pii, list_retained
+from sink.erasure.findings import OF_A_TABLE, Report
 from sink.erasure.former_names import find_kept
+from sink.erasure.named_texts import NO_NAME, Texts, scan_for
 from sink.erasure.steps import Step
 from sink.erasure.suspects import read_suspects
-from sink.erasure.verify import NO_NAME, OF_A_TABLE, Report, Texts, scan_for
 from sink.errors import ErasureError
 from sink.ledger.entries import Action, Retirement
 from sink.names import TableName

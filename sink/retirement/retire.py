@@ -15,11 +15,13 @@ from sink.caches import CacheLine
 from sink.clickhouse.parts import scrub, wait_for_mutations
 from sink.clickhouse.query_cache import forget_results
 from sink.erasure.derived import read_dependents, reload
+from sink.erasure.findings import OF_A_TABLE, Report
 from sink.erasure.former_names import remember
 from sink.erasure.identities import Identities
 from sink.erasure.interrupted import finish_interrupted, require_finished
+from sink.erasure.named_texts import Texts
 from sink.erasure.queues import flush_queues
-from sink.erasure.verify import OF_A_TABLE, Report, Texts, verify
+from sink.erasure.verify import verify
 from sink.erasure.work import find_works
 from sink.errors import (
     AspectsPiiError,

@@ -13,10 +13,11 @@ from sink.doors.cli.common import Actor, DryRun, Force, Json, Scan, open_configu
 from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.outcomes import describe_suspects, show_outcomes
 from sink.doors.cli.subjects import read_subjects
+from sink.erasure.findings import Report
 from sink.erasure.naming import ask_lms
 from sink.erasure.reassign import reassign
 from sink.erasure.suspects import Suspects, read_suspects
-from sink.erasure.verify import Report, record_report, verify_subjects
+from sink.erasure.verify import record_report, verify_subjects
 from sink.errors import UsageError
 from sink.installation import find_lms
 from sink.pii_map import SubjectId

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from sink.erasure.coverage import check_map
+from sink.erasure.findings import Kind
 from sink.erasure.problems import Problem
-from sink.erasure.verify import Kind, verify_subjects
+from sink.erasure.verify import verify_subjects
 from sink.pii_map import PiiMap
 from sink.retirement.retire import retire
 from sink.store import Store

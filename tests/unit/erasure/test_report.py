@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from sink.erasure.findings import Finding, Kind, Report
 from sink.erasure.purge import PurgeAction
-from sink.erasure.verify import Finding, Kind, Report
 
 ROWS = Finding("event_sink.user_profile", Kind.ROWS, "1", 3)
 PARTS = Finding("event_sink.user_profile", Kind.OLD_PARTS, count=2)
