@@ -17,6 +17,11 @@ from sink.names import TableName
 
 # ClickHouse keeps a replaced part for a second at least.
 _FIRST_PAUSE_SECONDS = 0.3
+# Replaced, or emptied: a part without rows keeps the value of its partition, which may be a person's, until it is dropped.
+_IS_OLD = (
+    "(NOT active AND toUnixTimestamp(remove_time) <= {before:UInt32} "
+    "OR rows = 0 AND partition_id != 'all' AND toUnixTimestamp(modification_time) <= {before:UInt32})"
+)
 _CLEANUP_SETTINGS = ", ".join(
     (
         "old_parts_lifetime = 1",
@@ -84,11 +89,11 @@ def scrub(client: ClickHouse, tables: Iterable[TableName], within: float) -> dat
 
 
 def _find_with_old_parts(client: ClickHouse, tables: Sequence[TableName], before: datetime) -> list[TableName]:
-    """Those of `tables` of which parts that were replaced until `before` still lie on a disk, on any replica."""
+    """Those of `tables` of which parts that were replaced, or emptied, until `before` still lie on a disk, on any replica."""
     rows = client.rows(
         f"SELECT DISTINCT database, table FROM {client.replicas('system.parts')} "
         "WHERE database IN {databases:Array(String)} AND table IN {tables:Array(String)} "
-        "AND NOT active AND toUnixTimestamp(remove_time) <= {before:UInt32}",
+        f"AND {_IS_OLD}",
         databases=sorted({name.database for name in tables}),
         tables=sorted({name.table for name in tables}),
         before=int(before.timestamp()),
@@ -145,15 +150,11 @@ def _count_mutations(client: ClickHouse) -> int:
 
 
 def count_old_parts(client: ClickHouse, table: TableName, before: datetime) -> int:
-    """Parts of a table that were replaced, or emptied, until `before` and still lie on a disk, on any replica.
-
-    A part without rows keeps the value of its partition, which may be a person's, until ClickHouse drops it.
-    """
+    """Parts of a table that were replaced, or emptied, until `before` and still lie on a disk, on any replica."""
     return int(
         client.value(
             f"SELECT count() FROM {client.replicas('system.parts')} WHERE database = {{database:String}} "
-            "AND table = {table:String} AND (NOT active AND toUnixTimestamp(remove_time) <= {before:UInt32} "
-            "OR rows = 0 AND partition_id != 'all' AND toUnixTimestamp(modification_time) <= {before:UInt32})",
+            f"AND table = {{table:String}} AND {_IS_OLD}",
             database=table.database,
             table=table.table,
             # ClickHouse notes the time of a part in whole seconds.
