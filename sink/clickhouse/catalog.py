@@ -45,6 +45,8 @@ class Table:
     """Columns of the sort or partition key, which ALTER … UPDATE cannot change."""
     computed_columns: frozenset[str] = frozenset()
     """Columns that nobody writes: ALIAS, MATERIALIZED, EPHEMERAL."""
+    materialized: dict[str, str] = field(default_factory=dict)
+    """MATERIALIZED columns, with what each is computed from."""
     expressions: dict[str, str] = field(default_factory=dict)
     """Column -> what it is computed from where nobody writes it: DEFAULT, ALIAS, MATERIALIZED."""
     rows: int = 0
@@ -186,10 +188,12 @@ def _read_columns(client: ClickHouse, databases: list[str]) -> dict[TableName, d
         databases=databases,
     ):
         name = TableName(database, table)
-        of_table = found.setdefault(name, {"columns": {}, "expressions": {}})
+        of_table = found.setdefault(name, {"columns": {}, "expressions": {}, "materialized": {}})
         of_table["columns"][column] = kind
         if expression:
             of_table["expressions"][column] = expression
+        if default_kind == "MATERIALIZED":
+            of_table["materialized"][column] = expression
         if is_key:
             keys.setdefault(name, set()).add(column)
         if default_kind in ("ALIAS", "MATERIALIZED", "EPHEMERAL"):

@@ -5,9 +5,10 @@ Every operation that changes a table of the map begins with this, under the leas
 
 from __future__ import annotations
 
+from sink.clickhouse.catalog import find_detached
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.swap import finish
-from sink.erasure.work import Work, find_works
+from sink.erasure.work import Work, find_works, stop_orphans
 from sink.errors import AspectsPiiError, ErasureError, UnreachableError
 
 # .. no_pii: names of tables; rows move within ClickHouse.
@@ -23,7 +24,14 @@ def finish_interrupted(client: ClickHouse) -> dict[Work, str]:
         UnreachableError: there is no connection any more.
     """
     failed: dict[Work, str] = {}
-    for work in find_works(client):
+    works = find_works(client)
+    detached = find_detached(client, {work.target for work in works})
+    stop_orphans(client, works)
+    for work in works:
+        if work.target in detached:
+            # Its mutations, and how far it is, cannot be asked: what they need stays.
+            failed[work] = f"the table is detached; ATTACH TABLE {work.target.sql} first"
+            continue
         try:
             finish(client, work)
             work.end(client)

@@ -17,8 +17,9 @@ _NAMING = ("mbox", "mailto", "MAILTO", "Mailto", "openid")
 # A merge takes away the parts that were to be looked at.
 _ATTEMPTS = 5
 
-Parts = list[tuple[str, str, int]]
-"""Parts as (name, partition, last block)."""
+Part = tuple[str, str, int, int]
+"""Name, partition, last block, and when it was made, in seconds."""
+Parts = list[Part]
 
 
 def names_anybody(client: ClickHouse, table: Table, column: str) -> bool:
@@ -29,31 +30,40 @@ def names_anybody(client: ClickHouse, table: Table, column: str) -> bool:
     Raises:
         DatabaseError: it could not be read or written.
     """
-    seen: dict[str, int] = {}
-    for partition, block, is_named in client.rows(
-        "SELECT partition_id, max(max_block), max(is_named) FROM $pii_ledger.named_tables "
+    seen: dict[str, tuple[int, int]] = {}
+    for partition, block, at, is_named in client.rows(
+        "SELECT partition_id, max(max_block), toUnixTimestamp(max(at)), max(is_named) FROM $pii_ledger.named_tables "
         "WHERE table_id = {table:UUID} AND column_name = {column:String} GROUP BY partition_id",
         table=table.uuid,
         column=column,
     ):
         if is_named:
             return True
-        seen[partition] = block
+        seen[partition] = (block, at)
     for _ in range(_ATTEMPTS):
         parts = _list_parts(client, table)
-        new = [part for part in parts if part[2] > seen.get(part[1], -1)]
+        new = [part for part in parts if _is_new(part, seen.get(part[1]))]
         if not new:
             return False
-        is_named = _look(client, table, column, [name for name, _, _ in new])
+        is_named = _look(client, table, column, [name for name, *_ in new])
         if is_named or set(new) <= set(_list_parts(client, table)):
             _write_down(client, table, column, new, is_named=is_named)
             return is_named
     return True
 
 
+def _is_new(part: Part, seen: tuple[int, int] | None) -> bool:
+    """True where a part may hold what was not looked at.
+
+    Numbers of blocks begin anew where the newest parts are gone and the server was restarted; then the time tells. What a
+    merge has put together is looked at once more.
+    """
+    return seen is None or part[2] > seen[0] or part[3] >= seen[1]
+
+
 def _list_parts(client: ClickHouse, table: Table) -> Parts:
     return client.rows(
-        "SELECT name, partition_id, max_block_number FROM system.parts "
+        "SELECT name, partition_id, max_block_number, toUnixTimestamp(modification_time) FROM system.parts "
         "WHERE database = {database:String} AND table = {table:String} AND active AND rows > 0",
         database=table.name.database,
         table=table.name.table,
@@ -73,7 +83,7 @@ def _look(client: ClickHouse, table: Table, column: str, parts: list[str]) -> bo
 
 def _write_down(client: ClickHouse, table: Table, column: str, parts: Parts, *, is_named: bool) -> None:
     blocks: dict[str, int] = {}
-    for _, partition, block in parts:
+    for _, partition, block, _ in parts:
         blocks[partition] = max(block, blocks.get(partition, block))
     client.insert(
         client.table("pii_ledger.named_tables"),

@@ -69,8 +69,8 @@ def hash_texts(arguments: str) -> str:
 
 
 def or_zero(expression: str) -> str:
-    """An SQL expression of a text with something that no text is in the place of NULL."""
-    return f"ifNull({expression}, '\\0')"
+    """An SQL expression of a text, or of NULL, that is no NULL and tells NULL from every text."""
+    return f"ifNull(concat('1', {expression}), '0')"
 
 
 def express_content(columns: list[str]) -> str:

@@ -29,6 +29,12 @@ from sink.store import Store
 # .. no_pii: statements with placeholders; ids are bound.
 
 
+NOBODY_NAMED = (
+    "no statement names an agent by address, so none was searched for names of the subject in accounts or in free text"
+)
+"""What a receipt says of `Plan.idle`."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that a retirement touches in the live schema."""

@@ -25,7 +25,6 @@ from sink.erasure.interrupted import require_finished
 from sink.erasure.plan import Plan, read_plan, require_valid_plan
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.steps import Step
-from sink.erasure.swap import keeps_rows_apart
 from sink.errors import ErasureError, RefusedError
 from sink.ledger.entries import Action, State
 from sink.ledger.leases import hold
@@ -201,10 +200,12 @@ def _list_steps(store: Store, plan: Plan, heir: Heir, assets: Sequence[str] | No
 
 def _require_movable(table: Table, change: HandOver) -> None:
     changed = {path.partition(".")[0] for path in change.paths}
-    if changed & table.key_columns and not keeps_rows_apart(table.engine):
+    # An heir's rows are there already: with one key, a replacing engine would keep one of two.
+    if changed & table.key_columns and table.engine.removeprefix("Replicated").removeprefix("Shared") != "MergeTree":
         raise RefusedError(
             f"{table.name} is a {table.engine} with {', '.join(sorted(changed & table.key_columns))} in its sort or "
-            "partition key: with another owner its rows could be added to those of others. Nothing was handed over."
+            "partition key: with another owner its rows could replace those of others, or be added to them. Nothing was "
+            "handed over."
         )
 
 

@@ -216,8 +216,9 @@ class RewriteStep(Step):
 
     @property
     def _key(self) -> str:
-        """A row's key as it is compared."""
-        return f"lowerUTF8({self._spelt})" if self.ignores_case else self._spelt
+        """A row's key as it is compared; bytes that are no text compare as no name does."""
+        text = f"toValidUTF8({self._spelt})"
+        return f"lowerUTF8({text})" if self.ignores_case else text
 
     def _count_by_subject(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> list[tuple[str, int]]:
         rows = client.rows(

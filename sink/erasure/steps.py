@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from sink.clickhouse.catalog import Table, read_path
+from sink.clickhouse.catalog import Table, is_nullable, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
 from sink.clickhouse.parts import express_delete
 from sink.erasure.identities import Identities
@@ -196,7 +196,8 @@ class DirectStep(Step):
 
     @property
     def _subject_text(self) -> str:
-        return f"ifNull({self.subject_expression}, '')"
+        # Bytes that are no text would come from the driver as something else.
+        return f"toValidUTF8(ifNull({self.subject_expression}, ''))"
 
     def _of_texts(self) -> str:
         return f"{self._subject_text} IN {{texts:Array(String)}} AND {self._not_exempt()}"
@@ -251,7 +252,14 @@ class DirectStep(Step):
         return split_for_binding(subjects, min(size, _SUBJECTS_WITH_VALUES) if self.needs_subjects else size)
 
     def _replacement(self, column: str) -> str:
-        """The expression of what takes a value's place."""
+        """The expression of what takes a value's place; NULL stays NULL."""
+        new = self._new_value(column)
+        kind = self.rule.on_retire.redact[column].kind
+        if kind in ("null", "default", "expression") or not is_nullable(self.table.columns[column]):
+            return new
+        return f"if(isNull({quote(column)}), NULL, {new})"
+
+    def _new_value(self, column: str) -> str:
         redaction = self.rule.on_retire.redact[column]
         name = self._name_value(column)
         if redaction.kind in ("hash", "pseudonym"):

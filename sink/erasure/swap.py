@@ -4,7 +4,7 @@
 2. The old rows go into another one, and for each partition it is written down how many rows are to come and how many such
    rows were there before. From here on an interrupted swap is finished; until here it is forgotten.
 3. Each partition is attached, which feeds no materialized view either, and that is written down. Whether one that an
-   interruption left in doubt was attached, the counts tell: nobody else writes such rows.
+   interruption left in doubt was attached, its parts tell; where merges have taken parts away, the counts do.
 4. The old rows are deleted, by a statement that names the table that has them too.
 
 Engines that add rows up, or cancel them, are refused before: counts would tell nothing (`sink.erasure.problems`).
@@ -16,6 +16,10 @@ Engines that add rows up, or cancel them, are refused before: counts would tell 
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sink.clickhouse.catalog import Table, read_tables
@@ -24,10 +28,16 @@ from sink.clickhouse.parts import express_delete
 from sink.erasure.new_values import NewValues, express_content
 from sink.erasure.work import Work, ended_on_failure, start
 from sink.errors import ErasureError, QueryError
-from sink.names import quote, quote_columns
+from sink.names import TableName, quote, quote_columns
 
-# A replacing engine would take rows with one key together before they are counted.
-_KEEP_EVERY_ROW = {"optimize_on_insert": 0}
+_COPYING = {
+    # A replacing engine would take rows with one key together before they are counted.
+    "optimize_on_insert": 0,
+    # The server's guard is against mistakes of people.
+    "max_partitions_per_insert_block": 0,
+    # What a column was computed from may be gone, or have been the time.
+    "insert_allow_materialized_columns": 1,
+}
 
 
 def swap(client: ClickHouse, table: Table, new: NewValues) -> None:
@@ -42,12 +52,18 @@ def swap(client: ClickHouse, table: Table, new: NewValues) -> None:
         new.send(client, work)
         _make_rows(client, work, table, new)
         _write_down(client, work, table)
-    finish(client, work)
+        _require_same(client, work)
+    finish(client, work, interrupted=False)
     work.end(client)
 
 
-def finish(client: ClickHouse, work: Work) -> None:
+def finish(client: ClickHouse, work: Work, *, interrupted: bool = True) -> None:
     """Go on with a swap from where it was interrupted; nothing where it had not come to its second step.
+
+    Args:
+        client: the connection.
+        work: the swap.
+        interrupted: False where nobody but the caller has begun it, so that nothing is in doubt.
 
     Raises:
         DatabaseError: the engine refused. Where no new row can be seen yet, nothing was changed and the swap is forgotten;
@@ -61,7 +77,7 @@ def finish(client: ClickHouse, work: Work) -> None:
         return
     try:
         _match_columns(client, work, table)
-        _attach(client, work, progress)
+        _attach(client, work, progress, in_doubt=interrupted)
     except QueryError:
         if progress.nothing_shows(client, work):
             work.end(client)
@@ -77,8 +93,8 @@ def finish(client: ClickHouse, work: Work) -> None:
 class _Progress:
     """How far a swap is."""
 
-    to_attach: dict[str, tuple[int, int]]
-    """Partition -> rows that are to come, and such rows that were there before."""
+    to_attach: dict[str, tuple[int, int, list[str]]]
+    """Partition -> rows that are to come, such rows that were there before, and the parts that were."""
 
     attached: int
     """Partitions that are noted as attached."""
@@ -89,33 +105,59 @@ class _Progress:
 
     def is_there(self, client: ClickHouse, work: Work, partition: str) -> bool:
         """True where a partition that is not noted as attached is attached all the same."""
-        wanted, before = self.to_attach[partition]
+        wanted, before, parts = self.to_attach[partition]
+        there = _list_parts(client, work.target, partition)
+        coming = Counter(_list_parts(client, work.table("rows"), partition).values())
+        if coming <= Counter(content for name, content in there.items() if name not in parts):
+            return True
+        if set(parts) <= set(there):
+            return False
+        # Merges have taken away the parts that would tell.
         return _count_alike(client, work, partition) >= before + wanted
 
 
 def _make_rows(client: ClickHouse, work: Work, table: Table, new: NewValues) -> None:
-    stored = list(table.stored_columns)
-    _fill(client, work, table, new, "rows", ", ".join(new.express(work, column) for column in stored))
-    _fill(client, work, table, new, "old", quote_columns(stored))
+    written = [*table.stored_columns, *_list_independent(table, [*new.columns, *new.expressions])]
+    _fill(client, work, table, new, "rows", written, ", ".join(new.express(work, column) for column in written))
+    _fill(client, work, table, new, "old", written, quote_columns(written))
 
 
-def _fill(client: ClickHouse, work: Work, table: Table, new: NewValues, role: str, chosen: str) -> None:
+def _list_independent(table: Table, changed: Sequence[str]) -> list[str]:
+    """MATERIALIZED columns that nothing that changes goes into: they stay what they were, a time or a random number say."""
+    return [
+        column
+        for column, expression in table.materialized.items()
+        if not any(re.search(rf"\b{re.escape(name)}\b", expression) for name in changed)
+    ]
+
+
+def _fill(
+    client: ClickHouse, work: Work, table: Table, new: NewValues, role: str, written: list[str], chosen: str
+) -> None:
     _copy_shape(client, work, table, role)
     client.execute(
-        f"INSERT INTO {work.table(role).sql} ({quote_columns(list(table.stored_columns))}) "
+        f"INSERT INTO {work.table(role).sql} ({quote_columns(written)}) "
         f"SELECT {chosen} FROM {table.name.sql} WHERE {new.express_meant(work)}",
-        _KEEP_EVERY_ROW,
+        _COPYING,
         repeatable=False,
     )
 
 
 def _copy_shape(client: ClickHouse, work: Work, table: Table, role: str) -> None:
     clauses = _read_keys(client, table)
-    # A MergeTree whatever the table's engine is: here nothing is taken together. And without the table's TTL.
+    name = work.table(role)
+    # A MergeTree whatever the table's engine is: here nothing is taken together, and parts stay what they are.
     client.execute(
-        f"CREATE TABLE {work.table(role).sql} $on_cluster AS {table.name.sql} ENGINE = MergeTree "
-        f"{clauses} SETTINGS allow_nullable_key = 1 COMMENT {work.comment}"
+        f"CREATE TABLE {name.sql} $on_cluster AS {table.name.sql} ENGINE = MergeTree {clauses} "
+        "SETTINGS allow_nullable_key = 1, max_bytes_to_merge_at_max_space_in_pool = 1, "
+        f"max_bytes_to_merge_at_min_space_in_pool = 1 COMMENT {work.comment}"
     )
+    if " TTL " not in read_tables(client, [name])[name].create_query:
+        return
+    # Nothing expires in the copy: values of columns would, and old rows would not be known again.
+    for column in table.columns:
+        with suppress(QueryError):
+            client.execute(f"ALTER TABLE {name.sql} $on_cluster MODIFY COLUMN {quote(column)} REMOVE TTL")
 
 
 def _read_keys(client: ClickHouse, table: Table) -> str:
@@ -133,7 +175,7 @@ def _read_keys(client: ClickHouse, table: Table) -> str:
 
 
 def _write_down(client: ClickHouse, work: Work, table: Table) -> None:
-    definitions = "partition String, wanted UInt64, before UInt64, is_attached UInt8"
+    definitions = "partition String, wanted UInt64, before UInt64, parts Array(String), is_attached UInt8"
     log = work.create(client, "log", definitions, "partition")
     counts = client.rows(f"SELECT _partition_id, count() FROM {work.table('rows').sql} GROUP BY 1 ORDER BY 1")
     wanted = client.value(f"SELECT count() FROM {work.table('old').sql}")
@@ -146,9 +188,36 @@ def _write_down(client: ClickHouse, work: Work, table: Table) -> None:
     # One insert, which is there whole or not at all.
     client.insert(
         log,
-        ["partition", "wanted", "before", "is_attached"],
-        [(partition, rows, _count_alike(client, work, partition), 0) for partition, rows in counts],
+        ["partition", "wanted", "before", "parts", "is_attached"],
+        [
+            (
+                partition,
+                rows,
+                _count_alike(client, work, partition),
+                list(_list_parts(client, work.target, partition)),
+                0,
+            )
+            for partition, rows in counts
+        ],
     )
+
+
+def _require_same(client: ClickHouse, work: Work) -> None:
+    """Make sure that no row came meanwhile that is to the letter like an old one, and would be deleted with it.
+
+    Raises:
+        ErasureError: one came; nothing was changed.
+    """
+    content = express_content(_list_common(client, work, "old"))
+    old = work.table("old").sql
+    there, copied = client.rows(
+        f"SELECT (SELECT count() FROM {work.target.sql} WHERE {content} IN (SELECT {content} FROM {old})), "
+        f"(SELECT count() FROM {old})"
+    )[0]
+    if there != copied:
+        raise ErasureError(
+            f"Rows of {work.target} came while others were copied; nothing was changed. `aspects-pii sweep` tries again."
+        )
 
 
 def _read_progress(client: ClickHouse, work: Work) -> _Progress | None:
@@ -156,18 +225,22 @@ def _read_progress(client: ClickHouse, work: Work) -> _Progress | None:
     if log not in read_tables(client, [log]):
         return None
     rows = client.rows(
-        "SELECT partition, max(wanted), max(before), max(is_attached) "
+        "SELECT partition, max(wanted), max(before), argMax(parts, wanted), max(is_attached) "
         f"FROM {log.sql} GROUP BY partition ORDER BY partition"
     )
     if not rows:
         return None
-    to_attach = {partition: (wanted, before) for partition, wanted, before, is_attached in rows if not is_attached}
+    to_attach = {
+        partition: (wanted, before, list(parts))
+        for partition, wanted, before, parts, is_attached in rows
+        if not is_attached
+    }
     return _Progress(to_attach, len(rows) - len(to_attach))
 
 
-def _attach(client: ClickHouse, work: Work, progress: _Progress) -> None:
+def _attach(client: ClickHouse, work: Work, progress: _Progress, *, in_doubt: bool) -> None:
     for partition in progress.to_attach:
-        if not progress.is_there(client, work, partition):
+        if not (in_doubt and progress.is_there(client, work, partition)):
             client.execute(
                 f"ALTER TABLE {work.target.sql} ATTACH PARTITION ID {{partition:String}} FROM {work.table('rows').sql}",
                 repeatable=False,
@@ -179,10 +252,22 @@ def _attach(client: ClickHouse, work: Work, progress: _Progress) -> None:
 def _note_attached(client: ClickHouse, work: Work, partition: str) -> None:
     client.insert(
         work.table("log"),
-        ["partition", "wanted", "before", "is_attached"],
-        [(partition, 0, 0, 1)],
+        ["partition", "wanted", "before", "parts", "is_attached"],
+        [(partition, 0, 0, [], 1)],
         repeatable=True,
     )
+
+
+def _list_parts(client: ClickHouse, table: TableName, partition: str) -> dict[str, str]:
+    """The parts of a partition with a hash of what is in them; an attached part keeps it."""
+    rows = client.rows(
+        "SELECT name, hash_of_all_files FROM system.parts WHERE database = {database:String} AND table = {table:String} "
+        "AND partition_id = {partition:String} AND active ORDER BY name",
+        database=table.database,
+        table=table.table,
+        partition=partition,
+    )
+    return dict(rows)
 
 
 def _count_alike(client: ClickHouse, work: Work, partition: str) -> int:

@@ -82,7 +82,7 @@ def verify(
     findings = [*problems, *inquiry.findings]
     left = [finding for finding in findings if finding.kind is Kind.CONTESTED and identities.leaves_contested]
     findings = [finding for finding in findings if finding not in left]
-    checked = sorted({*inquiry.checked, *plan.idle})
+    checked = sorted(inquiry.checked)
     return Report(len(subjects), checked, plan.absent, findings, not_asked, not_asked_again, left, passing)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -141,6 +141,29 @@ def find_works(client: ClickHouse) -> list[Work]:
         about, _, table = comment.partition(".")
         works[number] = Work(database, number, TableName(about, table))
     return list(works.values())
+
+
+def stop_orphans(client: ClickHouse, works: Sequence[Work]) -> None:
+    """Stop mutations of ours that fail for good because somebody has dropped their helper tables.
+
+    They would keep every later mutation of their table from ending.
+    """
+    numbers = [work.number for work in works]
+    rows = client.rows(
+        f"SELECT database, table, mutation_id, extract(command, {{number:String}}) AS number "
+        f"FROM {client.replicas('system.mutations')} WHERE NOT is_done AND NOT is_killed AND latest_fail_reason != '' "
+        "AND number != '' AND number NOT IN {known:Array(String)}",
+        number=f"{HELPER_PREFIX}([0-9a-f]{{16}})_",
+        known=numbers,
+    )
+    for database, table, mutation, _ in rows:
+        client.execute(
+            "KILL MUTATION $on_cluster WHERE database = {database:String} AND table = {table:String} "
+            "AND mutation_id = {mutation:String} SYNC",
+            database=database,
+            table=table,
+            mutation=mutation,
+        )
 
 
 def list_helpers(client: ClickHouse, work: Work) -> list[TableName]:

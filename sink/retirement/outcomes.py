@@ -16,6 +16,7 @@ from sink.erasure.exemptions import is_exempt, list_not_pii, list_retained
 from sink.erasure.findings import OF_A_TABLE, Report
 from sink.erasure.former_names import find_kept
 from sink.erasure.named_texts import NO_NAME, Texts, scan_for
+from sink.erasure.plan import NOBODY_NAMED
 from sink.erasure.steps import Step
 from sink.erasure.suspects import read_suspects
 from sink.errors import ErasureError
@@ -185,6 +186,7 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
                 *(str(finding) for finding in proof.report.findings if finding.kind in OF_A_TABLE),
                 *describe_kept(kept.get(subject)),
                 *proof.report.passing,
+                *(f"{place}: {NOBODY_NAMED}" for place in plan.idle),
                 *proof.results,
                 *suspects.lines,
             ],

@@ -59,9 +59,8 @@ def test_random_tables_come_out_of_retirements_kills_and_purges_as_the_model_say
             told += try_case(store, case, killer)
         except (AssertionError, AspectsPiiError) as error:
             wrong.append(f"{case}: {type(error).__name__} {str(error)[:2000]}")
+            print(wrong[-1], flush=True)  # noqa: T201 - whoever tries many cases does not wait for the last
         store.client.execute(f"DROP TABLE IF EXISTS {store.client.table(case.target).sql} SYNC")
-    for text in wrong:
-        print(text)  # noqa: T201
     print(  # noqa: T201 - what whoever tries many cases wants to know
         f"cases {CASES}, kills {told['kills']}, refused {told['refused']}, wrong {len(wrong)}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -176,6 +177,176 @@ def test_handing_over_is_refused_where_the_engine_would_add_rows_up(with_target:
     with pytest.raises(RefusedError, match="sort or partition key"):
         reassign(store, 1, 2)
     assert read_answers(store) == {("a", 1, "user1", 18): 1, ("a", 2, "user2", 6): 1}
+
+
+def test_handing_over_is_refused_where_the_heirs_rows_could_be_replaced(with_target: WithTarget) -> None:
+    columns = "(owner Int64, course String, username String, ver UInt32)"
+    definition = f"{columns} ENGINE = ReplacingMergeTree(ver) ORDER BY (owner, course)"
+    store = with_target(
+        definition, NAMES, {"owner": "id"}, "VALUES (1, 'c', 'user1', 5), (2, 'c', 'user2', 1)", owned=True
+    )
+    with pytest.raises(RefusedError, match="replace those of others"):
+        reassign(store, 1, 2)
+    assert read_answers(store) == {(1, "c", "user1", 5): 1, (2, "c", "user2", 1): 1}
+
+
+def test_rows_of_the_heir_that_come_between_a_copy_and_its_attaching_take_nobodys_place(
+    with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definition = "(owner Int64, username String, course String) ENGINE = MergeTree ORDER BY (owner, course)"
+    rows = "VALUES (1, 'user1', 'c1'), (1, 'user1', 'c2'), (3, 'user3', 'c1')"
+    store = with_target(definition, {"redact": {"username": "empty"}}, {"owner": "id"}, rows, owned=True)
+    real = store.client.execute
+
+    def write_first(sql: str, *arguments: Any, **values: Any) -> None:
+        if "ATTACH PARTITION" in sql:
+            real("INSERT INTO $event_sink.answers VALUES (2, 'user2', 'c1'), (2, 'user2', 'c2')")
+        real(sql, *arguments, **values)
+
+    monkeypatch.setattr(store.client, "execute", write_first)
+    reassign(store, 1, 2)
+    assert read_answers(store) == {(2, "user2", "c1"): 2, (2, "user2", "c2"): 2, (3, "user3", "c1"): 1}
+
+
+def test_rows_of_the_heir_that_come_after_a_kill_take_nobodys_place(
+    with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definition = "(owner Int64, username String, course String) ENGINE = MergeTree ORDER BY (owner, course)"
+    rows = "VALUES (1, 'user1', 'c1'), (1, 'user1', 'c2')"
+    store = with_target(definition, {"redact": {"username": "empty"}}, {"owner": "id"}, rows, owned=True)
+    real = store.client.execute
+    killed: list[str] = []
+
+    def stop(sql: str, *arguments: Any, **values: Any) -> None:
+        if "ATTACH PARTITION" in sql and not killed:
+            killed.append(sql)
+            raise Killed
+        real(sql, *arguments, **values)
+
+    monkeypatch.setattr(store.client, "execute", stop)
+    with pytest.raises(Killed):
+        reassign(store, 1, 2)
+    real(
+        "ALTER TABLE $event_sink.answers MODIFY SETTING max_bytes_to_merge_at_max_space_in_pool = 1, "
+        "max_bytes_to_merge_at_min_space_in_pool = 1"
+    )
+    real("INSERT INTO $event_sink.answers VALUES (2, 'user2', 'c1')")
+    real("INSERT INTO $event_sink.answers VALUES (2, 'user2', 'c2')")
+    assert sweep(store) == []
+    assert read_answers(store) == {(2, "user2", "c1"): 2, (2, "user2", "c2"): 2}
+
+
+def test_a_ttl_of_a_column_doubles_no_row(with_target: WithTarget) -> None:
+    definition = (
+        "(course String, username String, note String TTL at + INTERVAL 1 DAY, at DateTime) "
+        "ENGINE = MergeTree ORDER BY (course, username)"
+    )
+    store = with_target(definition, PSEUDONYMS)
+    store.client.execute(
+        "ALTER TABLE $event_sink.answers MODIFY SETTING max_bytes_to_merge_at_max_space_in_pool = 1, "
+        "max_bytes_to_merge_at_min_space_in_pool = 1"
+    )
+    store.client.execute("SYSTEM STOP TTL MERGES $event_sink.answers")
+    store.client.execute(
+        "INSERT INTO $event_sink.answers SELECT 'c', concat('user', toString(number % 3 + 1)), 'n', toDateTime('2020-01-01') "
+        "FROM numbers(9)"
+    )
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    sweep(store)
+    assert read_answers(store, "username").total() == 9
+
+
+def test_a_table_that_is_detached_meanwhile_keeps_what_it_takes_to_go_on(
+    with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "SELECT 'c', concat('user', toString(number % 3 + 1)) FROM numbers(9)"
+    store = with_target(
+        "(course String, username String) ENGINE = MergeTree ORDER BY (course, username)", PSEUDONYMS, rows=rows
+    )
+    real = store.client.execute
+    killed: list[str] = []
+
+    def stop(sql: str, *arguments: Any, **values: Any) -> None:
+        if killed or "DELETE FROM `event_sink`.`answers`" in sql:
+            killed.append(sql)
+            raise Killed
+        real(sql, *arguments, **values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, "execute", stop)
+        with pytest.raises(Killed):
+            retire(store, [1])
+    store.client.execute("TRUNCATE TABLE $pii_ledger.leases")
+    store.client.execute("DETACH TABLE $event_sink.answers")
+    assert [outcome.state for outcome in sweep(store)] == ["failed"]
+    assert len(find_works(store.client)) == 1
+    store.client.execute("ATTACH TABLE $event_sink.answers")
+    assert [outcome.state for outcome in sweep(store)] == ["erased"]
+    found = read_answers(store)
+    assert found.total() == 9
+    assert found["c", "user2"] == found["c", "user3"] == 3
+    assert find_works(store.client) == []
+
+
+def test_a_mutation_whose_helpers_somebody_has_dropped_stops_nobody(with_target: WithTarget) -> None:
+    rows = "SELECT 'c', concat('user', toString(number % 3 + 1)) FROM numbers(9)"
+    store = with_target("(course String, username String) ENGINE = MergeTree ORDER BY course", NAMES, rows=rows)
+    helper = "`pii_ledger`.`erasing_0123456789abcdef_values`"
+    store.client.execute(f"CREATE TABLE {helper} (username String) ENGINE = MergeTree ORDER BY username")
+    store.client.execute("SYSTEM STOP MERGES $event_sink.answers")
+    store.client.execute(
+        "ALTER TABLE $event_sink.answers UPDATE username = 'x' WHERE username IN (SELECT username FROM "
+        f"{helper}) AND course = 'c'",
+        {"allow_nondeterministic_mutations": 1, "mutations_sync": 0},
+    )
+    store.client.execute(f"DROP TABLE {helper} SYNC")
+    store.client.execute("SYSTEM START MERGES $event_sink.answers")
+    deadline = time.monotonic() + 30
+    failing = "SELECT count() FROM system.mutations WHERE NOT is_done AND latest_fail_reason != ''"
+    while not store.client.value(failing) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    assert {username for _, username in read_answers(store)} == {"Deleted User", "user2", "user3"}
+
+
+def test_materialized_times_and_random_numbers_stay_what_they_were(with_target: WithTarget) -> None:
+    definition = (
+        "(course String, username String, low String MATERIALIZED lower(username), at DateTime64(6) MATERIALIZED now64(6), "
+        "id UUID MATERIALIZED generateUUIDv4()) ENGINE = MergeTree ORDER BY (course, username)"
+    )
+    store = with_target(definition, PSEUDONYMS, rows="VALUES ('c', 'user1'), ('c', 'user2')")
+    before = set(store.client.rows("SELECT at, id FROM $event_sink.answers"))
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    assert set(store.client.rows("SELECT at, id FROM $event_sink.answers")) == before
+    assert store.client.value("SELECT count() FROM $event_sink.answers WHERE low = lower(username)") == 2
+
+
+@pytest.mark.parametrize("match", [{"username": "username"}, {"user_id": "id"}], ids=["by name", "by id"])
+def test_null_stays_null(with_target: WithTarget, match: dict[str, str]) -> None:
+    definition = "(user_id Int64, username String, note Nullable(String)) ENGINE = MergeTree ORDER BY user_id"
+    rows = "VALUES (1, 'user1', NULL), (1, 'user1', '\\0'), (1, 'user1', 'a')"
+    store = with_target(definition, {"redact": {"note": "constant"}}, match, rows)
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    assert read_answers(store, "note") == {(None,): 1, ("Deleted User",): 2}
+
+
+def test_more_than_a_hundred_partitions_are_no_obstacle(with_target: WithTarget) -> None:
+    rows = "SELECT number, 'user1' FROM numbers(120)"
+    store = with_target(
+        "(n UInt32, username String) ENGINE = MergeTree PARTITION BY n ORDER BY username SETTINGS max_parts_in_total = 10000",
+        PSEUDONYMS,
+    )
+    store.client.execute(f"INSERT INTO $event_sink.answers {rows}", {"max_partitions_per_insert_block": 0})
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    assert read_answers(store, "username").total() == 120
+
+
+def test_a_purge_reaches_keys_that_are_no_text(with_target: WithTarget) -> None:
+    definition = "(username String, note String) ENGINE = MergeTree ORDER BY tuple()"
+    rows = "SELECT unhex(concat('FF', hex(toString(number)))), 'Canary left' FROM numbers(2100)"
+    store = with_target(definition, {"redact": {"note": "constant"}}, rows=rows)
+    purge(store, plan_purge(store, []), enabled=False)
+    assert read_answers(store, "note") == {("Deleted User",): 2100}
 
 
 OWNED = "(id UInt32, owner Int64, username String, title String) ENGINE = MergeTree ORDER BY (owner, id)"

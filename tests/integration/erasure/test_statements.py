@@ -164,3 +164,25 @@ def test_the_key_that_init_makes_is_enough(store: Store) -> None:
     assert isinstance(secret, SecretStr)
     (text,) = read_events(keyless)
     assert json.loads(text)["actor"]["mbox"] == f"mailto:{keyed_hash(secret, PSEUDONYM, 1)}@retired.invalid"
+
+
+def test_what_comes_after_a_table_was_emptied_is_looked_at(store: Store) -> None:
+    add_profiles(store, 1)
+    add_events(store, *(statement(ANONYMOUS) for _ in range(6)))
+    assert read_plan(store).idle == ["xapi.xapi_events_all.event"]
+    table = store.client.table("xapi.xapi_events_all").sql
+    for sql in (f"TRUNCATE TABLE {table} SYNC", f"DETACH TABLE {table}", f"ATTACH TABLE {table}"):
+        store.client.execute(sql)
+    add_events(store, statement(name(1)))
+    assert retire(store, [1])[0].state == "erased"
+    (text,) = read_events(store)
+    assert b"quokka1" not in text
+
+
+def test_a_receipt_says_that_statements_were_not_searched(store: Store) -> None:
+    add_profiles(store, 1)
+    add_events(store, statement(ANONYMOUS, result={"response": "quokka_1"}))
+    receipt = retire(store, [1])[0].receipt
+    assert receipt is not None
+    assert "xapi.xapi_events_all.event" not in receipt["verified"]
+    assert any(line.startswith("xapi.xapi_events_all.event: no statement") for line in receipt["not_covered"])
