@@ -66,6 +66,21 @@ def find_problems(store: Store) -> list[Problem]:
     return [problem for problem in check_map(store).problems if problem.place.startswith("targets.")]
 
 
+def kill_a_hand_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hand over from 1 to 2 in a process that dies before the new rows are attached."""
+    real = store.client.execute
+
+    def stop(sql: str, *arguments: Any, **values: Any) -> None:
+        if "ATTACH PARTITION" in sql:
+            raise Killed
+        real(sql, *arguments, **values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, "execute", stop)
+        with pytest.raises(Killed):
+            reassign(store, 1, 2)
+
+
 def read_answers(store: Store, columns: str = "*") -> Counter[Any]:
     return Counter(store.client.rows(f"SELECT {columns} FROM $event_sink.answers"))
 
@@ -215,17 +230,7 @@ def test_rows_of_the_heir_that_come_after_a_kill_take_nobodys_place(
     rows = "VALUES (1, 'user1', 'c1'), (1, 'user1', 'c2')"
     store = with_target(definition, {"redact": {"username": "empty"}}, {"owner": "id"}, rows, owned=True)
     real = store.client.execute
-    killed: list[str] = []
-
-    def stop(sql: str, *arguments: Any, **values: Any) -> None:
-        if "ATTACH PARTITION" in sql and not killed:
-            killed.append(sql)
-            raise Killed
-        real(sql, *arguments, **values)
-
-    monkeypatch.setattr(store.client, "execute", stop)
-    with pytest.raises(Killed):
-        reassign(store, 1, 2)
+    kill_a_hand_over(store, monkeypatch)
     real(
         "ALTER TABLE $event_sink.answers MODIFY SETTING max_bytes_to_merge_at_max_space_in_pool = 1, "
         "max_bytes_to_merge_at_min_space_in_pool = 1"
@@ -396,18 +401,7 @@ def test_a_column_that_is_added_between_a_kill_and_the_next_attempt_stops_nothin
 ) -> None:
     store = with_target(OWNED, {"redact": {"username": "empty"}}, {"owner": "id"}, OWNED_ROWS, owned=True)
     real = store.client.execute
-    killed: list[str] = []
-
-    def stop(sql: str, *arguments: Any, **values: Any) -> None:
-        if "ATTACH PARTITION" in sql and not killed:
-            killed.append(sql)
-            raise Killed
-        real(sql, *arguments, **values)
-
-    monkeypatch.setattr(store.client, "execute", stop)
-    with pytest.raises(Killed):
-        reassign(store, 1, 2)
-    assert len(killed) == 1
+    kill_a_hand_over(store, monkeypatch)
     real("ALTER TABLE $event_sink.answers ADD COLUMN more String DEFAULT 'm', DROP COLUMN title")
     reassign(store, 1, 2)
     assert find_works(store.client) == []
@@ -539,3 +533,21 @@ def test_a_table_that_refuses_stops_nobody_who_is_not_in_it(with_target: WithTar
     outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 2])}
     assert outcomes["1"].state == "failed"
     assert outcomes["2"].state == "erased"
+
+
+@pytest.mark.parametrize("kind", ["Array(String)", "Map(String, String)", "Tuple(String, String)"])
+def test_a_name_in_a_container_is_refused_with_the_fix(with_target: WithTarget, kind: str) -> None:
+    definition = f"(username {kind}, note String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"note": "constant"}}, pii={"note": "other"})
+    (problem,) = find_problems(store)
+    assert "Keep one row a person" in problem.fix
+
+
+def test_a_purge_ends_where_ids_are_no_text(with_target: WithTarget) -> None:
+    rows = "SELECT if(number = 0, '1', unhex('FF31')), 'Canary left' FROM numbers(2)"
+    definition = "(who String, note String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"note": "hash"}}, {"who": "id"}, rows)
+    purge(store, plan_purge(store, []), enabled=False)
+    found = read_answers(store, "note")
+    assert found.total() == 2
+    assert ("Canary left",) not in found
