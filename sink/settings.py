@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         description="Certificate authority to trust instead of the system's.",
         examples=["/etc/ssl/clickhouse-ca.pem"],
     )
+    clickhouse_users_file: Path | None = Field(
+        None,
+        description="Grants and limits of the engine that `aspects-pii clickhouse` serves, instead of the file that ships.",
+        examples=["/etc/aspects-pii/users.xml"],
+    )
     clickhouse_connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a connection.", examples=[10])
     clickhouse_timeout: int = Field(300, ge=1, description="Seconds to wait for an answer.", examples=[300])
     clickhouse_retries: int = Field(

@@ -22,6 +22,7 @@ from sink.store import Store
 # What tests share asserts too, and says as much where it fails.
 pytest.register_assert_rewrite("tests.support")
 
+from tests.support import served  # noqa: E402
 from tests.support.templates import copy_template  # noqa: E402
 
 # What the people of the tests are called where it matters; these words stand nowhere else.
@@ -85,6 +86,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith("ASPECTS_"):
             monkeypatch.delenv(name)
+    # Whatever is served, and asked over HTTP.
+    for name, value in served.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,7 +1,8 @@
 """The embedded engine behind ClickHouse's HTTP protocol: `aspects-pii clickhouse`.
 
 One process may open the engine's data folder; through this endpoint others (dbt, Superset, a second
-`aspects-pii`) share it with the clients they already have. Nothing here logs a query, a body or an address.
+`aspects-pii`) share it with the clients they already have. There is always a password: whoever is on this host, or has
+a web page open there, can reach a loopback address. Nothing here logs a query, a body or an address.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -17,12 +19,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from sink.endpoint.credentials import Account
 from sink.endpoint.engine import Engine
 from sink.endpoint.handlers import Endpoint
-from sink.errors import UsageError
+from sink.endpoint.passwords import find_password
+from sink.errors import SettingsError, UsageError
+from sink.resources import find_resource
 from sink.serving import Server, is_loopback, listen, running_in_thread
 
-MAX_BODY_BYTES = 1 << 30
+MAX_BODY_BYTES = 1 << 28
 
 
 async def _answer_not_found(_: Request, __: Exception) -> Response:
@@ -30,14 +35,17 @@ async def _answer_not_found(_: Request, __: Exception) -> Response:
 
 
 def create_app(
-    folder: Path, *, user: str = "default", password: SecretStr | None = None, max_body_bytes: int = MAX_BODY_BYTES
+    folder: Path,
+    account: Account,
+    *,
+    users_file: Path | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
 ) -> Starlette:
     """The endpoint over the engine in `folder`, as an ASGI application; the engine runs while its lifespan does.
 
-    Without a `password` requests must come under a loopback host name and not from a web page.
     `max_body_bytes` is the largest body after decompression; it is held in memory.
     """
-    endpoint = Endpoint(folder, user, password, max_body_bytes)
+    endpoint = Endpoint(folder, account, users_file, max_body_bytes)
     return Starlette(
         routes=[
             Route("/", endpoint.answer_query, methods=["GET", "POST"]),
@@ -55,26 +63,43 @@ def serve(
     port: int = 8123,
     user: str = "default",
     password: SecretStr | None = None,
+    users_file: Path | None = None,
 ) -> None:
-    """Serve the engine in `folder` until SIGTERM or SIGINT; prints one line with the address when ready.
+    """Serve the engine in `folder` until SIGTERM or SIGINT; says where it is, and how to come in, when ready.
 
     Port 0 takes a free one. Running queries are waited for, and cancelled after `SHUTDOWN_GRACE_SECONDS` seconds.
+    Without a password, or with an empty one, one is made and kept in the data folder.
 
     Raises:
-        UsageError: the address is not this host's own and there is no password, or it is in use.
+        UsageError: the address is not this host's own and no password was set, or it is in use; or the file of the
+            password that was made cannot be used.
+        SettingsError: the users file is not one.
         DatabaseError: one of its subclasses says why the engine does not start.
     """
-    if not is_loopback(host) and not (password and password.get_secret_value()):
-        raise UsageError(
-            f"{host} can be reached from other hosts, so a password is needed: set ASPECTS_CLICKHOUSE_PASSWORD, "
-            "or listen on 127.0.0.1."
+    kept: Path | None = None
+    if password is None or not password.get_secret_value():
+        if not is_loopback(host):
+            raise UsageError(
+                f"{host} can be reached from other hosts, so a password has to be set: ASPECTS_CLICKHOUSE_PASSWORD. "
+                "Or listen on 127.0.0.1."
+            )
+        password, kept = find_password(folder)
+    engine = Engine(folder, users_file)  # Here, where its exceptions reach the caller.
+    if users_file is None and engine.granted:
+        raise SettingsError(
+            f"The engine did not read {find_resource('config/engine')}, which keeps it from files and addresses."
         )
-    engine = Engine(folder)  # Here, where its exceptions reach the caller.
     listener, url = listen(host, port)
-    app = create_app(folder, user=user, password=password)
+    app = create_app(folder, Account(user, password), users_file=users_file)
 
     def announce() -> None:
         sys.stdout.write(f"ClickHouse protocol on {url} (data in {folder})\n")
+        if kept is not None:
+            sys.stdout.write(
+                "In another terminal:\n"
+                f"  export ASPECTS_CLICKHOUSE_URL={url} ASPECTS_CLICKHOUSE_USER={quote(user)}\n"
+                f'  export ASPECTS_CLICKHOUSE_PASSWORD="$(cat {quote(str(kept))})"\n'
+            )
         sys.stdout.flush()
 
     try:
@@ -85,7 +110,7 @@ def serve(
 
 
 @contextmanager
-def running(folder: Path, *, user: str = "default", password: SecretStr | None = None) -> Iterator[str]:
+def running(folder: Path, *, password: SecretStr, user: str = "default") -> Iterator[str]:
     """Serve the engine in `folder` from a thread of this process; yields the URL, on a free loopback port.
 
     Other connections of this process to the same folder go on working beside it.
@@ -95,7 +120,7 @@ def running(folder: Path, *, user: str = "default", password: SecretStr | None =
     """
     engine = Engine(folder)
     try:
-        with running_in_thread(create_app(folder, user=user, password=password), "clickhouse-endpoint") as url:
+        with running_in_thread(create_app(folder, Account(user, password)), "clickhouse-endpoint") as url:
             yield url
     finally:
         engine.close()

@@ -14,24 +14,26 @@ from starlette.requests import Request
 
 from sink.errors import ProtocolError
 
-_LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
-
-@dataclass
+@dataclass(frozen=True)
 class Account:
     """The only account that may ask."""
 
     user: str
     password: SecretStr
 
+    def __post_init__(self) -> None:
+        """Refuse an account that anybody could use."""
+        if not self.password.get_secret_value():
+            raise ValueError("an account needs a password")
+
     def check(self, request: Request) -> None:
         """Compare a request's credentials, wherever it carries them.
 
         Raises:
-            ProtocolError: they are wrong or missing.
+            ProtocolError: they are wrong or missing, or a web page asks.
         """
-        if not self.password.get_secret_value():
-            self._refuse_web_pages(request)
+        _refuse_web_pages(request)
         user, password, given = _read_credentials(request)
         same_user = hmac.compare_digest(user.encode(), self.user.encode())
         same_password = hmac.compare_digest(password.encode(), self.password.get_secret_value().encode())
@@ -42,11 +44,15 @@ class Account:
                 given,
             )
 
-    def _refuse_web_pages(self, request: Request) -> None:
-        """Without a password, any web page could reach the endpoint through its visitor's browser."""
-        host = request.url.hostname or ""
-        if request.headers.get("origin") or host not in _LOOPBACK_NAMES:
-            raise _authentication_failed("Requests from web pages or under another host name need a password.", True)
+
+def _refuse_web_pages(request: Request) -> None:
+    """Any web page could reach this host's endpoint through its visitor's browser, which may know the password.
+
+    A browser says so by `Origin`, or, for an image or a link that has none, by `Sec-Fetch-Site`; only what somebody has
+    typed into the address bar comes with `none`.
+    """
+    if request.headers.get("origin") or request.headers.get("sec-fetch-site", "none") != "none":
+        raise _authentication_failed("Web pages cannot ask here; let a server ask.", True)
 
 
 def _authentication_failed(message: str, given: bool) -> ProtocolError:

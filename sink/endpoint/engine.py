@@ -18,7 +18,10 @@ from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.connection import ENGINE_OPTIONS
 from sink.endpoint.protocol import QueryRequest
-from sink.errors import ProtocolError
+from sink.endpoint.protocol_errors import read_engine_error
+from sink.endpoint.reach import GRANTS
+from sink.errors import ProtocolError, SettingsError
+from sink.resources import find_resource
 
 MAX_SESSIONS = 1000
 
@@ -40,15 +43,30 @@ class Session:
 class Engine:
     """The engine's connections: one for each request, one for each session. Used by the pool's threads."""
 
-    def __init__(self, folder: Path) -> None:
-        """Start the engine, or join it where this process has started it already.
+    def __init__(self, folder: Path, users_file: Path | None = None) -> None:
+        """Start the engine, or join it where this process has started it already: then with what it was started with.
+
+        Args:
+            folder: its data folder.
+            users_file: grants and limits, instead of the file that ships.
 
         Raises:
+            SettingsError: `users_file` is not one.
             DatabaseError: one of its subclasses says why it does not start.
         """
         self._address = Address(url=f"chdb://{folder}")
+        self._options = {"config-file": str(find_resource("config/engine/engine.xml"))}
+        if users_file is not None:
+            if not users_file.is_file():
+                raise _refuse(users_file, "there is no such file")
+            self._options["users_config"] = str(users_file.resolve())
+        self._options |= ENGINE_OPTIONS
+        # Whatever opens the folder first decides who may do what there.
+        self._parser = self._start(users_file)
+        self._parsing = threading.Lock()
         # Held open so that the engine does not stop and start between requests.
         self._client = ClickHouse(self._address)
+        self.granted = frozenset(grant for grant in GRANTS if self._client.value(f"CHECK GRANT {grant}"))
         self.version = self._client.server_version
         self.timezone = str(self._client.value("SELECT timezone()"))
         self._sessions: dict[str, Session] = {}
@@ -63,7 +81,38 @@ class Engine:
         """A new connection of chDB, with nothing set."""
         import chdb
 
-        return chdb.connect(f"{self._address.folder}?{urlencode(ENGINE_OPTIONS)}")
+        return chdb.connect(f"{self._address.folder}?{urlencode(self._options)}")
+
+    def _start(self, users_file: Path | None) -> Any:
+        try:
+            self._address.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            connection = self.open_connection()
+        except (OSError, RuntimeError) as error:
+            if users_file is not None and "SAXParseException" in str(error):
+                raise _refuse(users_file, "it is no XML") from None
+            # By the client, which says what is wrong.
+            ClickHouse(self._address).close()
+            raise
+        # `sink.endpoint.statements` has limits of its own.
+        connection.query("SET max_query_size = 0")
+        return connection
+
+    def format_query(self, text: bytes) -> str:
+        """A statement in the engine's own form; nothing is executed.
+
+        Raises:
+            ProtocolError: the engine does not take the text for one statement.
+        """
+        sql = "SELECT formatQuerySingleLine(unhex({text:String}))"
+        try:
+            with self._parsing:
+                result = self._parser.query(sql, "RawBLOB", params={"text": text.hex()})
+        except RuntimeError as error:
+            refusal = read_engine_error(error)
+            # Without the statement that asked.
+            message = refusal.message.partition(": In scope SELECT formatQuery")[0]
+            raise ProtocolError(refusal.name, f"{message} ({refusal.name})", refusal.code) from None
+        return bytes(result.bytes()).decode(errors="surrogateescape")
 
     def close(self) -> None:
         """End all sessions; the engine stops with its last connection."""
@@ -71,6 +120,7 @@ class Engine:
             sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:
             session.connection.close()
+        self._parser.close()
         self._client.close()
 
     def cancel_queries(self) -> None:
@@ -119,3 +169,9 @@ class Engine:
                 del self._sessions[request.session]
         if request.close_session:
             session.connection.close()
+
+
+def _refuse(users_file: Path, reason: str) -> SettingsError:
+    return SettingsError(
+        f"ASPECTS_CLICKHOUSE_USERS_FILE is not valid: {users_file}: {reason}. Begin with a copy of config/engine/users.xml."
+    )

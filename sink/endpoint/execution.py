@@ -15,7 +15,9 @@ from sink.clickhouse.client import memory_file
 from sink.endpoint.engine import Engine, Session
 from sink.endpoint.protocol import QueryRequest
 from sink.endpoint.protocol_errors import read_engine_error
-from sink.endpoint.statements import Statement
+from sink.endpoint.reach import require_within_reach
+from sink.endpoint.statements import Statement, read_statement
+from sink.errors import ProtocolError
 from sink.names import quote
 
 # .. pii: Rows and results pass through in memory, from a request to the engine and back; nothing is kept or logged.
@@ -25,6 +27,10 @@ from sink.names import quote
 
 # What a session keeps of them makes another statement the one that puts it back.
 _CHANGES_OF_SESSION = ("SET", "USE", "DROP")
+# A stream gives each block as a document of its own: only formats without header and footer can be joined.
+_STREAMED_FORMATS = frozenset({"Native", "TabSeparated", "TSV", "CSV", "RowBinary", "JSONEachRow"})
+# Names with which chDB returns Python objects instead of bytes.
+_PYTHON_FORMATS = frozenset({"arrowtable", "dataframe", "datastore"})
 
 
 def _escape(value: str) -> str:
@@ -36,12 +42,18 @@ class QueryExecution:
     """The execution of one request: on a connection that is prepared for it, and put back as it was found."""
 
     def __init__(self, engine: Engine, request: QueryRequest) -> None:
-        """Prepare a connection.
+        """Understand the statement, and prepare a connection.
 
         Raises:
-            ProtocolError: the session is in use, or the database or a setting is unknown.
+            ProtocolError: the statement is none, or reaches beyond the data folder; the session is in use; the database
+                or a setting is unknown.
         """
         self._engine, self._request = engine, request
+        self.statement = read_statement(request.query, request.body, engine.format_query)
+        require_within_reach(self.statement.tokens, engine.granted)
+        self.format = (self.statement.format if self.statement.reads else None) or request.default_format
+        if self.format.lower() in _PYTHON_FORMATS or not self.format.isalnum():
+            raise ProtocolError("UNKNOWN_FORMAT", "Unknown output format.")
         self._undo: list[str] = []
         # A stream that is given up is closed by one thread while another may still fetch from it.
         self._lock = threading.Lock()
@@ -64,14 +76,23 @@ class QueryExecution:
             self._query(
                 "SET " + ", ".join(f"{name} = {_escape(value)}" for name, value in self._request.settings.items())
             )
-        if self._request.statement.data is not None and self._request.parameters:
+        if self.statement.data is not None and self._request.parameters:
             # Inserts with data take no bound values beside it.
             values = (f"param_{name} = {_escape(value)}" for name, value in self._request.parameters.items())
             self._query("SET " + ", ".join(values))
+        if self._request.readonly:
+            # Last: from here the engine lets nothing be changed, this setting included.
+            self._query(f"SET readonly = {self._request.readonly}")
+
+    @property
+    def streams(self) -> bool:
+        """True where the result goes out as it comes, instead of once it is complete."""
+        is_query = self.statement.kind in ("SELECT", "WITH")
+        return is_query and not self._request.buffered and self.format in _STREAMED_FORMATS
 
     def _find_undo(self, session: Session) -> list[str]:
         """How to put a session's connection back: what the address says is for one request only."""
-        if self._request.statement.kind in _CHANGES_OF_SESSION:
+        if self.statement.kind in _CHANGES_OF_SESSION:
             session.undo.clear()
             return self._ask_for_undo()
         names = bool(self._request.database), tuple(sorted(self._request.settings))
@@ -81,7 +102,7 @@ class QueryExecution:
 
     def _ask_for_undo(self) -> list[str]:
         found = []
-        if self._request.database and self._request.statement.kind != "USE":
+        if self._request.database and self.statement.kind != "USE":
             current = self._query("SELECT currentDatabase()", "JSONCompactEachRow").bytes()
             found.append(f"USE {quote(json.loads(current)[0])}")
         if self._request.settings:
@@ -102,10 +123,9 @@ class QueryExecution:
 
     def run(self) -> tuple[bytes, dict[str, int]]:
         """Run the statement to its end: the result and the figures of its summary."""
-        statement = self._request.statement
-        if statement.data is not None:
-            return b"", self._insert(statement)
-        result = self._query(bytes(statement.sql), self._request.format, self._request.parameters)
+        if self.statement.data is not None:
+            return b"", self._insert(self.statement)
+        result = self._query(self.statement.sql, self.format, self._request.parameters)
         summary = {
             "read_rows": result.storage_rows_read(),
             "read_bytes": result.storage_bytes_read(),
@@ -123,18 +143,14 @@ class QueryExecution:
             file.flush()
             # Not by chDB's `send_insert`, which reports success although a row breaks a constraint or the disk is full
             # (seen with chDB 4.4.0; no issue of theirs known).
-            source = f" FROM INFILE {_escape(path)} COMPRESSION 'none' ".encode()
-            form = f" FORMAT {statement.format}".encode()
-            result = self._query(bytes(statement.sql) + source + bytes(statement.settings) + form)
+            result = self._query(statement.insert_from(f"FROM INFILE {_escape(path)} COMPRESSION 'none'"))
         rows, size = result.rows_written(), result.bytes_written()
         return {"read_rows": rows, "read_bytes": size, "written_rows": rows, "written_bytes": size, "result_rows": rows}
 
     def start(self) -> bytes:
         """Start the statement and return the first piece of its result, empty where there is none."""
         try:
-            self._stream = self._connection.send_query(
-                bytes(self._request.statement.sql), self._request.format, dict(self._request.parameters)
-            )
+            self._stream = self._connection.send_query(self.statement.sql, self.format, dict(self._request.parameters))
         except RuntimeError as error:
             raise read_engine_error(error) from None
         return self.fetch()

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import re
@@ -18,7 +19,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -36,6 +36,10 @@ T = TypeVar("T")
 MAX_QUERIES = 16
 """Queries at work at a time; further ones wait."""
 
+MAX_LARGE_BODIES = 4
+"""Requests at work at a time whose body may become large; further ones wait before theirs is read."""
+
+_LARGE_BODY_BYTES = 1 << 20
 _SESSION_SWEEP_SECONDS = 5
 
 _CONTENT_TYPES = {
@@ -73,11 +77,13 @@ class _Stream(StreamingResponse):
 class Endpoint:
     """The handlers, and what they share."""
 
-    def __init__(self, folder: Path, user: str, password: SecretStr | None, max_body_bytes: int) -> None:
+    def __init__(self, folder: Path, account: Account, users_file: Path | None, max_body_bytes: int) -> None:
         self._folder = folder
-        self._account = Account(user, password or SecretStr(""))
+        self._users_file = users_file
+        self._account = account
         self._max_body_bytes = max_body_bytes
         self._slots = asyncio.Semaphore(MAX_QUERIES)
+        self._large_bodies = asyncio.Semaphore(MAX_LARGE_BODIES)
         self._threads: ThreadPoolExecutor
         self.engine: Engine
 
@@ -85,7 +91,7 @@ class Endpoint:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Hold the engine open while the app runs."""
         self._threads = ThreadPoolExecutor(MAX_QUERIES + 1, thread_name_prefix="clickhouse")
-        self.engine = await self._in_thread(Engine, self._folder)
+        self.engine = await self._in_thread(Engine, self._folder, self._users_file)
         sweeper = asyncio.create_task(self._sweep_sessions())
         try:
             yield
@@ -108,11 +114,18 @@ class Endpoint:
 
     async def answer_query(self, request: Request) -> Response:
         """`/`: run a statement."""
+        if request.method != "POST" and not request.query_params.get("query"):
+            return PlainTextResponse("Ok.\n")
         try:
             self._account.check(request)
+        except ProtocolError as error:
+            return self._explain(error)
+        async with self._large_bodies if _may_be_large(request) else contextlib.nullcontext():
+            return await self._answer(request)
+
+    async def _answer(self, request: Request) -> Response:
+        try:
             body = await self._read_body(request)
-            if request.method != "POST" and not body and not request.query_params.get("query"):
-                return PlainTextResponse("Ok.\n")
             query = await self._in_thread(
                 read_query_request,
                 request.method,
@@ -142,35 +155,20 @@ class Endpoint:
         await self._slots.acquire()
         response: Response | None = None
         try:
-            if query.streams:
-                response = await self._start_stream(query)
+            execution = await self._in_thread(QueryExecution, self.engine, query)
+            if execution.streams:
+                response = await self._start_stream(query, execution)
                 return response
-            result, summary = await self._in_thread(self._run_to_end, query)
+            result, summary = await self._in_thread(_run_to_end, query, execution)
         finally:
             if not isinstance(response, _Stream):
                 self._slots.release()
-        headers = self._headers(query, has_result=query.statement.reads or bool(result))
+        headers = self._headers(query, execution, has_result=execution.statement.reads or bool(result))
         headers["X-ClickHouse-Summary"] = json.dumps({name: str(value) for name, value in summary.items()})
         return Response(result, headers=headers)
 
-    def _run_to_end(self, query: QueryRequest) -> tuple[bytes, dict[str, int]]:
-        execution = QueryExecution(self.engine, query)
-        try:
-            result, summary = execution.run()
-        finally:
-            execution.close()
-        return Compressor(query.compression if result else None).compress(result, last=True), summary
-
-    async def _start_stream(self, query: QueryRequest) -> Response:
-        def start() -> tuple[QueryExecution, bytes]:
-            execution = QueryExecution(self.engine, query)
-            try:
-                return execution, execution.start()
-            except BaseException:
-                execution.close()
-                raise
-
-        execution, first = await self._in_thread(start)
+    async def _start_stream(self, query: QueryRequest, execution: QueryExecution) -> Response:
+        first = await self._in_thread(_start, execution)
         if not first:
             # Nothing will be sent before which it could be closed.
             await self._in_thread(execution.close)
@@ -182,7 +180,7 @@ class Endpoint:
             finally:
                 self._slots.release()
 
-        headers = self._headers(query, has_result=True) | {"X-ClickHouse-Exception-Tag": tag}
+        headers = self._headers(query, execution, has_result=True) | {"X-ClickHouse-Exception-Tag": tag}
         return _Stream(give_back, self._stream(query, execution, first, tag), headers=headers)
 
     async def _stream(
@@ -204,7 +202,7 @@ class Endpoint:
             yield compressor.compress(piece, last=not following)
             piece = following
 
-    def _headers(self, query: QueryRequest, *, has_result: bool) -> dict[str, str]:
+    def _headers(self, query: QueryRequest, execution: QueryExecution, *, has_result: bool) -> dict[str, str]:
         headers = {
             "X-ClickHouse-Server-Display-Name": "aspects-pii",
             "X-ClickHouse-Query-Id": re.sub(r"[^\x21-\x7e]", "_", query.query_id),
@@ -212,8 +210,8 @@ class Endpoint:
             "Content-Type": "text/plain; charset=UTF-8",
         }
         if has_result:
-            headers["X-ClickHouse-Format"] = query.format
-            headers["Content-Type"] = _CONTENT_TYPES.get(query.format, headers["Content-Type"])
+            headers["X-ClickHouse-Format"] = execution.format
+            headers["Content-Type"] = _CONTENT_TYPES.get(execution.format, headers["Content-Type"])
             if query.compression:
                 headers["Content-Encoding"] = query.compression
         return headers
@@ -221,6 +219,31 @@ class Endpoint:
     def _explain(self, error: ProtocolError) -> Response:
         headers = {"X-ClickHouse-Exception-Code": str(find_code(error)), **error.headers}
         return PlainTextResponse(write_text(error, self.engine.version), find_status(error), headers)
+
+
+def _may_be_large(request: Request) -> bool:
+    """True for a body that is compressed, long, or of a length that nobody knows."""
+    headers = request.headers
+    if headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+        return True
+    length = headers.get("content-length", "0" if "transfer-encoding" not in headers else "")
+    return not length.isdecimal() or int(length) > _LARGE_BODY_BYTES
+
+
+def _run_to_end(query: QueryRequest, execution: QueryExecution) -> tuple[bytes, dict[str, int]]:
+    try:
+        result, summary = execution.run()
+    finally:
+        execution.close()
+    return Compressor(query.compression if result else None).compress(result, last=True), summary
+
+
+def _start(execution: QueryExecution) -> bytes:
+    try:
+        return execution.start()
+    except BaseException:
+        execution.close()
+        raise
 
 
 def _exception_block(text: str, tag: str) -> bytes:

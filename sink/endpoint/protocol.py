@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import uuid
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -17,7 +17,6 @@ from typing import Any
 
 import lz4.frame  # type: ignore[import-untyped]
 
-from sink.endpoint.statements import READING, Statement, join_statement
 from sink.errors import ProtocolError
 from sink.names import check_identifier
 
@@ -44,18 +43,20 @@ _PROTOCOL_PARAMETERS = frozenset(
 # Parameters that change what a request means and that the engine in process cannot honour.
 _UNSUPPORTED_PARAMETERS = ("compress", "decompress", "role")
 
-# A stream gives each block as a document of its own: only formats without header and footer can be joined.
-_STREAMED_FORMATS = frozenset({"Native", "TabSeparated", "TSV", "CSV", "RowBinary", "JSONEachRow"})
-# Names with which chDB returns Python objects instead of bytes.
-_PYTHON_FORMATS = frozenset({"arrowtable", "dataframe", "datastore"})
-_ALLOWED_BY_GET = READING | {"SET", "USE"}
+# How much of a compressed body is unpacked at a time.
+_STEP_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class QueryRequest:
     """What one request asks."""
 
-    statement: Statement
+    query: bytes
+    """The statement, or its beginning, from the address or a form."""
+    body: bytes | bytearray
+    """The statement, the rest of it, or the data of an insert."""
+    readonly: str | None
+    """The engine's setting for the request, where it may only read."""
     settings: Mapping[str, str]
     parameters: Mapping[str, str]
     database: str | None
@@ -63,16 +64,12 @@ class QueryRequest:
     session_timeout_seconds: float
     session_check: bool
     close_session: bool
-    format: str
+    default_format: str
+    """Of a result whose statement names none."""
     buffered: bool
     compression: str | None
     query_id: str
     timezone: str | None
-
-    @property
-    def streams(self) -> bool:
-        """True where the result goes out as it comes, instead of once it is complete."""
-        return not self.buffered and self.format in _STREAMED_FORMATS and self.statement.kind in ("SELECT", "WITH")
 
 
 def read_query_request(
@@ -92,16 +89,15 @@ def read_query_request(
     for name in _UNSUPPORTED_PARAMETERS:
         if given.get(name, "0") not in ("", "0"):
             raise ProtocolError("NOT_IMPLEMENTED", f"The parameter `{name}` is not supported by the embedded engine.")
-    query = given.get("query", "").encode(errors="surrogateescape")
-    statement = join_statement(query, body)
-    if (method != "POST" or given.get("readonly", "0") != "0") and statement.kind not in _ALLOWED_BY_GET:
-        raise ProtocolError(
-            "READONLY", "Cannot execute query in readonly mode: GET only reads. Use POST for modifying queries."
-        )
-    output = statement.format if statement.reads else None
-    output = output or given.get("default_format") or headers.get("x-clickhouse-format") or "TabSeparated"
-    if output.lower() in _PYTHON_FORMATS or not output.isalnum():
-        raise ProtocolError("UNKNOWN_FORMAT", "Unknown output format.")
+    readonly = given.get("readonly", "0")
+    if method != "POST" or readonly != "0":
+        # As a server has it: who asks by GET may change settings and nothing else.
+        readonly = "1" if readonly == "1" else "2"
+        if given.get("session_id"):
+            # The engine does not let go of the setting, and a session is a connection that stays.
+            raise ProtocolError(
+                "NOT_IMPLEMENTED", "A request that only reads has no session here: use POST, or leave session_id out."
+            )
     try:
         settings = {check_identifier(k): v for k, v in given.items() if _is_setting(k)}
         parameters = {check_identifier(k[6:]): v for k, v in given.items() if k.startswith("param_")}
@@ -113,7 +109,9 @@ def read_query_request(
             "INVALID_SESSION_TIMEOUT", f"A session's timeout is at most {MAX_SESSION_TIMEOUT_SECONDS} seconds."
         )
     return QueryRequest(
-        statement=statement,
+        query=given.get("query", "").encode(errors="surrogateescape"),
+        body=body,
+        readonly=None if readonly == "0" else readonly,
         settings=settings,
         parameters=parameters,
         database=given.get("database") or headers.get("x-clickhouse-database") or None,
@@ -121,7 +119,7 @@ def read_query_request(
         session_timeout_seconds=timeout,
         session_check=given.get("session_check") == "1",
         close_session=given.get("close_session") == "1",
-        format=output,
+        default_format=given.get("default_format") or headers.get("x-clickhouse-format") or "TabSeparated",
         buffered=given.get("wait_end_of_query", "0") != "0",
         compression=_choose_compression(headers, given),
         query_id=given.get("query_id") or str(uuid.uuid4()),
@@ -165,15 +163,27 @@ def _decompress(body: bytes | bytearray, encoding: str, max_body_bytes: int) -> 
     while body:
         frame = makers[encoding]()
         try:
-            result += frame.decompress(body, max_body_bytes - len(result) + 1)
+            for piece in _unpack(frame, body):
+                result += piece
+                if len(result) > max_body_bytes:
+                    raise too_large(max_body_bytes)
         except (zlib.error, zstd.ZstdError, RuntimeError, EOFError):
             raise ProtocolError("CANNOT_DECOMPRESS", "The body cannot be decompressed.") from None
-        if len(result) > max_body_bytes:
-            raise too_large(max_body_bytes)
         if not frame.eof:
             raise ProtocolError("CANNOT_DECOMPRESS", "The compressed body is cut off.")
         body = frame.unused_data
     return result
+
+
+def _unpack(frame: Any, body: bytes | bytearray) -> Iterator[bytes]:
+    """Piece by piece, so that a small body that becomes a huge one is noticed before it is there."""
+    while not frame.eof:
+        piece = frame.decompress(body, _STEP_BYTES)
+        # zlib gives back what it has not come to; the others keep it.
+        body = getattr(frame, "unconsumed_tail", b"")
+        if not piece and not body:
+            return
+        yield piece
 
 
 def too_large(max_body_bytes: int) -> ProtocolError:

@@ -1,131 +1,168 @@
-"""Statements as the protocol brings them: what they are, and where their data begins."""
+"""Statements as the protocol brings them. The engine parses them; here is read what it makes of them.
+
+`formatQuerySingleLine` takes any text as a value, refuses several statements in one, and writes the one down in a form
+without comments, with one way of quoting. What the protocol needs is read from that form.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from sink.errors import ProtocolError
 
-READING = frozenset({"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN", "CHECK"})
+# .. no_pii: statements; values in them are passed over.
+
+Format = Callable[[bytes], str]
+"""The engine's `formatQuerySingleLine`; raises `ProtocolError` where the text is not one statement."""
+
+READING = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "EXISTS", "EXPLAIN", "CHECK"})
+
+# The data of an insert may be large, and begins within this; a server reads no longer head (`max_query_size`).
+_HEAD_BYTES = 1 << 18
+_MAX_STATEMENT_BYTES = 1 << 24
+# Words before the data that look like its beginning and are not it.
+_MAX_TRIED = 100
+
+_TOKEN = re.compile(r"'(?:[^'\\]|\\.)*+'|`(?:[^`\\]|\\.)*+`|\w++|\S", re.DOTALL)
+_BEGINNING = re.compile(rb"\b(?:FORMAT\s+\w+|VALUES)\b", re.IGNORECASE)
+_END_OF_LINE = re.compile(rb"[ \t\f]*;?[ \t\f]*\r?\n?")
 
 
-_COMMENT = rb"--[^\n]*+|/\*.*?\*/"
-_LEAD = re.compile(rb"(?:\s|\(|" + _COMMENT + rb")*+([A-Za-z]+)?", re.DOTALL)
-# What can hide a keyword comes first; the text between the alternatives is skipped at the regex engine's speed.
-_TOKEN = re.compile(
-    rb"""'(?:[^'\\]++|\\.|'')*+' | "(?:[^"\\]++|\\.|"")*+" | `(?:[^`\\]++|\\.|``)*+` | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
-    | """
-    + _COMMENT
-    + rb""" | (?P<open>[(\[{]) | (?P<close>[)\]}]) | (?P<end>;)
-    | (?<![\w.$])(?P<word>FORMAT|VALUES|SELECT|WITH|SETTINGS(?=\s+\w+\s*=)|INSERT(?=\s+INTO\b)|INPUT(?=\s*\()|INFILE
-        |INTO\s+OUTFILE)(?![\w.$])""",
-    re.DOTALL | re.IGNORECASE | re.VERBOSE,
-)
-_OUTPUT_FORMAT = re.compile(rb"\s+([A-Za-z]\w*)\s*(?:;|SETTINGS\b|--|/\*|$)", re.IGNORECASE)
-_INPUT_FORMAT = re.compile(rb"\s+([A-Za-z]\w*)[ \t\f]*;?[ \t\f]*\r?\n?")
-_NOTHING = re.compile(rb"(?:\s|;|" + _COMMENT + rb")*+\Z", re.DOTALL)
-_BEFORE_NAME = re.compile(rb"\b(?:INTO|TABLE)\s*\Z", re.IGNORECASE)
+@dataclass(frozen=True)
+class Token:
+    """A word, a quoted text or a sign of a statement in the engine's form."""
+
+    text: str
+    start: int
+    depth: int
+    """How many brackets are open before it."""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What has to be known about a statement to run it: the engine does the parsing proper.
-
-    `data` is there for an insert that brings its rows along, in `format`; `sql` then ends where they would be
-    named, and `settings` is what stands between that and the format.
-    """
+    """What has to be known about a statement to run it."""
 
     kind: str
-    sql: bytes | bytearray
+    """Its first word."""
+    sql: bytes
     format: str | None = None
+    """Of its result, or of `data`."""
     data: Sequence[memoryview] | None = None
-    settings: bytes | bytearray = b""
+    """The rows of an insert that brings them along."""
+    tokens: Sequence[Token] = ()
 
     @property
     def reads(self) -> bool:
         """True for what has a result and changes nothing."""
         return self.kind in READING
 
+    def insert_from(self, source: str) -> bytes:
+        """The insert with `source` in the place of its data.
 
-def read_statement(text: bytes | bytearray) -> Statement:
-    """Find the kind, the format, and where the data of an insert begins.
+        Args:
+            source: a clause such as `FROM INFILE '…'`.
+        """
+        place = next(
+            token.start
+            for number, token in enumerate(self.tokens)
+            if token.depth == 0 and (token.text == "FORMAT" or _begins_settings(self.tokens, number))
+        )
+        text = self.sql.decode(errors="surrogateescape")
+        return f"{text[:place]}{source} {text[place:]}".encode(errors="surrogateescape")
+
+
+def read_statement(query: bytes, body: bytes | bytearray, format_query: Format) -> Statement:
+    """Understand the statement of a request, part of which may be in its address, and the rest, or the data, in its body.
 
     Raises:
-        ProtocolError: several statements, or one that would read or write files of this host.
+        ProtocolError: it is not one statement, or would read a client's file.
     """
-    lead = _LEAD.match(text)
-    kind = (lead[1] if lead and lead[1] else b"").decode().upper()
-    if not kind:
-        raise ProtocolError("SYNTAX_ERROR", "Syntax error: the query is empty or does not begin with a keyword.")
-    if kind == "INSERT":
-        return _read_insert(text)
-    output, depth = None, 0
-    for token in _TOKEN.finditer(text):
-        depth += bool(token["open"]) - bool(token["close"])
-        word = (token["word"] or b"").upper()
-        if token["end"]:
-            _check_nothing_follows(text, token.end())
-        elif word.endswith(b"OUTFILE"):
-            raise ProtocolError("INTO_OUTFILE_NOT_ALLOWED", "INTO OUTFILE is not allowed.")
-        elif word == b"INSERT" and kind == "WITH":
-            kind = "INSERT"
-        elif word == b"FORMAT" and depth <= 0 and (name := _OUTPUT_FORMAT.match(text, token.end())):
-            output = name[1].decode()
-    return Statement(kind, text, output)
+    if query and body:
+        try:
+            begun = _read(query, format_query)
+        except ProtocolError:
+            begun = None
+        if begun and begun.data is not None:
+            # Not joined to one text: the body may be large.
+            pieces = [memoryview(bytes(piece) + b"\n") for piece in begun.data if piece.nbytes]
+            return Statement(begun.kind, begun.sql, begun.format, [*pieces, memoryview(body)], begun.tokens)
+        return _read(query + b"\n" + body, format_query)
+    return _read(query or body, format_query)
 
 
-def _read_insert(text: bytes | bytearray) -> Statement:
-    depth, selects = 0, False
-    target_ends: int | None = None
-    for token in _TOKEN.finditer(text):
-        depth += bool(token["open"]) - bool(token["close"])
-        word = (token["word"] or b"").upper()
-        if token["end"]:
-            _check_nothing_follows(text, token.end())
-        elif word == b"INFILE":
-            raise ProtocolError("NOT_IMPLEMENTED", "FROM INFILE reads a client's file, which a server does not have.")
-        elif word == b"INPUT":
+def _read(text: bytes | bytearray, format_query: Format) -> Statement:
+    head = bytes(text[:_HEAD_BYTES])
+    try:
+        normal = format_query(head)
+    except ProtocolError:
+        if len(text) <= len(head):
+            raise
+        if len(text) > _MAX_STATEMENT_BYTES:
             raise ProtocolError(
-                "NOT_IMPLEMENTED", "The table function input() is not supported by the embedded engine."
-            )
-        elif depth > 0 or _BEFORE_NAME.search(text, max(0, token.start() - 64), token.start()):
+                "TOO_MANY_BYTES", f"A statement without its data is at most {_MAX_STATEMENT_BYTES} bytes."
+            ) from None
+        head = bytes(text)
+        normal = format_query(head)
+    tokens = list(_split(normal))
+    kind = tokens[0].text.upper()
+    if kind != "INSERT":
+        if len(head) < len(text):
+            # What fits by chance into the head goes on after it.
+            normal = format_query(head := bytes(text))
+            tokens = list(_split(normal))
+        return Statement(kind, head, _find_format(tokens), tokens=tokens)
+    outer = {token.text for token in tokens if token.depth == 0}
+    if "INFILE" in outer:
+        raise ProtocolError("NOT_IMPLEMENTED", "FROM INFILE reads a client's file, which a server does not have.")
+    if any(token.text.lower() == "input" and following.text == "(" for token, following in pairwise(tokens)):
+        raise ProtocolError("NOT_IMPLEMENTED", "The table function input() is not supported by the embedded engine.")
+    if outer & {"SELECT", "WITH", "FROM"}:
+        return Statement(kind, bytes(text), tokens=tokens)
+    start = _find_data(head, normal, format_query)
+    sql = normal.encode(errors="surrogateescape")
+    return Statement(kind, sql, _find_format(tokens), [memoryview(text)[start:]], tokens)
+
+
+def _find_data(head: bytes, normal: str, format_query: Format) -> int:
+    """Where the data begins: after the first text that alone is the same statement to the engine."""
+    for number, found in enumerate(_BEGINNING.finditer(head)):
+        if number == _MAX_TRIED:
+            break
+        try:
+            is_whole = format_query(head[: found.end()]) == normal
+        except ProtocolError:
             continue
-        elif word in (b"SELECT", b"WITH"):
-            selects = True
-        elif word == b"SETTINGS" and target_ends is None:
-            target_ends = token.start()
-        elif word == b"VALUES" and not selects:
-            ends = token.start() if target_ends is None else target_ends
-            rows = [memoryview(text)[token.end() :]]
-            return Statement("INSERT", text[:ends], "Values", rows, text[ends : token.start()])
-        elif word == b"FORMAT" and not selects:
-            name = _INPUT_FORMAT.match(text, token.end())
-            if not name:
-                raise ProtocolError("SYNTAX_ERROR", "Syntax error: FORMAT is not followed by a name.")
-            ends = token.start() if target_ends is None else target_ends
-            rows = [memoryview(text)[name.end() :]]
-            return Statement("INSERT", text[:ends], name[1].decode(), rows, text[ends : token.start()])
-    return Statement("INSERT", text)
+        if is_whole:
+            end = _END_OF_LINE.match(head, found.end()) if found[0].upper() != b"VALUES" else None
+            return end.end() if end else found.end()
+    raise ProtocolError(
+        "SYNTAX_ERROR",
+        "Syntax error: where the data begins cannot be told. End the statement with FORMAT and its name.",
+    )
 
 
-def _check_nothing_follows(text: bytes | bytearray, position: int) -> None:
-    if not _NOTHING.match(text, position):
-        raise ProtocolError("SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed).")
+def _split(normal: str) -> Iterator[Token]:
+    depth = 0
+    for found in _TOKEN.finditer(normal):
+        text = found[0]
+        if text in ")]}":
+            depth -= 1
+        yield Token(text, found.start(), depth)
+        if text in "([{":
+            depth += 1
 
 
-def join_statement(query: bytes, body: bytes | bytearray) -> Statement:
-    """The statement of a request that may have a part of it in its address and the rest, or the data, in its body.
+def _begins_settings(tokens: Sequence[Token], number: int) -> bool:
+    return tokens[number].text == "SETTINGS" and [token.text for token in tokens[number + 2 : number + 3]] == ["="]
 
-    Raises:
-        ProtocolError: like `read_statement`.
-    """
-    if not query or not body:
-        return read_statement(query or body)
-    statement = read_statement(query)
-    if statement.data is None:
-        return read_statement(query + b"\n" + body)
-    # Not joined to one text: the body may be large.
-    begun = [memoryview(bytes(piece) + b"\n") for piece in statement.data if piece]
-    return replace(statement, data=[*begun, memoryview(body)])
+
+def _find_format(tokens: Sequence[Token]) -> str | None:
+    """The name after the last FORMAT outside of brackets, where nothing but settings follows it."""
+    places = [number for number, token in enumerate(tokens) if token.depth == 0 and token.text == "FORMAT"]
+    if not places or not (name := tokens[places[-1] + 1 : places[-1] + 2]):
+        return None
+    after = places[-1] + 2
+    return name[0].text if after >= len(tokens) or _begins_settings(tokens, after) else None

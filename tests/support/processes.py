@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support import served
 from tests.support.paths import ROOT
 
 #: Waits are this patient; none of them is about speed.
@@ -71,7 +72,7 @@ class Process:
         with self.log.open("ab") as output:
             self.child = subprocess.Popen(
                 list(self.command),
-                env={**inherited, "PYTHONPATH": str(ROOT), **self.environment},
+                env={**inherited, "PYTHONPATH": str(ROOT), **served.ENVIRONMENT, **self.environment},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -24,6 +24,12 @@ SECRETS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the password either that all other tests have."""
+    monkeypatch.delenv("ASPECTS_CLICKHOUSE_PASSWORD")
+
+
 def test_load_settings_default_is_off_and_embedded() -> None:
     settings = load_settings()
     assert settings.enable_pii is False

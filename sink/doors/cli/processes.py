@@ -21,7 +21,7 @@ commands = typer.Typer()
 @commands.command("clickhouse")
 def clickhouse_command(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than loopback need a password.")
+        str, typer.Option(help="Address to listen on; others than loopback need a password that is set.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8123,
 ) -> int:
@@ -34,7 +34,14 @@ def clickhouse_command(
         raise UsageError(
             f"ASPECTS_CLICKHOUSE_URL is a server already ({address.url}). Set it to chdb:///FOLDER to serve one."
         )
-    serve(address.folder, host=host, port=port, user=address.user, password=address.password)
+    serve(
+        address.folder,
+        host=host,
+        port=port,
+        user=address.user,
+        password=address.password,
+        users_file=settings.clickhouse_users_file,
+    )
     return 0
 
 

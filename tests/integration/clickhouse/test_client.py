@@ -12,6 +12,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,6 +40,7 @@ from sink.installation import connect
 from sink.names import TableName, quote
 from sink.settings import Settings
 from sink.store import Store
+from tests.support import served
 
 CANARY = "canary-5d1f"
 NASTY = [
@@ -453,9 +455,8 @@ def test_values_do_not_travel_in_the_address(server: int) -> None:
 
 
 def test_statements_with_values_over_http(tmp_path: Path) -> None:
-    from sink.endpoint.app import running
-
-    with running(tmp_path / "data") as url, ClickHouse(Address(url, databases={"event_sink": "event_sink"})) as client:
+    address = Address("", password=served.PASSWORD, databases={"event_sink": "event_sink"})
+    with served.serving(tmp_path / "data") as url, ClickHouse(replace(address, url=url)) as client:
         client.execute("CREATE DATABASE $event_sink")
         client.execute("CREATE TABLE $event_sink.a (id Int64, text String) ENGINE = MergeTree ORDER BY id")
         client.insert(client.table("event_sink.a"), ("id", "text"), list(enumerate(NASTY)))

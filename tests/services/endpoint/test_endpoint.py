@@ -29,6 +29,7 @@ from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
 from sink.endpoint.app import create_app, running
+from sink.endpoint.credentials import Account
 from sink.errors import AuthenticationError, QueryError
 from sink.names import TableName
 
@@ -39,6 +40,9 @@ else:
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
 PASSWORD = "pässword:with/colon"
+KEY = SecretStr("the key of these tests")
+SHOP = {"database": "shop"}
+AUTH = ("default", KEY.get_secret_value())
 
 
 @dataclass(frozen=True)
@@ -51,21 +55,24 @@ class Server:
         return httpx.URL(self.url).port or 0
 
     def connect(self, **options: Any) -> Client:
-        return clickhouse_connect.get_client(host="127.0.0.1", port=self.port, **options)
+        own = {"password": KEY.get_secret_value(), "database": "shop"}
+        return clickhouse_connect.get_client(host="127.0.0.1", port=self.port, **{**own, **options})
 
     def post(self, sql: str | bytes = b"", /, **parameters: str) -> httpx.Response:
-        return httpx.post(self.url, params=parameters, content=sql, timeout=60)
+        return httpx.post(self.url, params={**SHOP, **parameters}, content=sql, auth=AUTH, timeout=60)
 
     def get(self, sql: str, /, **parameters: str) -> httpx.Response:
-        return httpx.get(self.url, params={"query": sql, **parameters}, timeout=60)
+        return httpx.get(self.url, params={**SHOP, "query": sql, **parameters}, auth=AUTH, timeout=60)
 
 
 # The engine takes one folder a process: one for the whole file.
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("clickhouse")
-    with running(folder) as url:
-        yield Server(folder, url)
+    with running(folder, password=KEY) as url:
+        server = Server(folder, url)
+        assert server.post("CREATE DATABASE shop", database="").status_code == 200
+        yield server
 
 
 @pytest.fixture
@@ -162,7 +169,7 @@ def test_a_temporary_table_lives_in_its_session(server: Server) -> None:
 
 
 def test_our_client_migrates_and_inserts(server: Server) -> None:
-    with ClickHouse(Address(url=server.url, databases=DATABASES)) as client:
+    with ClickHouse(Address(url=server.url, password=KEY, databases=DATABASES)) as client:
         assert len(migrate(client)) >= 4
         assert migrate(client) == []
         profiles = TableName("event_sink", "user_profile")
@@ -180,9 +187,9 @@ def test_our_client_migrates_and_inserts(server: Server) -> None:
 
 def test_the_folder_stays_open_to_this_process(server: Server, table: str) -> None:
     with ClickHouse(Address(url=f"chdb://{server.folder}")) as embedded:
-        embedded.insert(TableName("default", table), ["id", "name"], [[1, "from here"]])
+        embedded.insert(TableName("shop", table), ["id", "name"], [[1, "from here"]])
         server.post("INSERT INTO people VALUES (2, 'from there')")
-        assert embedded.column("SELECT name FROM default.people ORDER BY id") == ["from here", "from there"]
+        assert embedded.column("SELECT name FROM shop.people ORDER BY id") == ["from here", "from there"]
     assert names(server) == ["from here", "from there"]
 
 
@@ -200,7 +207,9 @@ def test_formats(server: Server) -> None:
     assert server.get("SELECT 1, 'a'").text == "1\ta\n"
     assert server.get("SELECT 1 AS x", default_format="JSONEachRow").text == '{"x":1}\n'
     assert server.get("SELECT 1 AS x FORMAT CSV", default_format="JSONEachRow").text == "1\n"
-    response = httpx.get(server.url, params={"query": "SELECT 1 AS x"}, headers={"X-ClickHouse-Format": "JSONCompact"})
+    response = httpx.get(
+        server.url, params={"query": "SELECT 1 AS x"}, headers={"X-ClickHouse-Format": "JSONCompact"}, auth=AUTH
+    )
     assert response.json()["data"] == [[1]]
     assert response.headers["X-ClickHouse-Format"] == "JSONCompact"
     assert response.headers["Content-Type"].startswith("application/json")
@@ -262,11 +271,11 @@ def test_compressed_bodies(server: Server, table: str, encoding: str, compress: 
     # Two frames, as clients send that compress block by block.
     body = compress(b"INSERT INTO people FORMAT CSV\n1,anna\n") + compress(b"2,berta\n")
     headers = {"Content-Encoding": encoding}
-    assert httpx.post(server.url, content=body, headers=headers).status_code == 200
+    assert httpx.post(server.url, params=SHOP, content=body, headers=headers, auth=AUTH).status_code == 200
     assert names(server) == ["anna", "berta"]
-    cut = httpx.post(server.url, content=body[:-3], headers=headers)
+    cut = httpx.post(server.url, content=body[:-3], headers=headers, auth=AUTH)
     assert cut.headers["X-ClickHouse-Exception-Code"] == "271"
-    broken = httpx.post(server.url, content=b"not compressed", headers=headers)
+    broken = httpx.post(server.url, content=b"not compressed", headers=headers, auth=AUTH)
     assert broken.headers["X-ClickHouse-Exception-Code"] == "271"
 
 
@@ -281,7 +290,9 @@ def test_compressed_answers(server: Server, encoding: str, decompress: Any, wait
         "enable_http_compression": "1",
         "wait_end_of_query": wait,
     }
-    with httpx.stream("GET", server.url, params=parameters, headers={"Accept-Encoding": encoding}) as response:
+    with httpx.stream(
+        "GET", server.url, params=parameters, auth=AUTH, headers={"Accept-Encoding": encoding}
+    ) as response:
         raw = b"".join(response.iter_raw())
     assert response.headers["Content-Encoding"] == encoding
     assert decompress(raw) == "".join(f"{number}\n" for number in range(200000)).encode()
@@ -292,7 +303,7 @@ def test_parameters_in_a_form(server: Server, value: str) -> None:
     escaped = value.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
     form = {"query": (None, "SELECT length({x:String}), {x:String} = unhex({hex:String})"), "param_x": (None, escaped)}
     form["param_hex"] = (None, value.encode().hex())
-    response = httpx.post(server.url, files=form)
+    response = httpx.post(server.url, files=form, auth=AUTH)
     assert response.text == f"{len(value.encode())}\t1\n"
 
 
@@ -313,7 +324,7 @@ def test_settings_and_database_are_the_requests_own(server: Server) -> None:
         answers = [answer.text for answer in pool.map(lambda _: server.post(look), range(32))]
     assert len(answers) == 32
     assert len(set(answers)) == 1
-    assert answers[0].endswith("\tdefault\n")
+    assert answers[0].endswith("\tshop\n")
     assert not answers[0].startswith(("7", "9"))
     assert server.post(look, no_such_setting="1").headers["X-ClickHouse-Exception-Code"] == "115"
     assert server.post(look, database="nowhere").status_code == 404
@@ -326,7 +337,7 @@ def test_settings_and_database_are_the_requests_own(server: Server) -> None:
         ("SELECT ';' -- ;\n; DROP TABLE x", {}, 400, 62),
         ("SELEC 1", {}, 400, 62),
         ("--", {}, 400, 62),
-        ("SELECT 1 INTO OUTFILE '/tmp/never-written'", {}, 500, 358),
+        ("SELECT 1 INTO OUTFILE '/tmp/never-written'", {}, 403, 497),
         ("INSERT INTO people FROM INFILE '/etc/passwd' FORMAT CSV", {}, 501, 48),
         ("INSERT INTO people SELECT * FROM input('id UInt64, name String') FORMAT CSV\n1,a", {}, 501, 48),
         ("SELECT 1", {"decompress": "1"}, 501, 48),
@@ -335,7 +346,8 @@ def test_settings_and_database_are_the_requests_own(server: Server) -> None:
         ("SELECT 1", {"session_id": "x", "session_timeout": "4000"}, 500, 374),
         ("SELECT 1", {"session_id": "unheard of", "session_check": "1"}, 500, 372),
         ("SELECT 1", {"a b": "1"}, 400, 36),
-        ("DROP TABLE people", {"readonly": "1"}, 500, 164),
+        ("CREATE DATABASE other", {"readonly": "1"}, 500, 164),
+        ("SELECT 1", {"readonly": "1", "session_id": "x"}, 501, 48),
     ],
 )  # fmt: skip
 def test_refusals(server: Server, sql: str, parameters: dict[str, str], status: int, code: int) -> None:
@@ -358,13 +370,13 @@ def test_get_only_reads(server: Server, table: str) -> None:
 
 def test_external_data_is_refused(server: Server) -> None:
     response = httpx.post(
-        server.url, params={"query": "SELECT * FROM t", "t_types": "Int8"}, files={"t": ("t.tsv", b"1\n")}
+        server.url, params={"query": "SELECT * FROM t", "t_types": "Int8"}, files={"t": ("t.tsv", b"1\n")}, auth=AUTH
     )
     assert (response.status_code, response.headers["X-ClickHouse-Exception-Code"]) == (501, "48")
 
 
 def test_a_body_has_a_limit(server: Server) -> None:
-    app = create_app(server.folder, max_body_bytes=1000)
+    app = create_app(server.folder, Account("default", KEY), max_body_bytes=1000)
     bodies: list[tuple[bytes, dict[str, str], int]] = [
         (b"SELECT 1", {}, 200),
         (b"SELECT 1" + b" " * 1000, {}, 413),
@@ -377,7 +389,9 @@ def test_a_body_has_a_limit(server: Server) -> None:
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
         ):
-            return [(await client.post("/", content=body, headers=head)).status_code for body, head, _ in bodies]
+            return [
+                (await client.post("/", content=body, headers=head, auth=AUTH)).status_code for body, head, _ in bodies
+            ]
 
     assert asyncio.run(post_all()) == [status for _, _, status in bodies]
 
@@ -388,13 +402,16 @@ def test_a_body_has_a_limit(server: Server) -> None:
 def test_a_session_keeps_what_statements_set_and_forgets_what_addresses_say(server: Server) -> None:
     look = "SELECT getSetting('max_threads'), currentDatabase()"
     server.post("CREATE DATABASE IF NOT EXISTS elsewhere")
-    assert server.post("SET max_threads = 6", session_id="s1").status_code == 200
-    assert server.post("USE elsewhere", session_id="s1").status_code == 200
-    assert server.post(look, session_id="s1").text == "6\telsewhere\n"
+    assert server.post("SET max_threads = 6", session_id="s1", database="").status_code == 200
+    assert server.post("USE elsewhere", session_id="s1", database="").status_code == 200
+    assert server.post(look, session_id="s1", database="").text == "6\telsewhere\n"
     assert server.post(look, session_id="s1", max_threads="7", database="default").text == "7\tdefault\n"
-    assert server.post(look, session_id="s1", session_check="1").text == "6\telsewhere\n"
-    assert server.post(look, session_id="s1", close_session="1").text == "6\telsewhere\n"
-    assert server.post(look, session_id="s1", session_check="1").headers["X-ClickHouse-Exception-Code"] == "372"
+    assert server.post(look, session_id="s1", database="", session_check="1").text == "6\telsewhere\n"
+    assert server.post(look, session_id="s1", database="", close_session="1").text == "6\telsewhere\n"
+    assert (
+        server.post(look, session_id="s1", database="", session_check="1").headers["X-ClickHouse-Exception-Code"]
+        == "372"
+    )
 
 
 def test_a_session_is_put_back_to_what_statements_have_set_since(server: Server) -> None:
@@ -402,11 +419,11 @@ def test_a_session_is_put_back_to_what_statements_have_set_since(server: Server)
     look = "SELECT getSetting('max_threads'), currentDatabase()"
     server.post("CREATE DATABASE IF NOT EXISTS elsewhere")
     for threads, database in (("5", "elsewhere"), ("6", "default")):
-        assert server.post(f"SET max_threads = {threads}", session_id="s8").status_code == 200
-        assert server.post(f"USE {database}", session_id="s8").status_code == 200
+        assert server.post(f"SET max_threads = {threads}", session_id="s8", database="").status_code == 200
+        assert server.post(f"USE {database}", session_id="s8", database="").status_code == 200
         for _ in range(2):
             assert server.post(look, session_id="s8", max_threads="7", database="system").text == "7\tsystem\n"
-            assert server.post(look, session_id="s8").text == f"{threads}\t{database}\n"
+            assert server.post(look, session_id="s8", database="").text == f"{threads}\t{database}\n"
 
 
 def test_a_session_is_one_clients_at_a_time(server: Server) -> None:
@@ -420,15 +437,16 @@ def test_a_session_is_one_clients_at_a_time(server: Server) -> None:
 
 
 def test_a_session_can_go_on_as_soon_as_a_result_is_read(server: Server) -> None:
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, auth=AUTH) as client:
         for _ in range(100):
             parameters = {"query": "SELECT number FROM numbers(100000)", "session_id": "s3"}
-            assert len(client.get("/", params=parameters).content) == 588890
+            assert len(client.post("/", params=parameters).content) == 588890
 
 
 def test_a_result_given_up_frees_its_session(server: Server) -> None:
     parameters = {"query": "SELECT number FROM numbers(10000000000)", "session_id": "s4"}
-    with httpx.stream("GET", server.url, params=parameters) as response:
+    with httpx.stream("POST", server.url, params=parameters, auth=AUTH) as response:
+        assert response.status_code == 200
         next(response.iter_raw())
     deadline = time.monotonic() + 120
     while server.post("SELECT 1", session_id="s4").status_code != 200:
@@ -461,7 +479,7 @@ def test_a_long_query_blocks_nobody(server: Server) -> None:
 def test_a_large_result(server: Server, wait: str) -> None:
     size = 0
     parameters = {"query": "SELECT repeat('x', 999) FROM numbers(120000)", "wait_end_of_query": wait}
-    with httpx.stream("GET", server.url, params=parameters, timeout=60) as response:
+    with httpx.stream("GET", server.url, params=parameters, auth=AUTH, timeout=60) as response:
         for piece in response.iter_raw():
             size += len(piece)
     assert size == 120_000_000
@@ -477,7 +495,7 @@ def test_a_large_insert(server: Server, table: str) -> None:
 
 CLIENT = """
 import sys, clickhouse_connect
-client = clickhouse_connect.get_client(host="127.0.0.1", port=int(sys.argv[1]))
+client = clickhouse_connect.get_client(host="127.0.0.1", port=int(sys.argv[1]), password=sys.argv[3], database="shop")
 for number in range(20):
     client.insert("people", [[number, sys.argv[2]]] * 10, column_names=["id", "name"])
     assert client.command("SELECT count() FROM people WHERE name = {n:String}", parameters={"n": sys.argv[2]}) == 10 * number + 10
@@ -485,7 +503,7 @@ for number in range(20):
 
 
 def test_clients_in_two_processes_do_not_meet(server: Server, table: str) -> None:
-    clients = [subprocess.Popen([sys.executable, "-c", CLIENT, str(server.port), name]) for name in ("a", "b")]
+    clients = [subprocess.Popen([sys.executable, "-c", CLIENT, str(server.port), name, AUTH[1]]) for name in ("a", "b")]
     assert [client.wait(60) for client in clients] == [0, 0]
     assert server.get("SELECT name, count() FROM people GROUP BY name ORDER BY name").text == "a\t200\nb\t200\n"
 
@@ -506,7 +524,8 @@ def test_the_right_credentials_in_every_way(locked: Server) -> None:
     query = {"query": "SELECT 1"}
     assert httpx.get(locked.url, params=query, headers={"Authorization": f"Basic {basic}"}).text == "1\n"
     assert httpx.get(locked.url, params=query, headers=headers).text == "1\n"
-    assert locked.get("SELECT 1", user="aspects", password=PASSWORD).text == "1\n"
+    in_address = {"user": "aspects", "password": PASSWORD}
+    assert httpx.get(locked.url, params=query | in_address).text == "1\n"
     assert locked.connect(username="aspects", password=PASSWORD).command("SELECT 1") == 1
     with ClickHouse(Address(url=locked.url, user="aspects", password=SecretStr(PASSWORD))) as client:
         assert client.value("SELECT 1") == 1
@@ -540,10 +559,36 @@ def test_clients_name_the_refusal(locked: Server) -> None:
         ClickHouse(Address(url=locked.url, user="aspects", password=SecretStr("wrong"), retries=0))
 
 
-@pytest.mark.parametrize("headers", [{"Origin": "https://example.org"}, {"Host": "attacker.example.org"}])
-def test_web_pages_are_kept_out_without_a_password(server: Server, headers: dict[str, str]) -> None:
-    response = httpx.post(server.url, content="SELECT 1", headers=headers)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://example.org"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "same-origin"},
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_web_pages_are_kept_out(server: Server, headers: dict[str, str], method: str) -> None:
+    response = httpx.request(method, server.url, params={"query": "SELECT 1"}, headers=headers, auth=AUTH)
     assert (response.status_code, response.headers["X-ClickHouse-Exception-Code"]) == (403, "516")
+
+
+def test_somebody_who_types_the_address_gets_in(server: Server) -> None:
+    response = httpx.get(server.url, params={"query": "SELECT 1"}, headers={"Sec-Fetch-Site": "none"}, auth=AUTH)
+    assert response.text == "1\n"
+
+
+def test_an_image_of_a_web_page_gets_nothing(server: Server) -> None:
+    """As a browser sends it that has no `Sec-Fetch-Site`."""
+    response = httpx.get(server.url, params={"query": "SELECT 1"}, headers={"Accept": "image/*"})
+    assert (response.status_code, response.headers["X-ClickHouse-Exception-Code"]) == (401, "516")
+
+
+def test_an_account_without_a_password_is_refused() -> None:
+    with pytest.raises(ValueError, match="password"):
+        Account("default", SecretStr(""))
 
 
 # ── Silence ─────────────────────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from sink.errors import EmbeddedBusyError, UsageError
 from tests.support.paths import ROOT
 from tests.support.processes import name_program
 
+KEY = "the-key-of-these-tests"
+
 
 @dataclass(frozen=True)
 class Process:
@@ -39,7 +42,9 @@ class Process:
         return match[0]
 
     def post(self, sql: str | bytes, **parameters: str) -> httpx.Response:
-        return httpx.post(self.url, params=parameters, content=sql, timeout=60)
+        # Tables cannot be made in the database `default`, where the embedded engine looks for files too.
+        given = {"database": "shop", **parameters}
+        return httpx.post(self.url, params=given, content=sql, auth=("default", KEY), timeout=60)
 
 
 @pytest.fixture
@@ -51,14 +56,21 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Process]]:
     def start() -> Process:
         child = subprocess.Popen(
             name_program("endpoint", tmp_path / "clickhouse", 0),
-            env={**os.environ, "TMPDIR": str(tmp_path / "temp"), "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                "ASPECTS_CLICKHOUSE_PASSWORD": KEY,
+                "TMPDIR": str(tmp_path / "temp"),
+                "PYTHONPATH": str(ROOT),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         children.append(child)
         assert child.stdout
-        return Process(child, child.stdout.readline())
+        process = Process(child, child.stdout.readline())
+        assert process.post("CREATE DATABASE IF NOT EXISTS shop", database="system").status_code == 200
+        return process
 
     yield start
     for child in children:
@@ -96,7 +108,7 @@ def test_endpoint_says_where_it_is_and_stops_when_told(
     assert (process.child.returncode, out, err) == (0, "", "")
     assert answers == ["0\t1\n"], "a running query is waited for"
     with ClickHouse(Address(url=f"chdb://{tmp_path}/clickhouse")) as client:
-        assert client.column("SELECT a FROM default.t") == [1]
+        assert client.column("SELECT a FROM shop.t") == [1]
 
 
 def test_query_that_does_not_end_is_cancelled(start: Callable[[], Process]) -> None:
@@ -117,6 +129,121 @@ def test_a_second_engine_on_the_folder_is_refused(start: Callable[[], Process], 
     start()
     with pytest.raises(EmbeddedBusyError):
         serve(tmp_path / "clickhouse", port=0)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
+    """Start `aspects-pii clickhouse` with no password set; what it prints."""
+    children = []
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ASPECTS_")}
+
+    def start() -> list[str]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", "from sink.doors.cli.main import main; main()", "clickhouse", "--port", "0"],
+            env={**environment, "PYTHONPATH": str(ROOT), "ASPECTS_CLICKHOUSE_URL": f"chdb://{tmp_path}/clickhouse"},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        children.append(child)
+        assert child.stdout
+        lines = []
+        while line := child.stdout.readline():
+            lines.append(line.rstrip())
+            if "PASSWORD" in line:
+                break
+        else:
+            lines += child.communicate()[1].splitlines()
+        return lines
+
+    yield start
+    for child in children:
+        child.terminate()
+        child.communicate()
+
+
+def test_a_password_is_made_where_none_is_set(command: Callable[[], list[str]], tmp_path: Path) -> None:
+    first, *others = command()
+    url = first.split()[3]
+    kept = tmp_path / "clickhouse" / "endpoint-password"
+    assert others == [
+        "In another terminal:",
+        f"  export ASPECTS_CLICKHOUSE_URL={url} ASPECTS_CLICKHOUSE_USER=default",
+        f'  export ASPECTS_CLICKHOUSE_PASSWORD="$(cat {kept})"',
+    ]
+    assert kept.stat().st_mode & 0o777 == 0o600
+    password = kept.read_text().strip()
+    assert len(password) >= 32
+    assert httpx.post(url, content="SELECT 1").status_code == 401
+    assert httpx.post(url, content="SELECT 1", auth=("default", "")).status_code == 403
+    assert httpx.get(url, params={"query": "SELECT 1"}).status_code == 401
+    assert httpx.post(url, content="SELECT 1", auth=("default", password)).text == "1\n"
+
+
+def test_a_password_is_kept(command: Callable[[], list[str]], tmp_path: Path) -> None:
+    kept = tmp_path / "clickhouse" / "endpoint-password"
+    kept.parent.mkdir()
+    kept.write_text("the one of yesterday\n")
+    kept.chmod(0o600)
+    url = command()[0].split()[3]
+    assert httpx.post(url, content="SELECT 1", auth=("default", "the one of yesterday")).text == "1\n"
+
+
+def test_a_password_that_others_can_read_is_refused(command: Callable[[], list[str]], tmp_path: Path) -> None:
+    kept = tmp_path / "clickhouse" / "endpoint-password"
+    kept.parent.mkdir()
+    kept.write_text("known to all\n")
+    kept.chmod(0o644)
+    (line,) = command()
+    assert line.startswith(f"Error: {kept} is not this user's alone (mode 0644)")
+    assert "known to all" not in line
+
+
+def test_a_compressed_bomb_stays_small(start: Callable[[], Process]) -> None:
+    """A gigabyte of blanks in a megabyte: refused, and the process never holds much of it."""
+    process = start()
+    before = peak_memory(process)
+    pieces = zlib.compressobj(9, wbits=31)
+    blanks = b" " * (1 << 20)
+    bomb = b"".join(pieces.compress(blanks) for _ in range(1 << 10)) + pieces.flush()
+    assert len(bomb) < 2 << 20
+    refused = httpx.post(
+        process.url, content=bomb, headers={"Content-Encoding": "gzip"}, auth=("default", KEY), timeout=120
+    )
+    assert refused.status_code == 413
+    assert peak_memory(process) - before < 600 << 20
+    assert process.post("SELECT 1").text == "1\n"
+
+
+def peak_memory(process: Process) -> int:
+    """Bytes, the largest that the process has had."""
+    status = Path(f"/proc/{process.child.pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) << 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "INSERT INTO t " + "$a$" * 50_000,
+        "SELECT " + "/*" * 75_000,
+        "SELECT '" + "a'" * 75_000,
+        "INSERT INTO t (" + "VALUES " * 20_000,
+        "INSERT INTO t " + "FORMAT x " * 16_000,
+        "SELECT " + "(" * 150_000,
+        "SELECT " + "`" * 150_001,
+        "-" * 150_000,
+    ],
+)
+def test_no_text_keeps_the_endpoint_busy(start: Callable[[], Process], text: str) -> None:
+    """Whoever asks beside it is answered: the engine parses, in time that grows with the length and no faster."""
+    process = start()
+    assert process.post("CREATE TABLE t (a Int8) ENGINE = Memory").status_code == 200
+    response = httpx.post(process.url, content=text, auth=("default", KEY), timeout=20)
+    assert response.status_code >= 400
+    assert process.post("SELECT 1").text == "1\n"
 
 
 def test_other_hosts_need_a_password(tmp_path: Path) -> None:
@@ -155,7 +282,7 @@ def test_a_kill_in_mid_insert_leaves_no_rows_in_files(
     def insert() -> None:
         # An insert may be through before the process dies.
         with contextlib.suppress(httpx.TransportError):
-            httpx.post(process.url, content=body(), timeout=120)
+            httpx.post(process.url, params={"database": "shop"}, content=body(), auth=("default", KEY), timeout=120)
 
     inserting = threading.Thread(target=insert)
     inserting.start()
@@ -200,7 +327,7 @@ PROFILES = """
 tiny:
   target: dev
   outputs:
-    dev: {type: clickhouse, schema: marts, host: 127.0.0.1, port: %d, user: default, threads: 4}
+    dev: {type: clickhouse, schema: marts, host: 127.0.0.1, port: %d, user: default, password: %s, threads: 4}
 """
 
 
@@ -210,7 +337,7 @@ def test_dbt_builds_twice(start: Callable[[], Process], tmp_path: Path) -> None:
         path = tmp_path / "project" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (tmp_path / "project" / "profiles.yml").write_text(PROFILES % httpx.URL(process.url).port)
+    (tmp_path / "project" / "profiles.yml").write_text(PROFILES % (httpx.URL(process.url).port, KEY))
     dbt = str(Path(sys.executable).with_name("dbt"))
     for command in ("debug", "build", "build"):
         done = subprocess.run([dbt, command], cwd=tmp_path / "project", capture_output=True, text=True, timeout=120)

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from sink.demo_data.lms import create_lms
-from sink.endpoint.app import running
 from tests.support.events import Lms
+from tests.support.served import serving
 
 
 @pytest.fixture(scope="module")
 def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the engine; each test has databases of its own."""
-    with running(tmp_path_factory.mktemp("clickhouse")) as url:
+    with serving(tmp_path_factory.mktemp("clickhouse")) as url:
         yield url
 
 

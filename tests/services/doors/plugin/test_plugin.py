@@ -24,6 +24,7 @@ from tests.support.lms import Lms, LmsError, name_mariadb, name_sqlite, run_lms
 from tests.support.paths import ROOT
 from tests.support.processes import make_worker, running, wait_until
 from tests.support.redis_server import emptied, name_database
+from tests.support.served import serving
 
 pytestmark = pytest.mark.redis
 
@@ -392,9 +393,8 @@ def test_changes_and_retirements_go_from_the_lms_through_the_worker(
     messages: Messages, tmp_path: Path, database: tuple[dict[str, Any], str]
 ) -> None:
     """Registered, changed, retired; one message is lost with the broker's memory, and the LMS is asked instead."""
-    from sink.endpoint import app
 
-    with app.running(tmp_path / "clickhouse") as url:
+    with serving(tmp_path / "clickhouse") as url:
         settings = load_settings(clickhouse_url=url)
         with open_store(settings) as store:
             migrations.migrate(store.client)

@@ -28,7 +28,6 @@ from sink.clickhouse.migrations import migrate
 from sink.copying.sync import sync
 from sink.demo_data.lms import create_lms
 from sink.doors.web.app import create_app, serve_web, serving
-from sink.endpoint.app import running
 from sink.erasure.verify import record_report, verify_subjects
 from sink.errors import SettingsError, UsageError
 from sink.installation import open_store
@@ -36,6 +35,7 @@ from sink.lms.database import LmsDatabase
 from sink.retirement.retire import sweep
 from sink.settings import Settings, load_settings
 from sink.store import Store
+from tests.support import served
 from tests.support.redis_server import emptied, name_database
 
 TOKEN = "a token of the tests"
@@ -47,7 +47,7 @@ STREAMS = name_database(14)
 
 @pytest.fixture(scope="module")
 def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(tmp_path_factory.mktemp("clickhouse")) as url:
+    with served.serving(tmp_path_factory.mktemp("clickhouse")) as url:
         yield url
 
 

@@ -23,7 +23,6 @@ from sink.demo_data.lms import create_lms
 from sink.doors.worker.app import create_app
 from sink.doors.worker.tasks import Tasks
 from sink.doors.worker.waiting import COPYING, SWEEP_WANTED, WAITING, request_sweep
-from sink.endpoint import app
 from sink.errors import BusyError, RefusedError
 from sink.installation import open_store
 from sink.ledger import leases
@@ -32,6 +31,7 @@ from sink.store import Store
 from tests.support.lms_writer import LmsWriter
 from tests.support.processes import Process, make_endpoint, make_redis, make_worker, running, wait_until
 from tests.support.redis_server import emptied, name_database
+from tests.support.served import serving
 
 pytestmark = pytest.mark.redis
 
@@ -48,7 +48,7 @@ def broker() -> Iterator[Any]:
 @pytest.fixture
 def settings(tmp_path: Path, broker: Any) -> Iterator[Settings]:
     """Settings with a broker, and with ClickHouse over HTTP."""
-    with app.running(tmp_path / "clickhouse") as url:
+    with serving(tmp_path / "clickhouse") as url:
         settings = load_settings(
             enable_pii=True, clickhouse_url=url, broker_url=BROKER, receipts_dir=tmp_path / "receipts"
         )
