@@ -16,6 +16,7 @@ from sink.clickhouse.catalog import Table, find_detached, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.changes import Redact
 from sink.erasure.named_tables import names_anybody
+from sink.erasure.order import put_in_order
 from sink.erasure.problems import Problem, find_expression_problems, find_key_problems, find_problems
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.statement_step import StatementStep
@@ -127,7 +128,8 @@ def plan_steps(
     # What needs another name of the subject goes first, and what those names are read from last.
     sources = {names[source.rpartition(".")[0]] for source in pii_map.subject.identifiers.values()}
     steps.sort(key=lambda step: (not step.needs_identities, step.table.name in sources))
-    return Plan(steps, absent, problems)
+    steps, circles = put_in_order(steps)
+    return Plan(steps, absent, [*problems, *circles])
 
 
 def _make_step(pii_map: PiiMap, target: Target, rule: Rule, table: Table, secret: SecretStr | None) -> Step:

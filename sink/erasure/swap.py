@@ -2,10 +2,13 @@
 
 1. The new rows go into a table of the same shape beside it, which feeds no materialized view and where nothing expires.
 2. The old rows go into another one, and for each partition it is written down how many rows are to come and how many such
-   rows were there before. From here on an interrupted swap is finished; until here it is forgotten.
+   rows were there before.
 3. Each partition is attached, which feeds no materialized view either, and that is written down. Whether one that an
    interruption left in doubt was attached, its parts tell; where merges have taken parts away, the counts do.
 4. The old rows are deleted, by a statement that names the table that has them too.
+
+An interrupted swap is finished from its third step on, if the old rows are all still there. Where others have deleted, moved
+or replaced some of them, it is forgotten, and what is to be done is found anew; unless readers see a new row already.
 
 Engines that add rows up, or cancel them, are refused before: counts would tell nothing (`sink.erasure.problems`).
 
@@ -58,7 +61,7 @@ def swap(client: ClickHouse, table: Table, new: NewValues) -> None:
 
 
 def finish(client: ClickHouse, work: Work, *, interrupted: bool = True) -> None:
-    """Go on with a swap from where it was interrupted; nothing where it had not come to its second step.
+    """Go on with a swap from where it was interrupted; nothing where it can be forgotten.
 
     Args:
         client: the connection.
@@ -66,6 +69,7 @@ def finish(client: ClickHouse, work: Work, *, interrupted: bool = True) -> None:
         interrupted: False where nobody but the caller has begun it, so that nothing is in doubt.
 
     Raises:
+        ErasureError: it cannot be gone on with, since rows are not what they were; everything is still there.
         DatabaseError: the engine refused. Where no new row can be seen yet, nothing was changed and the swap is forgotten;
             else everything that is needed to go on is still there.
     """
@@ -75,6 +79,12 @@ def finish(client: ClickHouse, work: Work, *, interrupted: bool = True) -> None:
     table = read_tables(client, [work.target]).get(work.target)
     if table is None:
         return
+    if interrupted and progress.find_left(client, work):
+        there, copied = _count_old_rows(client, work)
+        if there != copied and progress.nothing_shows(client, work):
+            return
+        if there != copied:
+            raise ErasureError(_explain(work, f"{there} of {copied} old rows are there"))
     try:
         _match_columns(client, work, table)
         _attach(client, work, progress, in_doubt=interrupted)
@@ -101,7 +111,11 @@ class _Progress:
 
     def nothing_shows(self, client: ClickHouse, work: Work) -> bool:
         """True where no reader sees a new row."""
-        return not self.attached and not any(self.is_there(client, work, partition) for partition in self.to_attach)
+        return not self.attached and self.find_left(client, work) == set(self.to_attach)
+
+    def find_left(self, client: ClickHouse, work: Work) -> set[str]:
+        """The partitions that have still to be attached."""
+        return {partition for partition in self.to_attach if not self.is_there(client, work, partition)}
 
     def is_there(self, client: ClickHouse, work: Work, partition: str) -> bool:
         """True where a partition that is not noted as attached is attached all the same."""
@@ -113,7 +127,10 @@ class _Progress:
         if set(parts) <= set(there):
             return False
         # Merges have taken away the parts that would tell.
-        return _count_alike(client, work, partition) >= before + wanted
+        alike = _count_alike(client, work, partition)
+        if before < alike < before + wanted:
+            raise ErasureError(_explain(work, "whether its new rows are there cannot be told"))
+        return alike > before
 
 
 def _make_rows(client: ClickHouse, work: Work, table: Table, new: NewValues) -> None:
@@ -208,16 +225,31 @@ def _require_same(client: ClickHouse, work: Work) -> None:
     Raises:
         ErasureError: one came; nothing was changed.
     """
+    there, copied = _count_old_rows(client, work)
+    if there != copied:
+        raise ErasureError(
+            f"Rows of {work.target} came, or went, while others were copied; nothing was changed. "
+            "`aspects-pii sweep` tries again."
+        )
+
+
+def _count_old_rows(client: ClickHouse, work: Work) -> tuple[int, int]:
+    """Rows of the target that are to the letter like an old one, and how many were copied."""
     content = express_content(_list_common(client, work, "old"))
     old = work.table("old").sql
     there, copied = client.rows(
         f"SELECT (SELECT count() FROM {work.target.sql} WHERE {content} IN (SELECT {content} FROM {old})), "
         f"(SELECT count() FROM {old})"
     )[0]
-    if there != copied:
-        raise ErasureError(
-            f"Rows of {work.target} came while others were copied; nothing was changed. `aspects-pii sweep` tries again."
-        )
+    return int(there), int(copied)
+
+
+def _explain(work: Work, reason: str) -> str:
+    return (
+        f"A change of {work.target} was interrupted when a part of its new rows was in place, and rows of the table were "
+        f"changed since: {reason}. Compare it with {work.table('old')} and {work.table('rows')}, which hold the old rows and "
+        f"the new ones; put it right; then drop {work.table('log')}, and `aspects-pii sweep` goes on"
+    )
 
 
 def _read_progress(client: ClickHouse, work: Work) -> _Progress | None:

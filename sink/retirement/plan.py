@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sink.erasure.identities import Identities
 from sink.erasure.named_rows import count_contested
@@ -38,6 +38,8 @@ class Planned:
     """Tables that hold rows of a subject, or held them when an earlier attempt began; by subject."""
     contested: frozenset[str] = frozenset()
     """Of whom rows may be there under a name that somebody else has too, and nobody has decided whose they are."""
+    unfinished: Mapping[str, str] = field(default_factory=dict)
+    """Tables with an interrupted change that cannot be finished, with the reason."""
 
     def rows_of(self, subject: str) -> int:
         """Rows of one subject that still have to be erased."""

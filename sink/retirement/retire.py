@@ -9,6 +9,7 @@ Both end in `work_off`, which reads like the life of a retirement.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from sink.caches import CacheLine
@@ -158,9 +159,9 @@ def _work_off_batch(
 
 def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, force: bool) -> None:
     """The life of a retirement. Whoever a step ends leaves the batch, and the steps after it are about the others."""
-    finish_interrupted(store.client)
+    unfinished = {str(work.target): reason for work, reason in finish_interrupted(store.client).items()}
     flush_queues(store)
-    planned = plan_retirement(store, batch.subjects, known, scan=scan)
+    planned = replace(plan_retirement(store, batch.subjects, known, scan=scan), unfinished=unfinished)
     confirm_erased(store, batch, planned, scan=scan)
     store.ledger.reopen(batch.pending.values(), "rows came back")
     require_small_share(store, planned, force=force)
@@ -208,6 +209,10 @@ def hide(store: Store, batch: Batch, planned: Planned) -> None:
         held = planned.contested if step.table.name in sources else frozenset()
         subjects = batch.parse([s for s in batch.pending if s in count.rows and s not in held])
         if not subjects:
+            continue
+        if reason := planned.unfinished.get(str(step.table.name)):
+            # What is half done would be done again beside it.
+            batch.fail({str(subject): f"{step.table.name}: {reason}" for subject in subjects})
             continue
         try:
             refused = step.hide(store.client, subjects, planned.identities, store.policy.retire_batch_size)

@@ -551,3 +551,92 @@ def test_a_purge_ends_where_ids_are_no_text(with_target: WithTarget) -> None:
     found = read_answers(store, "note")
     assert found.total() == 2
     assert ("Canary left",) not in found
+
+
+OTHERS = {
+    "a partition is dropped": ["ALTER TABLE $event_sink.answers DROP PARTITION 'a'"],
+    "a partition is moved": [
+        "CREATE TABLE $event_sink.archive AS $event_sink.answers",
+        "ALTER TABLE $event_sink.answers MOVE PARTITION 'a' TO TABLE $event_sink.archive",
+    ],
+    "a partition is replaced": [
+        "CREATE TABLE $event_sink.other AS $event_sink.answers",
+        "INSERT INTO $event_sink.other VALUES ('a','user2',2),('a','user9',9)",
+        "ALTER TABLE $event_sink.answers REPLACE PARTITION 'a' FROM $event_sink.other",
+    ],
+    "rows are deleted": ["ALTER TABLE $event_sink.answers DELETE WHERE n = 1 SETTINGS mutations_sync = 2"],
+    "the table is rebuilt": [
+        "CREATE TABLE $event_sink.other AS $event_sink.answers",
+        "EXCHANGE TABLES $event_sink.other AND $event_sink.answers",
+        "INSERT INTO $event_sink.answers VALUES ('a','user2',2),('a','user9',9)",
+    ],
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.parametrize("marker", ["ATTACH PARTITION", "DELETE FROM"])
+@covers("moment", "rows that others remove between a kill and the next attempt", "erased")
+def test_rows_that_others_removed_after_a_kill_do_not_come_back(
+    with_target: WithTarget, monkeypatch: pytest.MonkeyPatch, what: str, marker: str
+) -> None:
+    rows = "VALUES ('a','user1',1), ('a','user1',1), ('a','user2',2), ('b','user1',3), ('b','user3',4)"
+    store = with_target(
+        "(course String, username String, n Int32) ENGINE = MergeTree PARTITION BY course ORDER BY (course, username)",
+        PSEUDONYMS,
+        rows=rows,
+    )
+    kill_at(store, monkeypatch, marker, lambda: retire(store, [1]))
+    for sql in OTHERS[what]:
+        store.client.execute(sql)
+    wanted = read_answers(store, "course, n")
+    if marker == "DELETE FROM":
+        # The new rows stood beside the old ones.
+        wanted = Counter({row: count if row[1] in (2, 4, 9) else count // 2 for row, count in wanted.items()})
+    assert [outcome.state for outcome in sweep(store)] == ["erased"]
+    assert read_answers(store, "course, n") == wanted
+    assert not [name for name in store.client.column("SELECT username FROM $event_sink.answers") if name == "user1"]
+    assert find_works(store.client) == []
+
+
+def test_a_change_of_which_a_part_shows_is_not_gone_on_with_over_rows_that_others_removed(
+    with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither way would be right; the reason names what to compare."""
+    rows = "VALUES ('a','user1',1), ('b','user1',3), ('b','user3',4)"
+    store = with_target(
+        "(course String, username String, n Int32) ENGINE = MergeTree PARTITION BY course ORDER BY (course, username)",
+        PSEUDONYMS,
+        rows=rows,
+    )
+    kill_at(store, monkeypatch, "ATTACH PARTITION", lambda: retire(store, [1]), after=1)
+    store.client.execute("ALTER TABLE $event_sink.answers DROP PARTITION 'b'")
+    (work,) = find_works(store.client)
+    (outcome,) = sweep(store)
+    assert outcome.state == "failed"
+    assert f"1 of 2 old rows are there. Compare it with {work.table('old')}" in outcome.reason
+    assert read_answers(store)["a", "user1", 1] == 1, "nothing is begun beside what is half done"
+    store.client.execute("DELETE FROM $event_sink.answers WHERE username NOT LIKE 'user%'")
+    store.client.execute(f"DROP TABLE {work.table('log').sql}")
+    assert [outcome.state for outcome in sweep(store)] == ["erased"]
+    assert len(read_answers(store)) == 1
+
+
+def kill_at(
+    store: Store, monkeypatch: pytest.MonkeyPatch, marker: str, do: Callable[[], Any], *, after: int = 0
+) -> None:
+    """Have a process die at a statement that has `marker` in it, when it has carried out `after` of them; its lease ends."""
+    real, seen = store.client.execute, 0
+
+    def stop(sql: str, *arguments: Any, **values: Any) -> None:
+        nonlocal seen
+        if marker in sql and "answers" in sql:
+            if seen == after:
+                raise Killed
+            seen += 1
+        real(sql, *arguments, **values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, "execute", stop)
+        with pytest.raises(Killed):
+            do()
+    store.client.execute("TRUNCATE TABLE $pii_ledger.leases")
