@@ -1,0 +1,83 @@
+"""Files for the eyes of one user: new, whole, on the disk, and never through a link that somebody has put in the way.
+
+.. no_pii: writes what it is given, and looks at none of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+# How file systems say that they have no hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not be there yet, with mode 0600 whatever the umask is.
+
+    It is there whole, and stays after a loss of power, or it is not there at all.
+
+    Args:
+        path: the file; its folder has to exist.
+        data: what it is to hold.
+
+    Raises:
+        FileExistsError: something has this name already, were it a link to nothing.
+        OSError: it could not be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    _write_through(partial, data)
+    try:
+        # Unlike a rename, a link fails where the name is taken.
+        os.link(partial, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _write_through(path, data)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with mode 0700 where there is none; one that is there stays as it is.
+
+    Raises:
+        OSError: it could not be made.
+    """
+    if not path.is_dir():
+        path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        path.chmod(FOLDER_MODE)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder survive a loss of power."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        try:
+            # A umask may have taken away what the mode says.
+            os.fchmod(file, FILE_MODE)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(file, left) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
