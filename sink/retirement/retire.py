@@ -162,8 +162,9 @@ def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, 
     flush_queues(store)
     planned = plan_retirement(store, batch.subjects, known, scan=scan)
     confirm_erased(store, batch, planned, scan=scan)
-    store.ledger.reopen(batch.pending.values(), "rows came back")
+    # Before anything is written down: a plan that is refused reopens nobody.
     require_small_share(store, planned, force=force)
+    batch.reopen("rows came back")
     record_found(store, batch, planned)
     remember(store, batch.subjects, planned.identities)
     hide(store, batch, planned)
