@@ -37,7 +37,8 @@ from sink.ledger.entries import Action, Retirement, State
 from sink.ledger.leases import hold
 from sink.pii_map import SubjectId
 from sink.retirement.batch import Batch, Outcome, Result, carry_over
-from sink.retirement.outcomes import NOT_SEARCHED, Proof, find_named_elsewhere, record_erased, record_found
+from sink.retirement.closing import NOT_SEARCHED, Proof, record_erased
+from sink.retirement.outcomes import find_named_elsewhere, record_found
 from sink.retirement.plan import Planned, plan_retirement, require_small_share
 from sink.store import Store
 
