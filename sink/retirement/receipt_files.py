@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sink.errors import UsageError
 from sink.private_files import make_folder, write_new
-from sink.retirement.receipt import Receipt, Superseded, compute_digest, serialize, tells_the_same
+from sink.retirement.receipt import Receipt, Superseded, compute_digest, says_all_of, serialize
 from sink.retirement.signatures import Signer
 
 VERSIONS = (1, 2)
@@ -180,7 +180,7 @@ def _stands_for(left: ReceiptFile, receipt: Receipt, supersedes: Superseded | No
     """True where a receipt that was left says all that is to be said, and nobody has changed it."""
     document = replace(receipt, supersedes=supersedes).to_dict()
     return (
-        tells_the_same(left.document, document)
+        says_all_of(left.document, document)
         and left.document.get("supersedes") == document["supersedes"]
         and signer.sign(left.document) == left.document
         and receipt.requested_at == left.receipt.requested_at

@@ -108,6 +108,14 @@ def test_what_an_interrupted_repetition_has_written_is_its_receipt(tmp_path: Pat
     assert list_names(tmp_path) == [f"{REQUEST}-2.json", f"{REQUEST}.json"]
 
 
+def test_what_an_interrupted_pass_has_written_may_say_more_of_what_is_not_covered(tmp_path: Path) -> None:
+    passing = "files of dropped tables"
+    left = write(tmp_path, replace(RECEIPT, not_covered=[*RECEIPT.not_covered, passing]))
+    assert write(tmp_path, LATER) == left
+    second = write(tmp_path, replace(LATER, not_covered=[*RECEIPT.not_covered, passing, "a log"]))
+    assert second.path.name == f"{REQUEST}-2.json"
+
+
 @pytest.mark.parametrize("why", ["other facts", "rows since", "another key", "changed", "times that cannot be"])
 def test_what_an_interrupted_pass_has_written_is_superseded_where_it_does_not_stand(tmp_path: Path, why: str) -> None:
     left = write(tmp_path, replace(RECEIPT, hidden_at="2025-01-01T00:00:00.000+00:00") if "times" in why else RECEIPT)
