@@ -15,7 +15,6 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from sink.clickhouse import migrations
 from sink.errors import LedgerError
 from sink.installation import open_store
 from sink.ledger.entries import Action
@@ -30,6 +29,13 @@ Command = Callable[..., Any]
 
 SCHEMA = json.loads((ROOT / "docs" / "receipt.schema.json").read_text())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def made(settings: Settings, migrated: Callable[[Path], None]) -> Settings:
+    """Settings of a store that is there."""
+    migrated(Path(settings.clickhouse_url.removeprefix("chdb://")))
+    return settings
 
 
 def add_profiles(store: Store, *users: int) -> None:
@@ -83,10 +89,9 @@ def test_a_later_receipt_counts_what_was_erased_earlier(store: Store, settings: 
 
 
 def test_a_later_receipt_counts_what_was_erased_from_a_table_that_left_the_map(
-    aspects_pii: Command, settings: Settings, tmp_path: Path
+    aspects_pii: Command, made: Settings, tmp_path: Path
 ) -> None:
-    with open_store(settings) as store:
-        migrations.migrate(store.client)
+    with open_store(made) as store:
         add_profiles(store, 5)
         retire(store, [5])
         document = yaml.safe_load(find_resource("config/pii.yaml").read_text())
@@ -158,18 +163,15 @@ def fail_to_insert_after_receipt(store: Store, settings: Settings) -> Callable[.
 # --- what it says
 
 
-def test_receipts_are_valid_against_the_published_schema(
-    settings: Settings, tmp_path: Path, aspects_pii: Command
-) -> None:
+def test_receipts_are_valid_against_the_published_schema(made: Settings, tmp_path: Path, aspects_pii: Command) -> None:
     assert aspects_pii("receipt", "key", tmp_path / "key.pem").status == 0
     values = {"receipt_key": SecretStr("key"), "receipt_signing_key": tmp_path / "key.pem", "contact": "room 4"}
-    with open_store(load_settings(**settings.model_dump() | values)) as store:
-        migrations.migrate(store.client)
+    with open_store(load_settings(**made.model_dump() | values)) as store:
         add_profiles(store, 1)
         retire(store, [1, 99])
         add_profiles(store, 1)
         retire(store, [1])
-    files = list_files(settings)
+    files = list_files(made)
     assert len(files) == 3
     for file in files:
         receipt = json.loads(file.read_text())
@@ -186,10 +188,9 @@ def test_the_schema_holds_version_2_to_more_than_version_1(store: Store) -> None
     jsonschema.validate({**old, "version": 1}, SCHEMA)
 
 
-def test_a_receipt_names_the_store_and_who_is_responsible(settings: Settings, tmp_path: Path) -> None:
+def test_a_receipt_names_the_store_and_who_is_responsible(made: Settings, tmp_path: Path) -> None:
     values = {"institution": "University of Nowhere", "contact": "room 4"}
-    with open_store(load_settings(**settings.model_dump() | values)) as store:
-        migrations.migrate(store.client)
+    with open_store(load_settings(**made.model_dump() | values)) as store:
         receipt = retire(store, [5])[0].receipt
     assert receipt is not None
     said = [receipt[name] for name in ("store", "institution", "contact")]
@@ -205,17 +206,16 @@ def test_a_receipt_says_what_kinds_of_data_were_erased(store: Store) -> None:
     assert pii["event_sink.course_enrollment"] == {"username": "username"}
 
 
-def test_a_signing_key_that_cannot_be_used_leaves_the_retirement_open(settings: Settings, tmp_path: Path) -> None:
+def test_a_signing_key_that_cannot_be_used_leaves_the_retirement_open(made: Settings, tmp_path: Path) -> None:
     """Erased all the same: whoever wants to be forgotten does not wait for a key."""
     values = {"receipt_signing_key": tmp_path / "key.pem"}
-    with open_store(load_settings(**settings.model_dump() | values)) as store:
-        migrations.migrate(store.client)
+    with open_store(load_settings(**made.model_dump() | values)) as store:
         add_profiles(store, 5)
         outcome = retire(store, [5])[0]
         assert outcome.state == "failed"
         assert "ASPECTS_RECEIPT_SIGNING_KEY" in outcome.reason
         assert store.client.value("SELECT count() FROM $event_sink.user_profile") == 0
-    with open_store(settings) as store:
+    with open_store(made) as store:
         assert [(o.state, o.rows) for o in sweep(store)] == [("erased", 1)]
 
 
