@@ -30,7 +30,7 @@ from sink.retirement.receipt import (
     format_time,
     list_not_covered,
 )
-from sink.retirement.receipt_files import ReceiptFile, issue
+from sink.retirement.receipt_files import ReceiptFile, find_recorded, issue
 from sink.retirement.signatures import Signer, load_signer
 from sink.retirement.stays import list_exempt, list_stays
 from sink.store import Policy, Store
@@ -107,8 +107,9 @@ def _compose_receipts(
     for subject, retirement in batch.pending.items():
         lines = [_describe(step, found.get(subject, {})) for step in plan.steps]
         lines += [TargetLine(target=name, action="none", absent=True) for name in plan.absent]
-        if earlier := recorded.get(subject):
-            lines = add_earlier(lines, earlier[-1].get("receipt") or {})
+        for detail in recorded.get(subject, ())[-1:]:
+            if earlier := find_recorded(detail, store.policy.receipts_dir, str(retirement.request)):
+                lines = add_earlier(lines, earlier.receipt.targets)
         receipts[subject] = Receipt(
             subject=subject,
             request=str(retirement.request),

@@ -110,23 +110,23 @@ def list_not_covered(caches: Sequence[CacheLine]) -> list[str]:
     return [_CACHES_TOLD if caches and line == _CACHES else line for line in NOT_COVERED]
 
 
-def add_earlier(lines: Sequence[TargetLine], earlier: Mapping[str, Any]) -> list[TargetLine]:
+def add_earlier(lines: Sequence[TargetLine], earlier: Sequence[TargetLine]) -> list[TargetLine]:
     """The lines of a receipt with what an earlier one under the same request has found and the ledger does not say.
 
     A table may have left the map since, or the ledger may have been restored without its counts: what was erased
     stays said.
     """
-    before = {_name(line): line for line in earlier.get("targets", ()) if line["rows_before"]}
-    merged = [
-        replace(line, rows_before=max(line.rows_before, before.pop(_name(asdict(line)), {}).get("rows_before", 0)))
-        for line in lines
-    ]
+    before = {_name(line): line for line in earlier if line.rows_before}
+    merged = []
+    for line in lines:
+        known = before.pop(_name(line), line)
+        merged.append(replace(line, rows_before=max(line.rows_before, known.rows_before)))
     present = {line.target for line in lines if not line.absent}
-    return merged + [TargetLine(**line) for line in before.values() if line["target"] not in present]
+    return merged + [line for line in before.values() if line.target not in present]
 
 
-def _name(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (line["target"], line["action"], *line["columns"])
+def _name(line: TargetLine) -> tuple[str, ...]:
+    return (line.target, line.action, *line.columns)
 
 
 def says_all_of(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -132,11 +132,15 @@ def list_receipts(folder: Path) -> tuple[list[ReceiptFile], list[str]]:
 
 
 def find_recorded(detail: Mapping[str, Any], folder: Path, request: str) -> ReceiptFile | None:
-    """The receipt of an entry `erased`, as the ledger has it."""
+    """The receipt of an entry `erased`, as the ledger has it; None where it has none that can be read."""
     document = detail.get("receipt")
-    if not isinstance(document, dict) or not document:
+    if not isinstance(document, dict):
         return None
-    return ReceiptFile(folder / _name_of(detail, request), document, detail.get("digest"))
+    found = ReceiptFile(folder / _name_of(detail, request), document, detail.get("digest"))
+    try:
+        return found if found.receipt.request == request else None
+    except ValidationError:
+        return None
 
 
 def is_recorded(file: ReceiptFile, detail: Mapping[str, Any]) -> bool:

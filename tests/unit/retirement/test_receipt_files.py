@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from sink.errors import UsageError
 from sink.retirement.receipt import Receipt, Superseded, TargetLine, add_earlier, compute_digest, serialize
-from sink.retirement.receipt_files import ReceiptFile, issue, list_receipts, read_receipt
+from sink.retirement.receipt_files import ReceiptFile, find_recorded, issue, list_receipts, read_receipt
 from sink.retirement.signatures import Signer
 
 REQUEST = "7e5595f7-cd3e-5b1f-82bf-91c4a3113481"
@@ -199,12 +199,24 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         list_receipts(tmp_path / "receipts")
 
 
+@pytest.mark.parametrize("receipt", [None, {}, {"version": 2}, {**RECEIPT.to_dict(), "targets": [{}]}, "no receipt"])
+def test_an_entry_whose_receipt_cannot_be_read_has_none(tmp_path: Path, receipt: object) -> None:
+    detail = {"receipt": receipt, "file": "../elsewhere.json"}
+    assert find_recorded(detail, tmp_path, REQUEST) is None
+    assert write(tmp_path, LATER, [detail]).path.name == f"{REQUEST}-2.json"
+
+
+def test_the_name_of_a_receipt_in_the_ledger_stays_in_its_folder(tmp_path: Path) -> None:
+    found = find_recorded({"receipt": RECEIPT.to_dict(), "file": "../elsewhere.json"}, tmp_path, REQUEST)
+    assert found is not None
+    assert found.path == tmp_path / f"{REQUEST}.json"
+
+
 def test_what_an_earlier_receipt_has_found_stays_said() -> None:
     line = TargetLine("a.b", "delete", rows_before=3)
     gone = TargetLine("a.gone", "redact", ["name"], rows_before=2)
-    earlier = replace(RECEIPT, targets=[line, gone]).to_dict()
     now = [replace(line, rows_before=0), TargetLine("a.new", "delete", rows_before=1)]
-    assert [(one.target, one.rows_before) for one in add_earlier(now, earlier)] == [
+    assert [(one.target, one.rows_before) for one in add_earlier(now, [line, gone])] == [
         ("a.b", 3),
         ("a.new", 1),
         ("a.gone", 2),
