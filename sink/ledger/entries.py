@@ -198,21 +198,41 @@ class Ledger:
         return self._read("state = 'erased' AND since <= {before:DateTime64(6, 'UTC')}", before=before)
 
     def find_counts(self, retirements: Sequence[Retirement]) -> dict[str, dict[str, int]]:
-        """The rows that were found before anything was erased, as subject -> {table: rows}.
+        """The rows that were found before anything was erased, as subject -> {table: rows}, of all passes together.
 
-        A retirement that was interrupted finds fewer rows when it goes on; the receipt is about all of them.
+        A pass that was interrupted finds fewer rows when it goes on; the receipt is about all of them. One that comes
+        after an erasure finds other rows, which are counted beside those of the pass before.
         """
         found: dict[str, dict[str, int]] = {}
+        before: dict[str, dict[str, int]] = {}
         for batch in split_for_binding(retirements, 2_000):
-            for subject, detail in self._client.rows(
-                "SELECT subject, detail FROM $pii_ledger.entries WHERE action = 'found' "
+            for subject, action, detail in self._client.rows(
+                "SELECT subject, action, if(action = 'found', detail, '') FROM $pii_ledger.entries "
+                "WHERE action IN ('found', 'erased') "
                 "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} ORDER BY at",
                 subjects=[r.subject for r in batch],
                 requests=[r.request for r in batch],
             ):
-                known = found.setdefault(subject, {})
+                if action == Action.ERASED:
+                    before[subject] = dict(found.get(subject, {}))
+                    continue
+                known, earlier = found.setdefault(subject, {}), before.get(subject, {})
                 for table, rows in json.loads(detail)["rows"].items():
-                    known[table] = max(rows, known.get(table, 0))
+                    known[table] = max(earlier.get(table, 0) + rows, known.get(table, 0))
+        return found
+
+    def find_erasures(self, retirements: Sequence[Retirement]) -> dict[str, list[dict[str, Any]]]:
+        """What the entries `erased` of `retirements` say, as subject -> details, oldest first."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for batch in split_for_binding(retirements, 2_000):
+            for subject, detail in self._client.rows(
+                "SELECT subject, detail FROM $pii_ledger.entries WHERE action = 'erased' "
+                "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} "
+                "ORDER BY at LIMIT 1 BY subject, at, request",
+                subjects=[r.subject for r in batch],
+                requests=[r.request for r in batch],
+            ):
+                found.setdefault(subject, []).append(json.loads(detail))
         return found
 
     def tombstones(self) -> list[str]:

@@ -14,7 +14,7 @@ from sink.erasure.naming import ask_lms
 from sink.ledger.entries import Action
 from sink.ledger.files import import_ledger
 from sink.retirement.batch import Outcome
-from sink.retirement.plan import plan_retirement
+from sink.retirement.plan import plan_retirement, require_small_share
 from sink.retirement.retire import work_off
 from sink.store import Store
 
@@ -45,6 +45,9 @@ def replay(store: Store, *, file: Path | None = None, dry_run: bool = False, for
         file: an exported ledger, for where the ledger itself was lost or is older than the file.
         dry_run: only report what the restore has brought back.
         force: carry out a plan that touches more of a table than the safeguard allows.
+
+    Raises:
+        RefusedError: it would touch more of a table than ASPECTS_RETIRE_MAX_SHARE; nobody of that batch was reopened.
     """
     restored = import_ledger(store.ledger, file) if file and not dry_run else 0
     result = _reapply(store, "brought back by a restore", restored, None, dry_run, force, is_restored=True)
@@ -64,6 +67,9 @@ def backfill_retired(
         lms: where the other names of retired users are asked for, as long as the LMS still has them.
         dry_run: only report what is there.
         force: carry out a plan that touches more of a table than the safeguard allows.
+
+    Raises:
+        RefusedError: it would touch more of a table than ASPECTS_RETIRE_MAX_SHARE; nobody of that batch was reopened.
     """
     return _reapply(store, "the map has grown", 0, lms, dry_run, force)
 
@@ -94,6 +100,7 @@ def _reapply(
                 rows[name] = rows.get(name, 0) + sum(count.rows.values())
         found += returned
         if returned and not dry_run:
+            require_small_share(store, planned, force=force)
             store.ledger.reopen(store.ledger.find(returned), reason)
             outcomes += work_off(store, store.ledger.find(returned), known=known, force=force)
     return Replayed(len(tombstones), restored, rows, found, outcomes)

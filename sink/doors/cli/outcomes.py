@@ -60,6 +60,8 @@ def _describe_outcome(outcome: Outcome) -> str:
 
 
 def _describe_state(outcome: Outcome) -> str:
+    if outcome.was_erased:
+        return f"{outcome.subject}: was erased before, and could not be looked at again: {outcome.reason}"
     if outcome.state is Result.FAILED:
         return f"{outcome.subject}: failed, and stays open: {outcome.reason}"
     not_searched = f" But {outcome.reason}." if outcome.not_searched else ""
