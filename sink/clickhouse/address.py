@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
@@ -22,6 +23,8 @@ class Address:
     timeout: int = 300
     retries: int = 4
     databases: Mapping[str, str] = field(default_factory=dict)
+    creates: bool = True
+    """False where the embedded engine opens only what is there: no mistaken folder becomes an empty store."""
 
     @property
     def is_embedded(self) -> bool:
@@ -32,3 +35,11 @@ class Address:
     def folder(self) -> Path:
         """The embedded engine's data folder, absolute."""
         return Path(self.url.removeprefix("chdb://")).expanduser().resolve()
+
+    @property
+    def described(self) -> str:
+        """The store as people are told of it: `chdb://` and the absolute folder, or the server without user and password."""
+        if self.is_embedded:
+            return f"chdb://{self.folder}"
+        parts = urlsplit(self.url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", ""))

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.connection import require_data
 from sink.datasets.dbt_log import DbtResult
 from sink.errors import SettingsError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
@@ -57,6 +58,7 @@ def build(
 
     Raises:
         SettingsError: dbt is not installed.
+        StoreMissingError: the embedded engine has no data there.
         UsageError: dbt does not know an argument, or it is one that would keep values.
         DatabaseError: one of its subclasses says why ClickHouse cannot be used.
         BuildError: names the models and tests that failed.
@@ -105,6 +107,8 @@ def _served(address: Address) -> Iterator[Address]:
         return
     from sink.endpoint.app import running
 
+    if not address.creates:
+        require_data(address)
     password = SecretStr(secrets.token_urlsafe(24))
     with running(address.folder, user="aspects_pii", password=password) as url:
         yield replace(address, url=url, user="aspects_pii", password=password)

@@ -59,7 +59,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     failed = [r for r in open_retirements if r.state is State.FAILED]
     return Status(
         enabled=enabled,
-        clickhouse=store.client.address.url,
+        clickhouse=store.name,
         versions={"aspects-pii-sink": VERSION, "clickhouse": store.client.server_version},
         pending_migrations=pending,
         rows=rows,

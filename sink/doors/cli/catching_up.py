@@ -32,13 +32,15 @@ def reconcile_command(
         result = reconcile(store, lms, dry_run=dry_run, force=force)
     if as_json:
         documents = [describe_as_json(outcome) for outcome in result.outcomes]
-        print_json({"in_lms": result.in_lms, "missed": result.missed, "retirements": documents})
+        print_json({"store": store.name, "in_lms": result.in_lms, "missed": result.missed, "retirements": documents})
         return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
-    print_lines([f"{result.in_lms} users are retired in the LMS, {len(result.missed)} of them were not here."])
+    print_lines(
+        [f"{result.in_lms} users are retired in the LMS, {len(result.missed)} of them were not on {store.name}."]
+    )
     if dry_run:
         print_lines(result.missed)
         return 0
-    return show_outcomes(result.outcomes, as_json) if result.outcomes else 0
+    return show_outcomes(result.outcomes, as_json, store.name) if result.outcomes else 0
 
 
 @commands.command("second-pass")
@@ -49,7 +51,7 @@ def second_pass_command(
     """Look again at every erasure that is older than ASPECTS_SECOND_PASS_AFTER, and erase what came back."""
     _, store = open_configured_store()
     with store:
-        return show_outcomes(second_pass(store, force=force), as_json)
+        return show_outcomes(second_pass(store, force=force), as_json, store.name)
 
 
 @commands.command("backfill-retired")
@@ -62,7 +64,8 @@ def backfill_command(
     settings = load_settings()
     lms = find_lms(settings)
     with open_store(settings) as store:
-        return _show_replayed(backfill_retired(store, lms=lms, dry_run=dry_run, force=force), dry_run, as_json)
+        result = backfill_retired(store, lms=lms, dry_run=dry_run, force=force)
+        return _show_replayed(result, dry_run, as_json, store.name)
 
 
 @commands.command("replay")
@@ -75,16 +78,18 @@ def replay_command(
     """After a restore from backup: apply the ledger's retirements again."""
     _, store = open_configured_store()
     with store:
-        return _show_replayed(replay(store, file=file, dry_run=dry_run, force=force), dry_run, as_json)
+        result = replay(store, file=file, dry_run=dry_run, force=force)
+        return _show_replayed(result, dry_run, as_json, store.name)
 
 
-def _show_replayed(result: Replayed, dry_run: bool, as_json: bool) -> int:
+def _show_replayed(result: Replayed, dry_run: bool, as_json: bool, place: str) -> int:
     if as_json:
         document = {name: value for name, value in asdict(result).items() if name != "outcomes"}
-        print_json({**document, "retirements": [describe_as_json(outcome) for outcome in result.outcomes]})
+        retirements = [describe_as_json(outcome) for outcome in result.outcomes]
+        print_json({"store": place, **document, "retirements": retirements})
         return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
     if result.entries_restored:
         print_lines([f"{result.entries_restored} entries of the ledger were restored."])
     print_table(("table", "rows of retired users"), sorted(result.rows.items()))
-    print_lines([f"{result.retired} users are retired; rows of {len(result.subjects)} of them were there."])
-    return 0 if dry_run or not result.outcomes else show_outcomes(result.outcomes, as_json)
+    print_lines([f"{result.retired} users are retired; rows of {len(result.subjects)} of them were on {place}."])
+    return 0 if dry_run or not result.outcomes else show_outcomes(result.outcomes, as_json, place)

@@ -37,7 +37,7 @@ def purge_command(
         plan = plan_purge(store, list_datasets(store.client))
         if as_json:
             lines = [asdict(line) for line in plan.lines]
-            print_json({"dry_run": dry_run, "plan": lines, "suspects": plan.suspects.places})
+            print_json({"store": store.name, "dry_run": dry_run, "plan": lines, "suspects": plan.suspects.places})
         else:
             print_table(
                 ("object", "action", "columns", "rows"),
@@ -51,17 +51,17 @@ def purge_command(
         if not yes:
             if not sys.stdin.isatty():
                 raise RefusedError("Nobody is there to be asked. Use --yes.")
-            typer.confirm("Remove all of this for good?", abort=True, err=True)
+            typer.confirm(f"Remove all of this from {store.name} for good?", abort=True, err=True)
         left = purge(store, plan, enabled=settings.enable_pii, force=force, accept=accept or (), actor=actor)
     for line in left.copies:
-        say(f"Purged, but for {line}.")
+        say(f"Purged on {store.name}, but for {line}.")
     if left.suspects:
         say(
-            f"Purged what the PII map names. {', '.join(left.suspects)} may hold PII and are not in it: add them to the map and "
-            "purge again, name them under `not_pii`, or accept their tables with --accept."
+            f"Purged on {store.name} what the PII map names. {', '.join(left.suspects)} may hold PII and are not in it: "
+            "add them to the map and purge again, name them under `not_pii`, or accept their tables with --accept."
         )
     elif not as_json and not left.copies:
-        print_lines(["Purged and verified: no PII is left. Tombstones and ledger stay."])
+        print_lines([f"Purged and verified on {store.name}: no PII is left. Tombstones and ledger stay."])
     if settings.superset_url is not None:
         purge_dashboards(settings, as_json)
     return 1 if left.suspects or left.copies else 0
