@@ -15,7 +15,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -31,6 +32,9 @@ from sink.resources import find_resource
 
 DATASET_MARK = "[aspects-pii] "
 """Begins the comment of every relation that the dbt project made (dbt_project/macros/datasets.sql)."""
+
+# What follows the mark.
+_WITH_PII, _WITHOUT_PII = "PII on. ", "PII off. "
 
 # Each would leave what dbt or ClickHouse quotes, or rows that failed a test, where the map does not reach.
 _REFUSED_OPTIONS = ("--store-failures", "--write-json", "--log-level-file", "--log-format", "--log-format-file")
@@ -84,6 +88,33 @@ def list_datasets(client: ClickHouse) -> list[TableName]:
             mark=DATASET_MARK,
         )
     ]
+
+
+@dataclass(frozen=True)
+class Built:
+    """The datasets that are there."""
+
+    with_pii: int = 0
+    """How many were built while PII was on."""
+    without_pii: int = 0
+    unknown: int = 0
+    """How many are of a version that did not write it down."""
+    at: datetime | None = None
+    """When the newest was built."""
+
+
+def read_built(client: ClickHouse) -> Built:
+    """What the datasets say of themselves, whoever built them."""
+    ((with_pii, without_pii, total, at),) = client.rows(
+        "SELECT countIf(startsWith(comment, {with_pii:String})), countIf(startsWith(comment, {without_pii:String})), "
+        "count(), max(toDateTime(metadata_modification_time, 'UTC')) FROM system.tables "
+        "WHERE database IN {databases:Array(String)} AND startsWith(comment, {mark:String})",
+        databases=sorted(client.databases.values()),
+        mark=DATASET_MARK,
+        with_pii=DATASET_MARK + _WITH_PII,
+        without_pii=DATASET_MARK + _WITHOUT_PII,
+    )
+    return Built(with_pii, without_pii, total - with_pii - without_pii, at if total else None)
 
 
 def _require_dbt() -> None:

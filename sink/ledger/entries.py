@@ -36,6 +36,8 @@ class Action(StrEnum):
     WITHDRAWN = "withdrawn"
     SYNCED = "synced"
     VERIFIED = "verified"
+    PURGE_BEGUN = "purge_begun"
+    """Without a later `purged`, the purge is under way or was interrupted."""
     PURGED = "purged"
     REASSIGNED = "reassigned"
     REPLAYED = "replayed"
