@@ -65,10 +65,8 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     suspects = read_suspects(store).places if has_entries else []
     failed = [r for r in open_retirements if r.state is State.FAILED]
     built = read_built(store.client)
-    done = {
-        action: _find_last(store, action) if has_entries else None for action in (*_DONE.values(), Action.PURGE_BEGUN)
-    }
-    purge_begun_at = _find_unfinished(done[Action.PURGE_BEGUN], done[Action.PURGED])
+    done = {name: _find_last(store, action) if has_entries else None for name, action in _DONE.items()}
+    purge_begun_at = find_unfinished_purge(store) if has_entries else None
     return Status(
         enabled=enabled,
         clickhouse=store.name,
@@ -82,10 +80,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
         suspects=suspects,
         failed=[{"subject": r.subject, "since": r.since.isoformat(), "reason": r.detail.get("reason")} for r in failed],
         datasets=built,
-        last={
-            **{name: _format(done[action]) for name, action in _DONE.items()},
-            "build": _format(built.at),
-        },
+        last={name: _format(at) for name, at in {**done, "build": built.at}.items()},
         purge_begun_at=_format(purge_begun_at),
         receipts_signed=store.policy.receipt_key is not None,
         warnings=[
@@ -113,7 +108,9 @@ def _find_last(store: Store, action: Action) -> datetime | None:
     return next((entry.at for entry in store.ledger.show(action=action, limit=1)), None)
 
 
-def _find_unfinished(begun: datetime | None, ended: datetime | None) -> datetime | None:
+def find_unfinished_purge(store: Store) -> datetime | None:
+    """Since when a purge is under way, or interrupted; None where the last one has ended."""
+    begun, ended = (_find_last(store, action) for action in (Action.PURGE_BEGUN, Action.PURGED))
     return begun if begun is not None and (ended is None or ended < begun) else None
 
 

@@ -11,6 +11,7 @@ import typer
 from sink.doors.cli.common import DryRun, Force, Json, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table
 from sink.doors.cli.outcomes import describe_as_json, show_outcomes
+from sink.doors.cli.stopping import describe_repeated, stopping_with
 from sink.installation import find_lms, open_lms, open_store
 from sink.retirement.reconcile import reconcile, second_pass
 from sink.retirement.replay import Replayed, backfill_retired, replay
@@ -28,7 +29,7 @@ def reconcile_command(
     """Retire whoever the LMS has retired and no event told us of."""
     settings = load_settings()
     lms = open_lms(settings)
-    with open_store(settings) as store:
+    with open_store(settings) as store, stopping_with(store, describe_repeated("reconcile")):
         result = reconcile(store, lms, dry_run=dry_run, force=force)
     if as_json:
         documents = [describe_as_json(outcome) for outcome in result.outcomes]
@@ -50,7 +51,7 @@ def second_pass_command(
 ) -> int:
     """Look again at every erasure that is older than ASPECTS_SECOND_PASS_AFTER, and erase what came back."""
     _, store = open_configured_store()
-    with store:
+    with store, stopping_with(store, describe_repeated("second-pass")):
         return show_outcomes(second_pass(store, force=force), as_json, store.name)
 
 
@@ -63,7 +64,7 @@ def backfill_command(
     """Apply the map as it is now to everyone ever retired."""
     settings = load_settings()
     lms = find_lms(settings)
-    with open_store(settings) as store:
+    with open_store(settings) as store, stopping_with(store, describe_repeated("backfill-retired")):
         result = backfill_retired(store, lms=lms, dry_run=dry_run, force=force)
         return _show_replayed(result, dry_run, as_json, store.name)
 
@@ -77,7 +78,7 @@ def replay_command(
 ) -> int:
     """After a restore from backup: apply the ledger's retirements again."""
     _, store = open_configured_store()
-    with store:
+    with store, stopping_with(store, describe_repeated("replay")):
         result = replay(store, file=file, dry_run=dry_run, force=force)
         return _show_replayed(result, dry_run, as_json, store.name)
 

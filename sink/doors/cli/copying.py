@@ -11,6 +11,7 @@ from sink.clickhouse import migrations
 from sink.datasets import build as datasets_build
 from sink.doors.cli.common import DryRun, Json, print_json
 from sink.doors.cli.display import Progress, print_lines, print_table, say
+from sink.doors.cli.stopping import describe_copied, stopping_with
 from sink.errors import PiiDisabledError, UsageError
 from sink.installation import find_address, open_lms, open_store
 from sink.ledger.pseudonym_key import set_pseudonym_key
@@ -69,7 +70,7 @@ def sync_command(
     if not settings.enable_pii and chosen != WITHOUT_PII:
         raise PiiDisabledError
     lms = open_lms(settings)
-    with open_store(settings) as store, Progress() as progress:
+    with open_store(settings) as store, stopping_with(store, describe_copied), Progress() as progress:
         counts = sync(
             store,
             lms,

@@ -13,6 +13,7 @@ from sink.doors.cli.caution import confirm_retirement, require_known
 from sink.doors.cli.common import Actor, DryRun, Force, Json, Scan, Yes, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.outcomes import describe_suspects, show_outcomes
+from sink.doors.cli.stopping import describe_open, stopping_with
 from sink.doors.cli.subjects import read_subjects
 from sink.erasure.findings import Report
 from sink.erasure.naming import ask_lms
@@ -53,7 +54,7 @@ def retire_command(
     """Retire users: hide, erase, verify, write receipts. They never come back. On a terminal it asks first."""
     settings, store = open_configured_store()
     lms = find_lms(settings) if scan else None
-    with store:
+    with store, stopping_with(store, describe_open):
         subjects = list(dict.fromkeys(read_subjects(store.pii_map.subject, user_ids or [], file)))
         if not subjects:
             raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
@@ -108,7 +109,7 @@ def sweep_command(
 ) -> int:
     """Work off every retirement that is not verified yet."""
     _, store = open_configured_store()
-    with store:
+    with store, stopping_with(store, describe_open):
         return show_outcomes(sweep(store, force=force), as_json, store.name)
 
 

@@ -13,6 +13,7 @@ from sink.doors.cli.common import Actor, DryRun, Json, Yes, open_configured_stor
 from sink.doors.cli.dashboards import purge_dashboards
 from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.effective import find_env_file, list_effective
+from sink.doors.cli.stopping import describe_purged, stopping_with
 from sink.erasure.purge import plan_purge, purge, require_off
 from sink.errors import RefusedError
 from sink.installation import find_map
@@ -36,7 +37,7 @@ def purge_command(
 ) -> int:
     """Opt out: remove all PII and everything built on it. Tombstones and ledger stay."""
     settings, store = open_configured_store()
-    with store:
+    with store, stopping_with(store, describe_purged):
         plan = plan_purge(store, list_datasets(store.client))
         if as_json:
             lines = [asdict(line) for line in plan.lines]
