@@ -49,6 +49,11 @@ class Store:
     caches: Caches | None = None
     """What is told to forget after a retirement."""
 
+    @property
+    def name(self) -> str:
+        """Which store this is, absolutely: what is said to be done or proved, is so there and nowhere else."""
+        return self.client.address.described
+
     def __enter__(self) -> Store:
         return self
 

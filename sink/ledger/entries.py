@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from sink.actors import check_actor
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.clickhouse.driver_errors import UNKNOWN_TABLE
 from sink.errors import DatabaseError, LedgerError, MigrationError
@@ -35,6 +36,8 @@ class Action(StrEnum):
     WITHDRAWN = "withdrawn"
     SYNCED = "synced"
     VERIFIED = "verified"
+    PURGE_BEGUN = "purge_begun"
+    """Without a later `purged`, the purge is under way or was interrupted."""
     PURGED = "purged"
     REASSIGNED = "reassigned"
     REPLAYED = "replayed"
@@ -118,8 +121,10 @@ class Ledger:
         """Append one entry for each (subject, request, detail) and return their time.
 
         Raises:
+            UsageError: the actor is no opaque id; nothing was written.
             LedgerError: nothing may be taken as done; the entries may or may not have been written.
         """
+        check_actor(actor)
         try:
             at = self._client.later_than(_ENTRIES)
             rows = [

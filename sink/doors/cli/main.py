@@ -68,8 +68,8 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_status
     except typer.Exit as stop:
         return stop.exit_code
-    except typer.Abort:
-        say("Stopped.")
+    except typer.Abort as stop:
+        say(str(stop) or "Stopped.")
         return 1
     except ClickException as error:
         error.show()
