@@ -132,7 +132,7 @@ def _is_deeper(value: Any, depth: int) -> bool:
 def read_detail(action: str, text: str) -> dict[str, Any]:
     """Of the detail of an entry in the table what is as it should be: nothing, where it is no JSON object at all.
 
-    What an action writes that this version does not know is passed on as it is.
+    Nothing either of what an action says that this version does not know: nobody can tell what it is.
     """
     try:
         detail = read_json(text)
@@ -140,8 +140,8 @@ def read_detail(action: str, text: str) -> dict[str, Any]:
         return {}
     if not isinstance(detail, dict):
         return {}
-    known = DETAILS.get(action)
-    return detail if known is None else {n: v for n, v in detail.items() if n in known and known[n](v)}
+    known = DETAILS.get(action, {})
+    return {name: value for name, value in detail.items() if name in known and known[name](value)}
 
 
 def find_problem_of_reason(reason: str) -> str | None:

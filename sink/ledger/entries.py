@@ -8,6 +8,7 @@ whatever the clocks do, because an entry's time is at least a microsecond after 
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from sink.errors import DatabaseError, LedgerError
 from sink.ledger.details import read_detail
 from sink.ledger.rules import BEGUN, FIELDS
 from sink.ledger.written import ask_ledger
-from sink.pii_map import SubjectId
+from sink.pii_map import SubjectId, is_opaque
 
 # .. no_pii: holds opaque user ids and counts.
 
@@ -67,6 +68,7 @@ _ENTRIES = "$pii_ledger.entries"
 _MARKED = "$pii_ledger.marked_entries"
 # A time more than a day ahead is a mistake, or a forgery, and no entry is to follow it.
 _NOT_AHEAD = f"(SELECT at FROM {_ENTRIES} WHERE at <= now64(6, 'UTC') + toIntervalDay(1))"
+_WORD = re.compile(r"[a-z_]{1,32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The view computes what follows from the entries, for us and for dbt alike; see sql/migrations.
@@ -105,7 +107,7 @@ class Entry:
     entry: str
     """What it is called: the same wherever it is written."""
     subject: str
-    """Nothing, where what stands there is no opaque id."""
+    """Empty, where what stands there is no opaque id."""
     at: datetime
     action: str
     request: uuid.UUID
@@ -291,7 +293,16 @@ class Ledger:
             **dict(used.values()),
         )
         return [
-            Entry(entry, s, _read_time(at), a, request, who, read_detail(a, text), bool(is_voided))
+            Entry(
+                entry,
+                s,
+                _read_time(at),
+                _read_action(a),
+                request,
+                _read_actor(who),
+                read_detail(a, text),
+                bool(is_voided),
+            )
             for entry, s, at, a, request, who, text, is_voided in reversed(rows)
         ]
 
@@ -300,12 +311,24 @@ class Ledger:
             f"SELECT {_COLUMNS_OF_RETIREMENT} FROM {_CURRENT} AND {condition} ORDER BY requested_at, subject", **values
         )
         return [
-            Retirement(subject, State(state), request, requested_at, actor, since, read_detail(state, detail))
+            Retirement(
+                subject, State(state), request, requested_at, _read_actor(actor), since, read_detail(state, detail)
+            )
             for subject, state, request, requested_at, actor, since, detail in rows
         ]
 
     def _ask(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
         return ask_ledger(self._client, sql, **values)
+
+
+def _read_actor(actor: str | None) -> str | None:
+    """Who asked; nobody, where what stands there is no opaque id, since it may be a name."""
+    return actor if actor is not None and is_opaque(actor) else None
+
+
+def _read_action(action: str) -> str:
+    """What was done, or one word of another version; nothing, where it is neither."""
+    return action if _WORD.fullmatch(action) else ""
 
 
 def _read_time(microseconds: int) -> datetime:

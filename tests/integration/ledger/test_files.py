@@ -174,6 +174,20 @@ def test_a_file_of_another_installation_needs_its_id_to_be_named(store: Store, f
     assert take(store, file, Trust(theirs)) == 8
 
 
+def test_an_export_of_many_pages_has_every_entry_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sink.ledger.written._PAGE", 3)
+    # Requests of one call have one time, and these are more than a page has.
+    for users in (range(1, 8), range(8, 9), range(9, 13)):
+        store.ledger.request(list(users))
+    store.client.execute("INSERT INTO $pii_ledger.entries SELECT * FROM $pii_ledger.entries")
+    path = tmp_path / "ledger.jsonl"
+    assert export_ledger(store.client, find_installation(store), path).entries == 12
+    assert sorted(int(line["subject"]) for line in read(path)[1:-1]) == list(range(1, 13))
+    assert [line["at"] for line in read(path)[1:-1]] == sorted(line["at"] for line in read(path)[1:-1])
+
+
 def test_an_installation_keeps_its_id(store: Store) -> None:
     first = find_installation(store).id
     store.client.execute("INSERT INTO $pii_ledger.installation (id) SELECT generateUUIDv4()")
