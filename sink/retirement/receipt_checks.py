@@ -83,7 +83,7 @@ def _ask_ledger(verdict: Verdict, store: Store) -> None:
     # What ends a retirement, or opens it again; the receipt is one of its erasures.
     moves = [
         entry
-        for entry in store.ledger.show(subject=receipt.subject, limit=_MANY)
+        for entry in store.ledger.show(subject=receipt.subject, limit=_MANY, with_voided=False)
         if entry.request == request and entry.action in (Action.ERASED, Action.REOPENED, Action.FAILED)
     ]
     erasures = [entry.detail for entry in moves if entry.action == Action.ERASED]

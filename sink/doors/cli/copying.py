@@ -14,6 +14,7 @@ from sink.doors.cli.display import Progress, print_lines, print_table, say
 from sink.doors.cli.stopping import describe_copied, stopping_with
 from sink.errors import PiiDisabledError, UsageError
 from sink.installation import find_address, open_lms, open_store
+from sink.ledger.installation_id import read_installation_id
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.settings import load_settings
 
@@ -31,6 +32,7 @@ def init(as_json: Json = False) -> int:
     with open_store(settings, creates=True) as store:
         applied = migrations.migrate(store.client)
         set_pseudonym_key(store.client, settings.pseudonym_secret)
+        read_installation_id(store.client)
     if as_json:
         print_json({"applied": applied, "store": store.name})
     else:
