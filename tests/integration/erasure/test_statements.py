@@ -9,6 +9,8 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+import yaml
 from pydantic import SecretStr
 
 from sink.erasure.coverage import check_map
@@ -16,8 +18,11 @@ from sink.erasure.plan import find_secret, read_plan
 from sink.erasure.pseudonyms import PSEUDONYM, is_pseudonym, keyed_hash
 from sink.erasure.purge import plan_purge, purge
 from sink.erasure.verify import verify_subjects
+from sink.pii_map import PiiMap
+from sink.resources import find_resource
 from sink.retirement.retire import retire
 from sink.store import Store
+from tests.support.coverage_page import covers
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANONYMOUS = {"account": {"homePage": "https://lms.example.net", "name": "5b1f4ad6-0b52-4b84-8a3c-1b6cf0a0c1de"}}
@@ -186,3 +191,35 @@ def test_a_receipt_says_that_statements_were_not_searched(store: Store) -> None:
     assert receipt is not None
     assert "xapi.xapi_events_all.event" not in receipt["verified"]
     assert any(line.startswith("xapi.xapi_events_all.event: no statement") for line in receipt["not_covered"])
+
+
+def with_rule_by_path(store: Store, on_retire: Any, **pii: str) -> Store:
+    """The map that ships, with a further rule for statements, which finds them by the address of their actor."""
+    document = yaml.safe_load(find_resource("config/pii.yaml").read_text())
+    target = document["targets"]["xapi.xapi_events_all"]
+    by_text = {name: target.pop(name) for name in ("match", "on_retire")}
+    target["rules"] = [{"match": {"event.actor.mbox": "mailto:{email}"}, "on_retire": on_retire}, by_text]
+    target["pii"].update(pii)
+    return dataclasses.replace(store, pii_map=PiiMap.model_validate(document))
+
+
+@pytest.mark.parametrize(
+    ("on_retire", "pii"),
+    [({"redact": {"event.note": "empty"}}, {"event.note": "other"}), ({"delete": True}, {})],
+    ids=["redact", "delete"],
+)
+@covers("key", "a text that is searched for people, and a path into it", "erased")
+def test_a_rule_by_path_beside_a_rule_for_people_stops_nobody(
+    store: Store, on_retire: dict[str, Any], pii: dict[str, str]
+) -> None:
+    store = with_rule_by_path(store, on_retire, **pii)
+    add_profiles(store, 1, 2)
+    mine = json.dumps({"actor": {"mbox": "mailto:Quokka1@Example.org"}, "note": "a canary"})
+    others = json.dumps({"actor": ANONYMOUS, "note": "of somebody else"})
+    add_events(store, mine, others)
+    assert [outcome.state for outcome in retire(store, [2, 1])] == ["erased", "erased"]
+    after = read_events(store)
+    assert others.encode() in after
+    assert len(after) == (1 if "delete" in on_retire else 2)
+    assert not any(b"canary" in text or b"uokka1" in text for text in after)
+    assert plan_purge(store, []).lines
