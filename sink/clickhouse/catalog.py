@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -251,6 +252,12 @@ def read_path(table: Table, path: str) -> str:
 def is_text(kind: str) -> bool:
     """True for the types of text columns."""
     return kind.removeprefix("LowCardinality(").removeprefix("Nullable(").startswith(("String", "FixedString"))
+
+
+def find_length(kind: str) -> int:
+    """The bytes that a text of this type can have at most; 0 where there is no limit, or it is no text."""
+    found = re.search(r"\bFixedString\((\d+)\)", kind) if is_text(kind) else None
+    return int(found[1]) if found else 0
 
 
 def is_nullable(kind: str) -> bool:

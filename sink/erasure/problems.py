@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from sink.clickhouse.catalog import Table, is_json, is_nullable, is_text
+from sink.clickhouse.catalog import Table, find_length, is_json, is_nullable, is_text
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.expressions import explain_refusal
 from sink.erasure.keys import explain_misfit
@@ -102,7 +101,7 @@ def _explain_misfits(
         misfits.append((f"null does not fit into {kind}", "Use `default` or `empty`."))
     elif redaction.kind in ("empty", "constant", "truncate", "hash", "pseudonym", "person") and not is_text(kind):
         misfits.append((f"{redaction.kind} needs a text column, and this is {kind}", "Use `default` or `null`."))
-    elif is_text(kind) and (length := _find_length(kind)) and (needed := _find_needed(redaction)) > length:
+    elif (length := find_length(kind)) and (needed := _find_needed(redaction)) > length:
         misfits.append(
             (f"{redaction.kind} needs {needed} bytes, and this is {kind}", "Use `empty`, or a wider column.")
         )
@@ -112,12 +111,6 @@ def _explain_misfits(
             fix = "Run `aspects-pii init`, which makes a key, or set it to at least 16 secret characters."
         misfits.append(("a keyed hash needs ASPECTS_PSEUDONYM_SECRET", fix))
     return misfits
-
-
-def _find_length(kind: str) -> int:
-    """The bytes of a FixedString; 0 for other types."""
-    found = re.search(r"\bFixedString\((\d+)\)", kind)
-    return int(found[1]) if found else 0
 
 
 def _find_needed(redaction: Redaction) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sink.clickhouse.catalog import is_json, is_text, read_path
+from sink.clickhouse.catalog import find_length, is_json, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
 from sink.erasure import in_place
 from sink.erasure.changes import Change
@@ -310,17 +310,10 @@ class RewriteStep(Step):
         if new is None:
             return None
         encoded = new.encode("utf-8", "surrogateescape")
-        length = self._find_length(column)
+        length = find_length(self.table.columns[column])
         if length and len(encoded) > length:
             raise ValueError(f"what takes the place of {column} has {len(encoded)} bytes, and the column {length}")
         return encoded
-
-    def _find_length(self, column: str) -> int:
-        """The bytes of a FixedString; 0 for other types."""
-        kind = self.table.columns[column]
-        if not is_text(kind) or "FixedString(" not in kind:
-            return 0
-        return int(kind.partition("FixedString(")[2].partition(")")[0])
 
     def _change_json(self, subject: str, path: str, text: str) -> str:
         column, *inner = path.split(".")
