@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -223,3 +224,51 @@ def test_a_rule_by_path_beside_a_rule_for_people_stops_nobody(
     assert len(after) == (1 if "delete" in on_retire else 2)
     assert not any(b"canary" in text or b"uokka1" in text for text in after)
     assert plan_purge(store, []).lines
+
+
+UPDATES = {"enable_lightweight_update": 1}
+
+
+@pytest.fixture
+def updatable(store: Store) -> Store:
+    """A store whose events can be changed by lightweight UPDATEs, and whose events name nobody yet."""
+    store.client.execute(
+        "ALTER TABLE $xapi.xapi_events_all MODIFY SETTING enable_block_number_column = 1, enable_block_offset_column = 1"
+    )
+    add_profiles(store, 1)
+    add_events(store, statement(ANONYMOUS), statement(ANONYMOUS, verb="a canary"))
+    store.client.execute("OPTIMIZE TABLE $xapi.xapi_events_all FINAL")
+    # What was made in the second of a look is looked at once more, whatever it is.
+    time.sleep(1.1)
+    assert read_plan(store).idle == ["xapi.xapi_events_all.event"]
+    return store
+
+
+@covers("moment", "a lightweight UPDATE", "erased")
+def test_a_name_that_a_lightweight_update_brings_is_found_and_leaves_the_files(updatable: Store) -> None:
+    updatable.client.execute(
+        f"UPDATE $xapi.xapi_events_all SET event = '{statement(name(1))}' WHERE event LIKE '%a canary%'", UPDATES
+    )
+    outcome = retire(updatable, [1])[0]
+    assert outcome.state == "erased", outcome.reason
+    after = read_events(updatable)
+    assert len(after) == 2
+    assert not any(b"uokka" in text for text in after)
+    parts = updatable.client.column("SELECT name FROM system.parts WHERE table = 'xapi_events_all'")
+    assert parts
+    assert not any(part.startswith("patch-") for part in parts)
+
+
+def test_rows_that_a_lightweight_update_has_hidden_leave_the_files(updatable: Store) -> None:
+    updatable.client.execute(
+        f"UPDATE $xapi.xapi_events_all SET event = '{statement(name(1))}' WHERE event LIKE '%a canary%'", UPDATES
+    )
+    updatable.client.execute(
+        "DELETE FROM $xapi.xapi_events_all WHERE event LIKE '%quokka1@%'",
+        {**UPDATES, "lightweight_delete_mode": "lightweight_update_force"},
+    )
+    outcome = retire(updatable, [1])[0]
+    assert outcome.state == "erased", outcome.reason
+    hidden = updatable.client.rows("SELECT event FROM $xapi.xapi_events_all", {"apply_deleted_mask": 0})
+    assert len(hidden) == 1
+    assert not any("uokka" in text for (text,) in hidden)
