@@ -20,7 +20,7 @@ from sink.clickhouse.client import INCLUDING_HIDDEN, WAIT_FOR_MUTATIONS, ClickHo
 from sink.clickhouse.parts import express_delete
 from sink.erasure.identities import Identities
 from sink.erasure.keys import bind_ids, find_bound_kind, find_kind, group_ids, make_sample
-from sink.erasure.pseudonyms import PSEUDONYM, express_shape, keyed_hash
+from sink.erasure.pseudonyms import PSEUDONYM, express_shape, keyed_hash, spell_as_before
 from sink.names import quote
 from sink.pii_map import Rule, SubjectId
 
@@ -264,8 +264,13 @@ class DirectStep(Step):
         name = self._name_value(column)
         if redaction.kind in ("hash", "pseudonym"):
             old = f"toString({quote(column)})"
-            hashed = f"transform({self._subject_text}, {{texts:Array(String)}}, {{{name}:Array(String)}}, {old})"
-            return express_shape(old, hashed) if redaction.kind == "pseudonym" else hashed
+            hashed, earlier = (
+                f"transform({self._subject_text}, {{texts:Array(String)}}, {{{values}:Array(String)}}, {old})"
+                for values in (name, f"{name}_earlier")
+            )
+            if redaction.kind == "pseudonym":
+                hashed, earlier = express_shape(old, hashed), express_shape(old, earlier)
+            return f"if({old} = {earlier}, {old}, {hashed})"
         return {
             "null": "NULL",
             "empty": "''",
@@ -302,7 +307,9 @@ class DirectStep(Step):
         values: dict[str, Any] = {"texts": list(subjects)}
         for column in self.columns:
             if self.rule.on_retire.redact[column].kind in ("hash", "pseudonym"):
-                values[self._name_value(column)] = [self._hash(column, subject) for subject in subjects.values()]
+                hashes = [self._hash(column, subject) for subject in subjects.values()]
+                name = self._name_value(column)
+                values |= {name: hashes, f"{name}_earlier": [spell_as_before(hashed) for hashed in hashes]}
         return values
 
     def _name_value(self, column: str) -> str:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from sink.erasure.coverage import check_map
 from sink.erasure.problems import Problem
+from sink.erasure.pseudonyms import keyed_hash, spell_as_before
 from sink.erasure.purge import plan_purge, purge
 from sink.erasure.reassign import reassign
 from sink.erasure.verify import verify_subjects
@@ -551,3 +553,63 @@ def test_a_purge_ends_where_ids_are_no_text(with_target: WithTarget) -> None:
     found = read_answers(store, "note")
     assert found.total() == 2
     assert ("Canary left",) not in found
+
+
+def make_look_alike(secret: SecretStr | None = None) -> str:
+    """A name that looks like a pseudonym of ours: as anybody could make one of an earlier version, or with a key."""
+    pseudonym = keyed_hash(secret or SecretStr("a guess at the secret"), "pseudonym", 1)
+    return pseudonym if secret else spell_as_before(pseudonym)
+
+
+@pytest.mark.parametrize("redaction", ["pseudonym", "hash"])
+@pytest.mark.parametrize("match", [{"username": "username"}, {"user_id": "id"}], ids=["by name", "by id"])
+@covers("type", "a name that looks like a pseudonym", "erased")
+def test_a_name_that_looks_like_a_pseudonym_goes(
+    with_target: WithTarget, match: dict[str, str], redaction: str
+) -> None:
+    look_alike = make_look_alike()
+    definition = "(user_id Int64, username String, handle String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"username": redaction, "handle": redaction}}, match)
+    store.client.insert(
+        store.client.table("event_sink.user_profile"), ["user_id", "username"], [(7, look_alike), (8, "user8")]
+    )
+    store.client.insert(
+        store.client.table("event_sink.answers"),
+        ["user_id", "username", "handle"],
+        [(7, look_alike, look_alike), (8, "user8", look_alike)],
+    )
+    assert [outcome.state for outcome in retire(store, [7])] == ["erased"]
+    found = read_answers(store)
+    assert found.total() == 2
+    assert found[8, "user8", look_alike] == 1
+    assert sum(look_alike in row for row in found) == 1
+
+
+@pytest.mark.parametrize("redaction", ["pseudonym", "hash"])
+@pytest.mark.parametrize("match", [{"username": "username"}, {"user_id": "id"}], ids=["by name", "by id"])
+def test_a_pseudonym_of_the_subject_stays_as_an_earlier_version_wrote_it(
+    with_target: WithTarget, match: dict[str, str], redaction: str
+) -> None:
+    definition = "(user_id Int64, username String, handle String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"handle": redaction}}, match)
+    secret = store.policy.pseudonym_secret
+    assert secret is not None
+    hashed = keyed_hash(secret, "pseudonym" if redaction == "pseudonym" else "username", 1)
+    rows = [(1, "user1", spell_as_before(hashed)), (1, "user1", "a canary")]
+    store.client.insert(store.client.table("event_sink.answers"), ["user_id", "username", "handle"], rows)
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    assert read_answers(store, "handle") == {(spell_as_before(hashed),): 1, (hashed,): 1}
+
+
+def test_a_pseudonym_of_somebody_else_stays_in_a_row_found_by_name(with_target: WithTarget) -> None:
+    definition = "(username String, handle String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"handle": "pseudonym"}})
+    others = make_look_alike(store.policy.pseudonym_secret)
+    store.client.insert(
+        store.client.table("event_sink.answers"), ["username", "handle"], [("user2", others), ("user2", "a canary")]
+    )
+    assert [(outcome.state, outcome.rows) for outcome in retire(store, [2])] == [("erased", 2)]
+    found = read_answers(store, "handle")
+    assert found.total() == 2
+    assert found[others,] == 1
+    assert ("a canary",) not in found
