@@ -19,7 +19,7 @@ from sink.erasure.purge import plan_purge, purge
 from sink.erasure.reassign import reassign
 from sink.erasure.verify import verify_subjects
 from sink.erasure.work import find_works
-from sink.errors import MapError, RefusedError
+from sink.errors import ErasureError, MapError, RefusedError
 from sink.pii_map import PiiMap
 from sink.retirement.retire import retire, sweep
 from sink.retirement.status import read_status
@@ -613,3 +613,36 @@ def test_a_pseudonym_of_somebody_else_stays_in_a_row_found_by_name(with_target: 
     assert found.total() == 2
     assert found[others,] == 1
     assert ("a canary",) not in found
+
+
+@covers("moment", "opting out, where a row cannot be changed", "open")
+def test_a_purge_says_which_rows_it_left_and_why_and_purges_the_rest(with_target: WithTarget) -> None:
+    definition = "(username String, doc String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"doc.who": "empty"}})
+    rows = [("user1", '{"who": "user1", cut'), ("user2", '{"who": "user2"}')]
+    store.client.insert(store.client.table("event_sink.answers"), ["username", "doc"], rows)
+    with pytest.raises(
+        ErasureError, match=r"1 rows of event_sink\.answers \(a row holds no valid JSON in doc; correct or delete it\)"
+    ):
+        purge(store, plan_purge(store, []), enabled=False)
+    assert read_answers(store) == {rows[0]: 1, ("user2", '{"who": ""}'): 1}
+    assert store.client.value("SELECT count() FROM $event_sink.user_profile") == 0
+    store.client.execute("ALTER TABLE $event_sink.answers DELETE WHERE username = 'user1'", {"mutations_sync": 2})
+    purge(store, plan_purge(store, []), enabled=False)
+
+
+def test_a_table_that_refuses_a_purge_is_named_and_stops_no_other(with_target: WithTarget) -> None:
+    definition = "(user_id Int64, username String) ENGINE = MergeTree ORDER BY user_id"
+    store = with_target(definition, NAMES, {"user_id": "id"}, "VALUES (1, 'user1')")
+    real = store.client.execute
+
+    def refuse(sql: str, *arguments: Any, **values: Any) -> None:
+        real(sql.replace("`answers`  UPDATE", "`answers`  UPDATE `no_such` = 1,"), *arguments, **values)
+
+    store.client.execute = refuse  # type: ignore[method-assign]
+    with pytest.raises(ErasureError, match=r"1 rows of event_sink\.answers \(.*NO_SUCH_COLUMN"):
+        purge(store, plan_purge(store, []), enabled=False)
+    assert store.client.value("SELECT count() FROM $event_sink.user_profile") == 0
+    store.client.execute = real  # type: ignore[method-assign]
+    purge(store, plan_purge(store, []), enabled=False)
+    assert read_answers(store) == {(1, "Deleted User"): 1}
