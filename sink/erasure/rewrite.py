@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sink.clickhouse.catalog import find_length, is_json, read_path
+from sink.clickhouse.catalog import is_json, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
 from sink.erasure import in_place
 from sink.erasure.changes import Change
 from sink.erasure.identities import Identities, list_keys
 from sink.erasure.json_text import replace_values
 from sink.erasure.keys import write_id
-from sink.erasure.new_values import NewValues, hash_texts, or_zero
+from sink.erasure.new_values import NewValues, explain_excess, hash_texts, or_zero
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.swap import swap
 from sink.names import quote
@@ -310,9 +310,8 @@ class RewriteStep(Step):
         if new is None:
             return None
         encoded = new.encode("utf-8", "surrogateescape")
-        length = find_length(self.table.columns[column])
-        if length and len(encoded) > length:
-            raise ValueError(f"what takes the place of {column} has {len(encoded)} bytes, and the column {length}")
+        if excess := explain_excess(column, self.table.columns[column], encoded):
+            raise ValueError(excess)
         return encoded
 
     def _change_json(self, subject: str, path: str, text: str) -> str:

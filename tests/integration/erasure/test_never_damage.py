@@ -646,3 +646,26 @@ def test_a_table_that_refuses_a_purge_is_named_and_stops_no_other(with_target: W
     store.client.execute = real  # type: ignore[method-assign]
     purge(store, plan_purge(store, []), enabled=False)
     assert read_answers(store) == {(1, "Deleted User"): 1}
+
+
+@covers("type", "a text that grows out of its FixedString", "open")
+def test_a_text_that_grows_out_of_its_column_stops_nobody_else(with_target: WithTarget) -> None:
+    definition = "(id UInt32, event FixedString(90)) ENGINE = MergeTree ORDER BY id"
+    tight, roomy = (
+        json.dumps({"actor": {"mbox": f"mailto:user{user}@example.com"}, "o": "x" * rest})
+        for user, rest in ((1, 25), (2, 0))
+    )
+    rows = f"VALUES (1, '{tight}'), (2, '{roomy}')"
+    store = with_target(definition, {"redact": {"event": "person"}}, {"event": "person"}, rows, pii={"event": "other"})
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 2])}
+    assert outcomes["2"].state == "erased", outcomes["2"].reason
+    assert outcomes["1"].state == "failed"
+    assert outcomes["1"].reason.startswith("event_sink.answers: what takes the place of a text in event has ")
+    assert "the column is FixedString(90); widen it (ALTER TABLE … MODIFY COLUMN)" in outcomes["1"].reason
+    texts = dict(store.client.rows("SELECT id, toString(event) FROM $event_sink.answers"))
+    assert texts[1].rstrip("\0") == tight
+    assert "user2" not in texts[2]
+    with pytest.raises(ErasureError, match=r"1 rows of event_sink\.answers \(what takes the place of a text in event"):
+        purge(store, plan_purge(store, []), enabled=False)
+    store.client.execute("ALTER TABLE $event_sink.answers MODIFY COLUMN event FixedString(120)")
+    assert [outcome.state for outcome in sweep(store)] == ["erased"]
