@@ -16,13 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sink.clickhouse.catalog import Table, find_length, is_text, read_path, read_tables
+from sink.clickhouse.catalog import Table, is_text, read_path, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.parts import drop_hidden_rows
 from sink.erasure.changes import Change, Redact
 from sink.erasure.identities import Identities
 from sink.erasure.interrupted import require_finished
+from sink.erasure.json_paths import fits_path
 from sink.erasure.keys import write_id
+from sink.erasure.new_values import explain_excess
 from sink.erasure.plan import Plan, find_secret, read_plan, require_valid_plan
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.steps import Step
@@ -172,7 +174,7 @@ def reassign(
         unknown = set(assets or ()).difference(*(_find_assets(store.client, step, [leaving, heir]) for step in steps))
         steps = [step for step in steps if _count(store.client, step, leaving)]
         for step in steps:
-            _require_room(step)
+            _require_room(store.client, step)
         rows = _hand_over(store.client, steps, leaving, dry_run=dry_run)
         if rows and not dry_run:
             # How many assets, and not which: what names them is not ours, and may name a person.
@@ -224,10 +226,10 @@ def _name_in(step: Step, heir: Heir) -> dict[str, str]:
     }
 
 
-def _require_room(step: RewriteStep) -> None:
+def _require_room(client: ClickHouse, step: RewriteStep) -> None:
     """Refuse where a column cannot hold the heir's id or name."""
     assert isinstance(step.change, HandOver)
-    tight = [path for path, name in step.change.named.items() if not _has_room(step.table, path, name)]
+    tight = [path for path, name in step.change.named.items() if not _has_room(client, step.table, path, name)]
     if step.change.heir is None:
         tight.append(step.rule.key)
     if tight:
@@ -238,9 +240,10 @@ def _require_room(step: RewriteStep) -> None:
         )
 
 
-def _has_room(table: Table, path: str, text: str) -> bool:
-    length = 0 if "." in path else find_length(table.columns[path])
-    return not length or len(text.encode()) <= length
+def _has_room(client: ClickHouse, table: Table, path: str, text: str) -> bool:
+    column, *keys = path.split(".")
+    kind = table.columns[column]
+    return fits_path(client, kind, keys, text) if keys else not explain_excess(column, kind, text.encode())
 
 
 def _require_movable(table: Table, change: HandOver) -> None:

@@ -669,3 +669,60 @@ def test_a_text_that_grows_out_of_its_column_stops_nobody_else(with_target: With
         purge(store, plan_purge(store, []), enabled=False)
     store.client.execute("ALTER TABLE $event_sink.answers MODIFY COLUMN event FixedString(120)")
     assert [outcome.state for outcome in sweep(store)] == ["erased"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "redaction"),
+    [
+        ("JSON(age UInt32)", "age", {"constant": "gone"}),
+        # It would be read as a number again, and count as not erased for ever.
+        ("JSON(age UInt32)", "age", {"constant": "7"}),
+        ("JSON(age UInt32)", "age", "null"),
+        ("JSON(name FixedString(20))", "name", "hash"),
+        ("JSON(born Date)", "born", "empty"),
+        ("JSON(a JSON(born Date))", "a.born", "empty"),
+        ("JSON(a Array(JSON(born Date)))", "a.born", "empty"),
+        ("JSON(a Array(String))", "a", "empty"),
+        ("JSON(`a.b` UInt32)", "a.b", "pseudonym"),
+    ],
+)
+@covers("type", "JSON paths whose type cannot hold what takes a value's place", "refused")
+def test_a_path_whose_type_cannot_hold_the_redaction_is_a_problem_of_the_map(
+    with_target: WithTarget, kind: str, path: str, redaction: Any
+) -> None:
+    definition = f"(username String, doc {kind}) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {f"doc.{path}": redaction}})
+    (problem,) = find_problems(store)
+    assert problem.place == f"targets.event_sink.answers.redact.doc.{path}"
+    assert f"does not fit {path} in {kind}" in problem.reason
+    assert "Declare the path as String" in problem.fix
+    (outcome,) = retire(store, [1])
+    assert problem.fix in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "path", "redaction", "expected"),
+    [
+        ("JSON(age Nullable(UInt32))", {"age": 5}, "age", "null", {}),
+        ("JSON(name String, age UInt32)", {"name": "Ann", "age": 5}, "name", "hash", {"age": 5}),
+        ("JSON(name FixedString(40))", {"name": "Ann".ljust(40)}, "name", {"constant": "x" * 40}, {"name": "x" * 40}),
+        ("JSON(a Array(JSON(n String)))", {"a": [{"n": "Ann"}]}, "a.n", "empty", {"a": [{"n": ""}]}),
+        ("JSON(max_dynamic_paths = 2)", {"age": 5}, "age", {"constant": "gone"}, {"age": "gone"}),
+    ],
+)
+@covers("type", "JSON paths with types", "erased")
+def test_a_path_whose_type_can_hold_the_redaction_is_erased(
+    with_target: WithTarget, kind: str, value: Any, path: str, redaction: Any, expected: Any
+) -> None:
+    definition = f"(username String, doc {kind}) ENGINE = MergeTree ORDER BY tuple()"
+    rows = f"VALUES ('user1', '{json.dumps(value)}'), ('user2', '{json.dumps(value)}')"
+    store = with_target(definition, {"redact": {f"doc.{path}": redaction}}, rows=rows)
+    assert find_problems(store) == []
+    (outcome,) = retire(store, [1])
+    assert outcome.state == "erased", outcome.reason
+    found = dict(store.client.rows("SELECT username, toString(doc) FROM $event_sink.answers"))
+    after = json.loads(found["user1"])
+    assert {key: after[key] for key in expected} == expected
+    assert "Ann" not in found["user1"]
+    assert after.get("age") != 5 or "age" in expected
+    assert json.loads(found["user2"]) == value
