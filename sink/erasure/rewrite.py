@@ -17,12 +17,14 @@ from sink.clickhouse.catalog import is_json, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
 from sink.erasure import in_place
 from sink.erasure.changes import Change
+from sink.erasure.expressions import explain_failure
 from sink.erasure.identities import Identities, list_keys
 from sink.erasure.json_text import replace_values
 from sink.erasure.keys import write_id
 from sink.erasure.new_values import NewValues, explain_excess, hash_texts, or_zero
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.swap import swap
+from sink.errors import QueryError
 from sink.names import quote
 from sink.pii_map import SubjectId
 
@@ -64,6 +66,11 @@ class _Keys:
             rows += count
         if part:
             yield self._choose(part)
+
+    def halve(self) -> tuple[_Keys, _Keys]:
+        """The first half, and the others."""
+        keys = list(self.compared)
+        return self._choose(keys[: len(keys) // 2]), self._choose(keys[len(keys) // 2 :])
 
     def _choose(self, keys: Sequence[str]) -> _Keys:
         return _Keys({key: self.compared[key] for key in keys}, self.spelt)
@@ -256,15 +263,12 @@ class RewriteStep(Step):
 
     def _find(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> _Found:
         """The matching rows that have to change."""
-        # Texts need not be UTF-8, which the driver would turn into something else.
-        olds = "".join(f", hex(toString({quote(column)}))" for column in self._changed_columns)
-        rows = client.rows(
-            f"SELECT {self._digest} AS digest, {self._spelt} AS spelt, {self._key} AS found_key, count(), "
-            f"{self._express_differs()} AS differs{olds} "
-            f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY ALL",
-            settings,
-            **self.bind(keys.compared),
-        )
+        try:
+            rows = self._read(client, keys, settings)
+        except QueryError as error:
+            if not self.change.expressed:
+                raise
+            return self._find_in_parts(client, keys, settings, error)
         found = _Found()
         for digest, spelt, key, count, differs, *digits in rows:
             subject = keys.find_subject(spelt, key)
@@ -279,6 +283,32 @@ class RewriteStep(Step):
                 found.values[digest] = new
                 found.left[subject] += count
         return found
+
+    def _find_in_parts(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any], error: QueryError) -> _Found:
+        """The same where an expression fails on a row: whose that is, is refused alone."""
+        found = _Found()
+        if len(keys.compared) == 1:
+            for subject, count in self._count_by_subject(client, keys, settings):
+                found.refused[subject] = explain_failure(self.table, self.change.expressed, error)
+                found.left[subject] += count
+            return found
+        for half in keys.halve():
+            part = self._find(client, half, settings)
+            found.values |= part.values
+            found.left += part.left
+            found.refused |= part.refused
+        return found
+
+    def _read(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        # Texts need not be UTF-8, which the driver would turn into something else.
+        olds = "".join(f", hex(toString({quote(column)}))" for column in self._changed_columns)
+        return client.rows(
+            f"SELECT {self._digest} AS digest, {self._spelt} AS spelt, {self._key} AS found_key, count(), "
+            f"{self._express_differs()} AS differs{olds} "
+            f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY ALL",
+            settings,
+            **self.bind(keys.compared),
+        )
 
     def _express_differs(self) -> str:
         """True in SQL where a value that ClickHouse makes is not there yet."""

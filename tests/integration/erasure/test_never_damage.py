@@ -726,3 +726,33 @@ def test_a_path_whose_type_can_hold_the_redaction_is_erased(
     assert "Ann" not in found["user1"]
     assert after.get("age") != 5 or "age" in expected
     assert json.loads(found["user2"]) == value
+
+
+@pytest.mark.parametrize("match", [{"username": "username"}, {"user_id": "id"}], ids=["by name", "by id"])
+@pytest.mark.parametrize(
+    "expression", ["toString(toInt64(concat('0', raw)))", "toString(intDiv(1, length(raw) - 3))"], ids=["text", "zero"]
+)
+@covers("type", "a row for which an expression of the map cannot be computed", "open")
+def test_a_row_that_an_expression_fails_on_stops_nobody_else(
+    with_target: WithTarget, match: dict[str, str], expression: str
+) -> None:
+    definition = "(user_id Int64, username String, note String, raw String) ENGINE = MergeTree ORDER BY user_id"
+    rows = "VALUES (1, 'user1', 'n', 'x-y'), (2, 'user2', 'n', '12'), (3, 'user3', 'n', '9')"
+    store = with_target(definition, {"redact": {"note": {"expression": expression}}}, match, rows)
+    assert [outcome.state for outcome in retire(store, [2])] == ["erased"]
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 3, 4])}
+    assert [outcomes[subject].state for subject in ("1", "3", "4")] == ["failed", "erased", "erased"]
+    assert outcomes["1"].reason.startswith(
+        "event_sink.answers: a row has values for which the expression of note cannot"
+    )
+    assert "correct the row" in outcomes["1"].reason
+    notes = dict(store.client.rows("SELECT user_id, note FROM $event_sink.answers"))
+    assert notes[1] == "n"
+    assert "n" not in {notes[2], notes[3]}
+    findings = [str(f) for f in verify_subjects(store, [1]).findings if f.place == "event_sink.answers"]
+    assert findings == ["event_sink.answers: 1 rows of 1"]
+    with pytest.raises(ErasureError, match=r"event_sink\.answers \(a row has values for which the expression of note"):
+        purge(store, plan_purge(store, []), enabled=False)
+    assert store.client.value("SELECT count() FROM system.mutations WHERE NOT is_done") == 0
+    store.client.execute("ALTER TABLE $event_sink.answers UPDATE raw = '7' WHERE user_id = 1", {"mutations_sync": 2})
+    purge(store, plan_purge(store, []), enabled=False)
