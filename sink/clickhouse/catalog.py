@@ -249,6 +249,16 @@ def read_path(table: Table, path: str) -> str:
     )
 
 
+def list_checks(client: ClickHouse, name: TableName) -> list[str]:
+    """The names of a table's CHECK constraints, as its definition writes them."""
+    definition = client.value(
+        "SELECT create_table_query FROM system.tables WHERE database = {database:String} AND name = {table:String}",
+        database=name.database,
+        table=name.table,
+    )
+    return re.findall(r"CONSTRAINT (`(?:[^`\\]|\\.)+`|\w+) CHECK", str(definition))
+
+
 def is_text(kind: str) -> bool:
     """True for the types of text columns."""
     return kind.removeprefix("LowCardinality(").removeprefix("Nullable(").startswith(("String", "FixedString"))

@@ -13,18 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sink.clickhouse.catalog import is_json, read_path
+from sink.clickhouse.catalog import is_json, list_checks, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
 from sink.erasure import in_place
 from sink.erasure.changes import Change
 from sink.erasure.expressions import explain_failure
 from sink.erasure.identities import Identities, list_keys
 from sink.erasure.json_text import replace_values
-from sink.erasure.keys import write_id
+from sink.erasure.keys import make_sample, write_id
 from sink.erasure.new_values import NewValues, explain_excess, hash_texts, or_zero
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.swap import swap
-from sink.errors import QueryError
+from sink.errors import ErasureError, QueryError
 from sink.names import quote
 from sink.pii_map import SubjectId
 
@@ -34,6 +34,7 @@ from sink.pii_map import SubjectId
 
 _KEYS_AT_ONCE = 1_000
 _ROWS_AT_ONCE = 20_000
+_VIOLATED = "VIOLATED_CONSTRAINT"
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,28 @@ class RewriteStep(Step):
         if self.change.deletes:
             in_place.delete_by_key(client, self.table.name, self._key, [""], self._meant, self._bound)
             return
-        empty = tuple(b"{}" if is_json(self.table.columns[column]) else b"" for column in self._changed_columns)
+        values = tuple(self._make_sample(column) for column in self._changed_columns)
         digests = client.column(f"SELECT {self._digest} FROM {self.table.name.sql}")
-        self._write(client, dict.fromkeys(digests or [0], empty))
+        try:
+            self._write(client, dict.fromkeys(digests or [0], values))
+        except QueryError as error:
+            if error.name != _VIOLATED:
+                raise
+            raise ErasureError(self._explain_violation(client)) from None
+
+    def _make_sample(self, column: str) -> bytes | None:
+        """What can come to stand in a column that was empty."""
+        if column not in self.change.paths:
+            return b"{}" if is_json(self.table.columns[column]) else b""
+        new = self.change.replace(column, make_sample(self.key_kind), "")
+        return None if new is None else str(new).encode()
+
+    def _explain_violation(self, client: ClickHouse) -> str:
+        return (
+            f"what takes the place of values in {', '.join(self._changed_columns)} violates a CHECK constraint of the table "
+            f"({', '.join(list_checks(client, self.table.name))}); change the constraint (ALTER TABLE … DROP CONSTRAINT and "
+            "ADD CONSTRAINT), or the redaction in the map"
+        )
 
     def _list_everybody(self, client: ClickHouse) -> Iterator[_Keys]:
         """Every key that the table holds, as key -> what takes the place of a subject's id."""
@@ -171,11 +191,23 @@ class RewriteStep(Step):
             return {}
         refused: dict[str, str] = {}
         for part in keys.split_by_rows(counts):
-            found = self._find(client, part, {})
-            refused |= found.refused
+            refused |= self._redact(client, part)
+        return refused
+
+    def _redact(self, client: ClickHouse, keys: _Keys) -> dict[str, str]:
+        found = self._find(client, keys, {})
+        try:
             if found.values:
                 self._write(client, found.values)
-        return refused
+        except QueryError as error:
+            if error.name != _VIOLATED:
+                raise
+            if len(keys.compared) == 1:
+                reason = f"{self.table.name}: {self._explain_violation(client)}"
+                return {**found.refused, **dict.fromkeys(found.left, reason)}
+            first, second = keys.halve()
+            return self._redact(client, first) | self._redact(client, second)
+        return found.refused
 
     def _write(self, client: ClickHouse, values: Mapping[int, tuple[bytes | None, ...]]) -> None:
         columns = {column: self.table.columns[column] for column in self._changed_columns}

@@ -756,3 +756,37 @@ def test_a_row_that_an_expression_fails_on_stops_nobody_else(
     assert store.client.value("SELECT count() FROM system.mutations WHERE NOT is_done") == 0
     store.client.execute("ALTER TABLE $event_sink.answers UPDATE raw = '7' WHERE user_id = 1", {"mutations_sync": 2})
     purge(store, plan_purge(store, []), enabled=False)
+
+
+@covers("type", "a CHECK constraint that a new sort key violates", "refused")
+def test_a_constraint_that_the_redaction_violates_is_foreseen_and_named(with_target: WithTarget) -> None:
+    definition = "(username String, note String, CONSTRAINT short CHECK length(username) < 20) ENGINE = MergeTree ORDER BY username"
+    store = with_target(definition, PSEUDONYMS, rows="VALUES ('user1', 'n'), ('user2', 'n')")
+    (problem,) = find_problems(store)
+    assert "username violates a CHECK constraint of the table (short)" in problem.reason
+    assert "erasing_" not in str(problem)
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 3])}
+    assert (outcomes["1"].state, outcomes["3"].state) == ("failed", "erased")
+    assert outcomes["1"].reason.startswith("event_sink.answers: what takes the place of values in username violates")
+    assert "(short); change the constraint (ALTER TABLE … DROP CONSTRAINT" in outcomes["1"].reason
+    assert read_answers(store) == {("user1", "n"): 1, ("user2", "n"): 1}
+    assert find_works(store.client) == []
+    store.client.execute("ALTER TABLE $event_sink.answers DROP CONSTRAINT short")
+    assert find_problems(store) == []
+    assert [outcome.state for outcome in sweep(store)] == ["erased"]
+
+
+@covers("type", "a CHECK constraint that the new sort key of one row violates", "open")
+def test_a_row_whose_new_key_violates_a_constraint_stops_nobody_else(with_target: WithTarget) -> None:
+    definition = (
+        "(username String, strict UInt8, CONSTRAINT short CHECK strict = 0 OR length(username) < 20) "
+        "ENGINE = MergeTree ORDER BY username"
+    )
+    store = with_target(definition, PSEUDONYMS, rows="VALUES ('user1', 1), ('user2', 0), ('user3', 0)")
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 2, 3])}
+    assert [outcomes[subject].state for subject in ("1", "2", "3")] == ["failed", "erased", "erased"]
+    assert "(short)" in outcomes["1"].reason
+    found = read_answers(store)
+    assert found.total() == 3
+    assert found["user1", 1] == 1
+    assert not {("user2", 0), ("user3", 0)} & set(found)
