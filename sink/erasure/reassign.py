@@ -1,8 +1,8 @@
 """Handing over what a leaving user owned to somebody who stays.
 
-The map marks a target as `owned`; the column that its rules match on is the owner's id, and the columns that they
-redact carry the owner's name, which becomes the heir's. `asset` of a target is the column that says what a row is about,
-so that single assets can be handed over.
+The map marks a target as `owned`; the column that its rules match on is the owner's id. Of the columns that they redact,
+those with the owner's name get the heir's; what else they say of the owner is redacted, for no retirement finds the row
+any more. `asset` of a target is the column that says what a row is about, so that single assets can be handed over.
 
 .. pii: Reads name, user name and e-mail address of the heir, in memory only.
 .. pii_types: id, name, username, email_address
@@ -16,13 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sink.clickhouse.catalog import Table, read_path, read_tables
+from sink.clickhouse.catalog import Table, is_text, read_path, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.parts import drop_hidden_rows
-from sink.erasure.changes import Change
+from sink.erasure.changes import Change, Redact
 from sink.erasure.identities import Identities
 from sink.erasure.interrupted import require_finished
-from sink.erasure.plan import Plan, read_plan, require_valid_plan
+from sink.erasure.json_paths import fits_path
+from sink.erasure.keys import write_id
+from sink.erasure.new_values import explain_excess
+from sink.erasure.plan import Plan, find_secret, read_plan, require_valid_plan
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.steps import Step
 from sink.errors import ErasureError, RefusedError
@@ -60,15 +63,19 @@ class HandOver(Change):
     """Gives rows of an owned target to an heir instead of redacting them."""
 
     rule: Rule
-    pii_types: Mapping[str, str]
-    heir: Heir
+    redact: Redact
+    """What a retirement of the owner would do."""
+    named: Mapping[str, str] = field(repr=False)
+    """The columns, and paths, that say what the owner is called -> what the heir is."""
+    heir: str | None
+    """The heir's id, as the key writes it; None where the key cannot hold it."""
     assets: Assets | None
     """None for every row."""
 
     @property
     def paths(self) -> Sequence[str]:
         """See `Change`."""
-        return [*self.rule.on_retire.redact, self.rule.key]
+        return [*dict.fromkeys([*self.named, *self.redact.paths, self.rule.key])]
 
     @property
     def deletes(self) -> bool:
@@ -83,17 +90,18 @@ class HandOver(Change):
     @property
     def expressed(self) -> Sequence[str]:
         """See `Change`."""
-        return ()
+        return [column for column in self.redact.expressed if column not in (*self.named, self.rule.key)]
 
     def express(self, column: str) -> str:
         """See `Change`."""
-        raise NotImplementedError(column)
+        return self.redact.express(column)
 
     def replace(self, path: str, subject: str, old: Any) -> Any:
         """See `Change`."""
         if path == self.rule.key:
-            return int(self.heir.id) if isinstance(old, int) else self.heir.id  # a number where JSON has one
-        return self.heir.values.get(self.pii_types[path], "")
+            assert self.heir is not None
+            return int(self.heir) if isinstance(old, int) and self.heir.isdecimal() else self.heir
+        return self.named[path] if path in self.named else self.redact.replace(path, subject, old)
 
     @property
     def further_condition(self) -> str:
@@ -144,8 +152,9 @@ def reassign(
         dry_run: only count.
 
     Raises:
-        RefusedError: the heir is not known here, is retired, or is the one who leaves; or assets are named, and the map
-            does not say how an owned target names them.
+        RefusedError: the heir is not known here, is retired, or is the one who leaves; a table with rows of `leaving`
+            cannot hold the heir's id or name; or assets are named, and the map does not say how an owned target names
+            them.
         MapError: the map cannot be carried out on the live schema.
         ErasureError: a row could not be changed, or an earlier change cannot be finished; what was done stays done.
     """
@@ -163,6 +172,9 @@ def reassign(
         if not dry_run:
             require_finished(store.client)
         unknown = set(assets or ()).difference(*(_find_assets(store.client, step, [leaving, heir]) for step in steps))
+        steps = [step for step in steps if _count(store.client, step, leaving)]
+        for step in steps:
+            _require_room(store.client, step)
         rows = _hand_over(store.client, steps, leaving, dry_run=dry_run)
         if rows and not dry_run:
             # How many assets, and not which: what names them is not ours, and may name a person.
@@ -173,11 +185,15 @@ def reassign(
     return Reassigned(str(leaving), str(heir), rows, absent, sorted(unknown))
 
 
+def _count(client: ClickHouse, step: Step, leaving: SubjectId) -> int:
+    return step.count_left(client, [leaving], Identities()).get(str(leaving), 0)
+
+
 def _hand_over(client: ClickHouse, steps: Sequence[Step], leaving: SubjectId, *, dry_run: bool) -> dict[str, int]:
     """Carry out `steps`, or only count, and return the rows by table."""
     rows: Counter[str] = Counter()
     for step in steps:
-        count = step.count_left(client, [leaving], Identities()).get(str(leaving), 0)
+        count = _count(client, step, leaving)
         rows[str(step.table.name)] += count
         if count and not dry_run:
             if refused := step.hide(client, [leaving], Identities(), 1):
@@ -188,14 +204,46 @@ def _hand_over(client: ClickHouse, steps: Sequence[Step], leaving: SubjectId, *,
 
 def _list_steps(store: Store, plan: Plan, heir: Heir, assets: Sequence[str] | None) -> list[RewriteStep]:
     owned = {store.client.table(name): target for name, target in store.pii_map.targets.items() if target.owned}
+    secret = find_secret(store)
     steps = []
     for step in plan.steps:
         if step.table.name in owned and step.rule.is_by_id:
             meant = None if assets is None else _express_assets(step.table, owned[step.table.name].asset, assets)
-            change = HandOver(step.rule, step.pii_types, heir, meant)
+            redact = Redact(step.rule, secret, step.pii_types, step.table.columns)
+            written = write_id(step.key_kind, heir.id)
+            change = HandOver(step.rule, redact, _name_in(step, heir), written, meant)
             _require_movable(step.table, change)
             steps.append(RewriteStep(step.table, step.rule, step.pii_types, change))
     return steps
+
+
+def _name_in(step: Step, heir: Heir) -> dict[str, str]:
+    """What the heir is called where the rows of `step` say what their owner is."""
+    return {
+        path: heir.values[step.pii_types[path]]
+        for path in step.rule.on_retire.redact
+        if step.pii_types[path] in heir.values and ("." in path or is_text(step.table.columns[path]))
+    }
+
+
+def _require_room(client: ClickHouse, step: RewriteStep) -> None:
+    """Refuse where a column cannot hold the heir's id or name."""
+    assert isinstance(step.change, HandOver)
+    tight = [path for path, name in step.change.named.items() if not _has_room(client, step.table, path, name)]
+    if step.change.heir is None:
+        tight.append(step.rule.key)
+    if tight:
+        columns = ", ".join(f"{path} is {step.table.columns[path.partition('.')[0]]}" for path in tight)
+        raise RefusedError(
+            f"{step.table.name} cannot hold the heir's id or name: {columns}. Widen the column (ALTER TABLE … MODIFY "
+            "COLUMN), or name another heir. Nothing was handed over."
+        )
+
+
+def _has_room(client: ClickHouse, table: Table, path: str, text: str) -> bool:
+    column, *keys = path.split(".")
+    kind = table.columns[column]
+    return fits_path(client, kind, keys, text) if keys else not explain_excess(column, kind, text.encode())
 
 
 def _require_movable(table: Table, change: HandOver) -> None:

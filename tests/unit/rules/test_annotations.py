@@ -46,6 +46,7 @@ HANDLING_PII = {
     "sink.erasure.json_text",
     "sink.erasure.new_values",
     "sink.erasure.json_nodes",
+    "sink.erasure.json_paths",
     "sink.erasure.mentions",
     "sink.erasure.people",
     "sink.erasure.readings",
