@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,6 +47,8 @@ PERSON = "person"
 SHA1 = "sha1:"
 # What systems write where they have taken a name away.
 PLACEHOLDERS = ("anonymous", "deleted", "deleted user", "n/a", "none", "null", "redacted", "retired", "unknown")
+# One word, and none that could be a path or an address. As sql/migrations has it.
+_OPAQUE = re.compile(r"[^.@/\\\x00-\x20\x7f\ud800-\udfff][^@/\\\x00-\x20\x7f\ud800-\udfff]{0,254}")
 SubjectId = int | str
 """The id of a subject, as `subject.type` of the map has it."""
 
@@ -337,6 +339,11 @@ class Derived(_Model):
         return next((column for column, source in (self.match or {}).items() if source == SUBJECT_ID), None)
 
 
+def is_opaque(text: str) -> bool:
+    """True for what can be an id: one word, no address and no path."""
+    return _OPAQUE.fullmatch(text) is not None
+
+
 class Subject(_Model):
     """How the person that a row is about is known."""
 
@@ -360,10 +367,27 @@ class Subject(_Model):
         if self.type == "text":
             if not text:
                 raise ValueError("an id is not empty")
+            if not is_opaque(text):
+                raise ValueError("an id is one word of up to 255 characters, without @, / and \\")
             return text
         if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
             raise ValueError("an id is a positive whole number")
         return int(text)
+
+    def recognise(self, written: str) -> int | str | None:
+        """The id that a ledger, or anything else of ours, has as a text; None where it is none as this map writes ids."""
+        try:
+            found = self.parse(written)
+        except ValueError:
+            return None
+        return found if str(found) == written else None
+
+    def sort_out(self, written: Iterable[str]) -> tuple[list[int | str], list[str]]:
+        """Ids as a ledger has them: those that this map can read, and those that it cannot, in order."""
+        recognised = {text: self.recognise(text) for text in written}
+        return [found for found in recognised.values() if found is not None], [
+            text for text, found in recognised.items() if found is None
+        ]
 
 
 class PiiMap(_Model):

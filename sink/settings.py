@@ -94,7 +94,9 @@ class Settings(BaseSettings):
         Path("aspects-pii-receipts"), description="Folder that receipts are written to.", examples=["/var/lib/receipts"]
     )
     receipt_key: SecretStr | None = Field(
-        None, description="Key that receipts are signed with (HMAC-SHA256).", examples=["a long secret"]
+        None,
+        description="Key that receipts and exports of the ledger are signed with (HMAC-SHA256).",
+        examples=["a long secret"],
     )
     pseudonym_secret: SecretStr | None = Field(
         None,

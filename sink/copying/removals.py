@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -141,7 +142,8 @@ def _find_named(store: Store, copy: Copy) -> set[int]:
     sources = {source for _, _, rule in rules if not rule.is_by_id for source in rule.sources if source in identifiers}
     if f"event_sink.{copy.object}" not in {identifiers[source].rpartition(".")[0] for source in sources}:
         return set()
-    return {int(retirement.subject) for retirement in store.ledger.find_open()}
+    # Who has no number for an id has no row in a table of the LMS.
+    return {int(r.subject) for r in store.ledger.find_open() if re.fullmatch(r"[1-9][0-9]{0,17}", r.subject)}
 
 
 def hides_names(store: Store, copy: Copy) -> bool:

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
 from sink.erasure.identities import Identities
 from sink.erasure.steps import Step
 from sink.errors import DatabaseError
+from sink.ledger.details import read_detail
+from sink.ledger.entries import Action
 from sink.pii_map import SubjectId
 from sink.store import Store
 
@@ -66,18 +67,24 @@ def find_proved_places(store: Store, subjects: Sequence[SubjectId]) -> dict[str,
     proved: dict[str, set[str]] = {}
     for batch in split_for_binding(subjects):
         rows = store.client.rows(
-            "SELECT subject, argMaxIf(entries.detail, at, action = 'erased') FROM $pii_ledger.entries AS entries "
-            "WHERE subject IN {subjects:Array(String)} GROUP BY subject "
+            "SELECT subject, argMaxIf(entries.detail, at, action = 'erased') FROM $pii_ledger.marked_entries AS entries "
+            "WHERE subject IN {subjects:Array(String)} AND NOT is_voided AND NOT is_ahead GROUP BY subject "
             "HAVING maxIf(at, action = 'erased') > maxIf(at, action = 'reopened')",
             subjects=[str(subject) for subject in batch],
         )
         for subject, detail in rows:
-            receipt = json.loads(detail).get("receipt") or {}
-            lines = [str(line).partition(": ") for line in receipt.get("not_covered", ())]
-            proved[subject] = set(receipt.get("verified", ())) - {
+            receipt = read_detail(Action.ERASED, detail).get("receipt", {})
+            lines = [line.partition(": ") for line in _list_texts(receipt, "not_covered")]
+            proved[subject] = set(_list_texts(receipt, "verified")) - {
                 place for place, _, text in lines if text == NOT_ASKED
             }
     return proved
+
+
+def _list_texts(receipt: Mapping[str, Any], name: str) -> list[str]:
+    """What a receipt lists under a name; nothing where it is no receipt of ours, so that nothing counts as proved."""
+    listed = receipt.get(name)
+    return [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
 
 
 def _has_named_rows(client: ClickHouse, step: Step) -> bool:

@@ -51,7 +51,7 @@ def read_suspects(store: Store) -> Suspects:
     One look at the schema, whatever the number of subjects.
     """
     survey = read_survey(store)
-    newest = store.ledger.show(action=Action.MAP_CHECKED, limit=1)
+    newest = store.ledger.show(action=Action.MAP_CHECKED, limit=1, with_voided=False)
     places = set(survey.find_suspects())
     if not newest:
         return Suspects(sorted(places), None, [])

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from sink.lms.database import LmsDatabase
 
 
+# Why nobody can be looked for under an id of the ledger.
+_NO_ID = "this is no id by `subject.type` of the map"
+
+
 def verify(
     store: Store,
     plan: Plan,
@@ -159,8 +163,9 @@ def verify_subjects(
 
     Whose erasure is proved may have been in parts until then; whose is not, until now.
     """
+    unreadable: list[str] = []
     if subjects is None:
-        subjects = [store.pii_map.subject.parse(subject) for subject in store.ledger.tombstones()]
+        subjects, unreadable = store.pii_map.subject.sort_out(store.ledger.tombstones())
     plan = read_plan(store)
     erased = [retirement for retirement in store.ledger.find(subjects) if retirement.state is State.ERASED]
     if len(erased) == len(subjects) and erased:
@@ -173,6 +178,9 @@ def verify_subjects(
     if scan:
         identities = identities.merge(read_names(store, subjects))
     report = verify(store, plan, subjects, identities, scrubbed_at=scrubbed_at)
+    if unreadable:
+        findings = [Finding("PII map", Kind.UNCHECKED, subject, reason=_NO_ID) for subject in unreadable]
+        report = replace(report, subjects=len(subjects) + len(unreadable), findings=[*report.findings, *findings])
     if not scan:
         return report
     texts = scan_for(store, subjects, identities)

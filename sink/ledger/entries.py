@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from sink.clickhouse.client import ClickHouse, split_for_binding
-from sink.clickhouse.driver_errors import UNKNOWN_TABLE
-from sink.errors import DatabaseError, LedgerError, MigrationError
+from sink.errors import DatabaseError, LedgerError
+from sink.ledger.details import read_detail
+from sink.ledger.rules import BEGUN, FIELDS
+from sink.ledger.written import ask_ledger
 from sink.pii_map import SubjectId
 
 # .. no_pii: holds opaque user ids and counts.
@@ -39,6 +41,7 @@ class Action(StrEnum):
     REASSIGNED = "reassigned"
     REPLAYED = "replayed"
     MAP_CHECKED = "map_checked"
+    VOIDED = "voided"
 
 
 class State(StrEnum):
@@ -60,7 +63,11 @@ class State(StrEnum):
 # Any constant: what requests are named after.
 _REQUESTS = uuid.UUID("8c0d9b52-52b0-4d6f-9a53-6a0b8f7b0f5e")
 _ENTRIES = "$pii_ledger.entries"
-_COLUMNS = ("subject", "at", "action", "request", "actor", "detail")
+# The view marks entries that were taken out, and those that cannot be right; see sql/migrations.
+_MARKED = "$pii_ledger.marked_entries"
+# A time more than a day ahead is a mistake, or a forgery, and no entry is to follow it.
+_NOT_AHEAD = f"(SELECT at FROM {_ENTRIES} WHERE at <= now64(6, 'UTC') + toIntervalDay(1))"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The view computes what follows from the entries, for us and for dbt alike; see sql/migrations.
 _CURRENT = "$pii_ledger.retirements WHERE is_current"
@@ -95,12 +102,18 @@ class Retirement:
 class Entry:
     """One line of the ledger."""
 
+    entry: str
+    """What it is called: the same wherever it is written."""
     subject: str
+    """Nothing, where what stands there is no opaque id."""
     at: datetime
     action: str
     request: uuid.UUID
     actor: str | None
     detail: dict[str, Any]
+    """Of what stands there as much as is as it should be."""
+    is_voided: bool
+    """True where it was taken out by an entry of its own."""
 
 
 class Ledger:
@@ -121,13 +134,13 @@ class Ledger:
             LedgerError: nothing may be taken as done; the entries may or may not have been written.
         """
         try:
-            at = self._client.later_than(_ENTRIES)
+            at = self._client.later_than(_NOT_AHEAD)
             rows = [
                 (str(subject), at, action, request, actor, json.dumps(detail, sort_keys=True))
                 for subject, request, detail in entries
             ]
             # A repeated line says the same at the same time, and readers take it once.
-            self._client.insert(self._client.table("pii_ledger.entries"), _COLUMNS, rows, repeatable=True)
+            self._client.insert(self._client.table("pii_ledger.entries"), FIELDS, rows, repeatable=True)
         except DatabaseError as error:
             raise LedgerError(f"The ledger could not be written: {error}") from None
         return at
@@ -185,11 +198,21 @@ class Ledger:
         return sorted(found, key=lambda retirement: (retirement.requested_at, retirement.subject))
 
     def find_open(self) -> list[Retirement]:
-        """Every retirement that is not proved yet, oldest first."""
+        """Every retirement that is not proved yet, oldest first; before them those of which nobody can say whose they are."""
         # Who is open first, and then what is known of them: the details of everybody ever erased are much to read.
         found = self.find([subject for (subject,) in self._ask(f"SELECT subject FROM {_CURRENT} AND is_open")])
         # Somebody may have been erased between the two.
-        return [retirement for retirement in found if retirement.is_open]
+        return [*self._find_without_subject(), *(retirement for retirement in found if retirement.is_open)]
+
+    def _find_without_subject(self) -> list[Retirement]:
+        """Requests about what is no opaque id, and may be a name or an address: known by their entries instead."""
+        rows = self._ask(
+            f"SELECT DISTINCT entry, request, counted_at FROM {_MARKED} "
+            "WHERE action = 'requested' AND NOT has_subject AND NOT is_voided ORDER BY counted_at, entry"
+        )
+        return [
+            Retirement(f"(entry {entry})", State.REQUESTED, request, at, None, at, {}) for entry, request, at in rows
+        ]
 
     def find_erased(self, *, before: datetime | None = None) -> list[Retirement]:
         """Every retirement whose erasure was proved, oldest first; only those proved before a time."""
@@ -204,23 +227,34 @@ class Ledger:
         """
         found: dict[str, dict[str, int]] = {}
         for batch in split_for_binding(retirements, 2_000):
-            for subject, detail in self._client.rows(
-                "SELECT subject, detail FROM $pii_ledger.entries WHERE action = 'found' "
+            for subject, detail in self._ask(
+                f"SELECT subject, detail FROM {_MARKED} WHERE action = 'found' AND NOT is_voided "
                 "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} ORDER BY at",
                 subjects=[r.subject for r in batch],
                 requests=[r.request for r in batch],
             ):
                 known = found.setdefault(subject, {})
-                for table, rows in json.loads(detail)["rows"].items():
+                for table, rows in read_detail(Action.FOUND, detail).get("rows", {}).items():
                     known[table] = max(rows, known.get(table, 0))
         return found
 
+    def find_begun(self, retirements: Sequence[Retirement]) -> set[str]:
+        """Whose erasure has begun, whatever was withdrawn or taken out since."""
+        begun: set[str] = set()
+        for batch in split_for_binding(retirements, 2_000):
+            rows = self._ask(
+                f"SELECT DISTINCT subject FROM {_ENTRIES} WHERE action IN {{actions:Array(String)}} "
+                "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)}",
+                actions=list(BEGUN),
+                subjects=[r.subject for r in batch],
+                requests=[r.request for r in batch],
+            )
+            begun |= {subject for (subject,) in rows}
+        return begun
+
     def tombstones(self) -> list[str]:
         """Every retired subject."""
-        return [
-            str(subject)
-            for subject in self._client.column("SELECT subject FROM $pii_ledger.tombstones ORDER BY subject")
-        ]
+        return [str(subject) for (subject,) in self._ask("SELECT subject FROM $pii_ledger.tombstones ORDER BY subject")]
 
     def count_states(self) -> dict[str, int]:
         """How many retirements are in each state."""
@@ -236,8 +270,9 @@ class Ledger:
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int = 1000,
+        with_voided: bool = True,
     ) -> list[Entry]:
-        """The newest `limit` entries that fit, oldest first."""
+        """The newest `limit` entries that fit, oldest first; with those that were taken out, unless they are not wanted."""
         conditions: dict[str, tuple[str, Any]] = {
             "subject = {subject:String}": ("subject", subject),
             "action = {action:String}": ("action", action),
@@ -246,74 +281,36 @@ class Ledger:
             "at < {until:DateTime64(6, 'UTC')}": ("until", until),
         }
         used = {text: pair for text, pair in conditions.items() if pair[1] is not None}
-        where = f"WHERE {' AND '.join(used)}" if used else ""
-        rows = self._client.rows(
-            f"SELECT {', '.join(_COLUMNS)} FROM $pii_ledger.entries {where} "
+        sound = [] if with_voided else ["NOT is_voided", "NOT is_ahead"]
+        where = f"WHERE {' AND '.join([*used, *sound])}" if used or sound else ""
+        rows = self._ask(
+            "SELECT entry, if(has_subject, subject, ''), toUnixTimestamp64Micro(at), toString(action), request, actor, "
+            f"detail, is_voided FROM {_MARKED} {where} "
             "ORDER BY at DESC, subject DESC LIMIT 1 BY subject, at, action, request LIMIT {limit:UInt64}",
             limit=limit,
             **dict(used.values()),
         )
-        return [Entry(s, at, str(a), r, who, json.loads(d)) for s, at, a, r, who, d in reversed(rows)]
-
-    def export(self) -> Iterator[dict[str, Any]]:
-        """Every entry as JSON has it, in the order of time."""
-        after, size = "1970-01-01 00:00:00.000000", 10_000
-        seen: set[tuple[Any, ...]] = set()
-        while True:
-            rows = self._client.rows(
-                f"SELECT subject, toString(at), action, toString(request), actor, detail FROM {_ENTRIES} "
-                "WHERE at >= parseDateTime64BestEffort({after:String}, 6, 'UTC') ORDER BY at, subject, action "
-                "LIMIT 1 BY subject, at, action, request LIMIT {size:UInt64} WITH TIES",
-                after=after,
-                size=size,
-            )
-            new = [row for row in rows if row[:4] not in seen]
-            for row in new:
-                yield dict(zip(_COLUMNS, row, strict=True))
-            if not new:
-                return
-            after = new[-1][1]
-            seen = {row[:4] for row in rows if row[1] == after}
-
-    def restore(self, entries: Sequence[Mapping[str, Any]]) -> int:
-        """Append those of the exported `entries` that are missing here, at their own times, and return how many.
-
-        Raises:
-            KeyError, ValueError: an entry is not one that `export` writes.
-            LedgerError: they could not be written.
-        """
-        known = {(e["subject"], e["at"], e["action"], e["request"]) for e in self.export()}
-        rows = [
-            (
-                str(entry["subject"]),
-                datetime.fromisoformat(entry["at"]).replace(tzinfo=UTC),
-                str(entry["action"]),
-                uuid.UUID(entry["request"]),
-                entry["actor"],
-                str(entry["detail"]),
-            )
-            for entry in entries
-            if (entry["subject"], entry["at"], entry["action"], entry["request"]) not in known
+        return [
+            Entry(entry, s, _read_time(at), a, request, who, read_detail(a, text), bool(is_voided))
+            for entry, s, at, a, request, who, text, is_voided in reversed(rows)
         ]
-        try:
-            self._client.insert(self._client.table("pii_ledger.entries"), _COLUMNS, rows, repeatable=True)
-        except DatabaseError as error:
-            raise LedgerError(f"The ledger could not be written: {error}") from None
-        return len(rows)
 
     def _read(self, condition: str, **values: Any) -> list[Retirement]:
         rows = self._ask(
             f"SELECT {_COLUMNS_OF_RETIREMENT} FROM {_CURRENT} AND {condition} ORDER BY requested_at, subject", **values
         )
         return [
-            Retirement(subject, State(state), request, requested_at, actor, since, json.loads(detail))
+            Retirement(subject, State(state), request, requested_at, actor, since, read_detail(state, detail))
             for subject, state, request, requested_at, actor, since, detail in rows
         ]
 
     def _ask(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
-        try:
-            return self._client.rows(sql, **values)
-        except DatabaseError as error:
-            if error.code == UNKNOWN_TABLE:
-                raise MigrationError("The ledger is missing, or of an older version. Run `aspects-pii init`.") from None
-            raise
+        return ask_ledger(self._client, sql, **values)
+
+
+def _read_time(microseconds: int) -> datetime:
+    """A time of the table, which has room for later ones than Python has."""
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC) if microseconds > 0 else datetime.min.replace(tzinfo=UTC)

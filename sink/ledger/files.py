@@ -1,58 +1,178 @@
-"""The ledger in a file: exported for safekeeping, imported after a restore."""
+"""The ledger in a file: exported for safekeeping, imported after a restore.
+
+.. no_pii: opaque ids and counts; a file that holds anything else is refused.
+"""
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from sink.clickhouse.client import ClickHouse
 from sink.errors import UsageError
-from sink.ledger.entries import Ledger
+from sink.ledger.chain import Trust, compose_lines, read_lines, refuse_line
+from sink.ledger.checking import TAKES_OUT_A_SOUND_ONE, check_ledger, judge_parsed
+from sink.ledger.details import read_detail, read_json
+from sink.ledger.entries import Action
+from sink.ledger.installation_id import Installation
+from sink.ledger.rules import Course, Courses, find_problem, name_entry
+from sink.ledger.written import append_written, list_written, read_courses
+from sink.pii_map import Subject, is_opaque
 
 
-def export_ledger(ledger: Ledger, path: Path) -> int:
-    """Write the ledger to a file of JSON lines, whole or not at all, and return the number of entries.
+@dataclass(frozen=True)
+class Exported:
+    """What went into a file."""
+
+    entries: int
+    left_out: int
+    """Entries that cannot be right, so that no import would take them."""
+    mended: int
+    """Entries that went without what cannot be right of them: an actor, or a part of the detail."""
+
+
+def export_ledger(client: ClickHouse, installation: Installation, path: Path) -> Exported:
+    """Write the ledger to a file, whole or not at all, and return what is in it.
 
     Raises:
         UsageError: the file cannot be written.
+        DatabaseError: the ledger could not be read.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    count = 0
     try:
         with partial.open("w", encoding="utf-8") as file:
-            for entry in ledger.export():
-                file.write(json.dumps(entry, sort_keys=True) + "\n")
-                count += 1
+            exported = write_ledger(client, installation, file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
-    return count
+    return exported
 
 
-def import_ledger(ledger: Ledger, path: Path) -> int:
-    """Append what an exported file has and the ledger has not, and return the number of entries.
+def write_ledger(client: ClickHouse, installation: Installation, file: TextIO) -> Exported:
+    """Write the ledger as lines of text, and return what is in them.
+
+    Entries that were taken out stay out, and what cannot be right is not handed on: no file is refused because of it.
 
     Raises:
-        UsageError: the file is not one that `export_ledger` wrote; names the line. Nothing was written.
-        LedgerError: it could not be written.
+        OSError: the file cannot be written.
+        DatabaseError: the ledger could not be read.
     """
-    entries: list[dict[str, Any]] = []
+    now = client.now()
+    sieve = _Sieve(read_courses(client), now + timedelta(days=1))
+    for line in compose_lines(installation, f"{now:%Y-%m-%d %H:%M:%S.%f}", sieve.pick(list_written(client))):
+        file.write(line + "\n")
+    return Exported(sieve.entries, sieve.left_out, sieve.mended)
+
+
+class _Sieve:
+    """Lets through what an import takes, and counts the rest."""
+
+    def __init__(self, courses: Courses, until: datetime) -> None:
+        self._courses, self._until = courses, until
+        self.entries = self.left_out = self.mended = 0
+
+    def pick(self, written: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for entry in written:
+            if entry["is_voided"]:
+                continue
+            actor = entry["actor"] if entry["actor"] is None or is_opaque(entry["actor"]) else None
+            sound = {**entry, "actor": actor, "detail": read_detail(entry["action"], entry["detail"])}
+            if judge_parsed(sound, None, self._courses, self._until):
+                self.left_out += 1
+                continue
+            self.entries += 1
+            # By what was dropped: versions write the same JSON in more than one way.
+            self.mended += actor != entry["actor"] or _is_reduced(entry, sound["detail"])
+            yield sound
+
+
+def _is_reduced(entry: Mapping[str, Any], detail: Mapping[str, Any]) -> bool:
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            entry = json.loads(line)
-            if not isinstance(entry, dict) or not {"subject", "at", "action", "request", "actor", "detail"} <= set(
-                entry
-            ):
-                raise UsageError(f"{path}, line {number}: this is no entry of a ledger.")
-            entries.append(entry)
+        return bool(read_json(entry["detail"] or "{}") != detail)
+    except ValueError:
+        return True
+
+
+def import_ledger(
+    client: ClickHouse,
+    subject: Subject,
+    installation: Installation,
+    path: Path,
+    *,
+    trust: Trust | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Append what an exported file has and the ledger has not, and return the number of entries.
+
+    Args:
+        client: the connection.
+        subject: how the map reads ids.
+        installation: whose ledger this is.
+        path: the file.
+        trust: what the operator vouches for.
+        dry_run: only look at the file, and count.
+
+    Raises:
+        UsageError: the file is not whole, not ours, or has an entry that cannot be right; names the line. Nothing was
+            written.
+        LedgerError: it could not be written.
+        DatabaseError: the ledger could not be read.
+    """
+    try:
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, UnicodeDecodeError):
-        raise UsageError(f"{path}, line {len(entries) + 1}: this is not JSON.") from None
     try:
-        return ledger.restore(entries)
-    except (ValueError, TypeError):
-        raise UsageError(f"{path}: an entry has a time or a request that is none.") from None
+        first, entries = read_lines(content, installation, trust or Trust())
+        _require_sound(client, subject, first, entries)
+    except UsageError as error:
+        raise UsageError(f"{path}, {error}") from None
+    return append_written(client, entries, dry_run=dry_run)
+
+
+def _require_sound(client: ClickHouse, subject: Subject, first: int, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse the file for the first entry that cannot be right; `first` is the number of the line of the first one."""
+    until = client.now() + timedelta(days=1)
+    for number, entry in enumerate(entries, first):
+        if problem := find_problem(entry, subject, until):
+            raise refuse_line(number, problem)
+    courses = _read_courses(client, entries)
+    for number, entry in enumerate(entries, first):
+        if problem := judge_parsed(entry, subject, courses, until):
+            raise refuse_line(number, problem)
+    voids = [(n, e["detail"]["entry"]) for n, e in enumerate(entries, first) if e["action"] == Action.VOIDED]
+    if voids:
+        sound = {name_entry(entry) for entry in entries} | _find_sound(client, subject, {name for _, name in voids})
+        for number, name in voids:
+            if name in sound:
+                raise refuse_line(number, TAKES_OUT_A_SOUND_ONE)
+
+
+def _read_courses(client: ClickHouse, entries: Sequence[Mapping[str, Any]]) -> Courses:
+    """What the entries of the file say of one another, together with those of the ledger where that may matter."""
+    courses: Courses = {}
+    withdrawn = set()
+    for entry in entries:
+        key = (entry["subject"], entry["request"])
+        courses[key] = courses.get(key, Course()).with_entry(entry["action"], entry["at"])
+        if entry["action"] == Action.WITHDRAWN:
+            withdrawn.add(key)
+    in_question = sorted(
+        {key[0] for key, course in courses.items() if not course.asked} | {key[0] for key in withdrawn}
+    )
+    for key, course in read_courses(client, [subject for subject in in_question if subject]).items():
+        if key in courses:
+            courses[key] = courses[key].merge(course)
+    return courses
+
+
+def _find_sound(client: ClickHouse, subject: Subject, names: set[str]) -> set[str]:
+    """Which of the entries that are called so stand in the ledger and are right."""
+    flagged = {found.entry for found in check_ledger(client, subject)}
+    return {e["entry"] for e in list_written(client) if e["entry"] in names and not e["is_voided"]} - flagged

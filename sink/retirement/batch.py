@@ -20,6 +20,13 @@ from sink.store import Store
 _CARRIED = ("elsewhere", "covered_elsewhere")
 
 
+UNREADABLE = (
+    "this is no id by `subject.type` of the PII map, so nobody can be looked for. Put `subject.type` right, or see "
+    "`aspects-pii ledger check`"
+)
+"""Why a retirement fails whose subject the map cannot read."""
+
+
 class Result(StrEnum):
     """How a retirement ended this time."""
 
@@ -59,26 +66,16 @@ class Batch:
     """Retirements that go through the steps together; whoever a step ends leaves it with an outcome."""
 
     def __init__(self, store: Store, retirements: Sequence[Retirement]) -> None:
-        """Begin with all of them pending, but for those whose subject the map cannot read: these fail."""
+        """Begin with all of them pending; the map can read their ids."""
         self._store = store
         self._subjects: dict[str, SubjectId] = {}
         self.pending: dict[str, Retirement] = {}
         """By subject, in the order given."""
         self.outcomes: dict[str, Outcome] = {}
         """By subject: of everybody who is not pending any more."""
-        unreadable = {}
         for retirement in retirements:
             self.pending[retirement.subject] = retirement
-            try:
-                subject = store.pii_map.subject.parse(retirement.subject)
-            except ValueError:
-                subject = ""
-            self._subjects[retirement.subject] = subject
-            # What steps and proofs find is found under the id as the map writes it: who is written otherwise in the
-            # ledger would be looked for, and never found.
-            if str(subject) != retirement.subject:
-                unreadable[retirement.subject] = "this is no id by `subject.type` of the map"
-        self.fail(unreadable)
+            self._subjects[retirement.subject] = store.pii_map.subject.parse(retirement.subject)
 
     @property
     def subjects(self) -> list[SubjectId]:
@@ -136,6 +133,15 @@ class Batch:
             self.fail(dict.fromkeys(self.pending, reason))
         for subject in list(self.pending):
             self.finish(Outcome(subject, Result.FAILED, reason=reason))
+
+
+def fail_unreadable(subject: str) -> Outcome:
+    """What becomes of a retirement whose subject the map cannot read.
+
+    What steps and proofs find is found under the id as the map writes it: who is written otherwise in the ledger would be
+    looked for, and never found. It is not written down, since one more entry could be no more right than the others.
+    """
+    return Outcome(subject, Result.FAILED, reason=UNREADABLE)
 
 
 def carry_over(retirement: Retirement) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sink.erasure.former_names import forget_expired
 from sink.erasure.verify import verify
 from sink.ledger.entries import Retirement
-from sink.retirement.batch import Outcome
+from sink.retirement.batch import Outcome, fail_unreadable
 from sink.retirement.plan import plan_retirement
 from sink.retirement.retire import retire, work_off
 from sink.store import Store
@@ -57,20 +57,22 @@ def second_pass(store: Store, *, force: bool = False) -> list[Outcome]:
     Keyed hashes of former names that are older than they are to be kept go first.
 
     Returns:
-        The outcomes of what was reopened; nothing where nothing came back.
+        The outcomes of what was reopened, and of whom the map cannot read the id; nothing where nothing came back.
     """
     forget_expired(store)
     now = store.client.now()
     erased = store.ledger.find_erased(before=now - timedelta(seconds=store.policy.second_pass_after))
     returned = _find_returned(store, erased)
     store.ledger.reopen(returned, "found by the second pass")
-    return work_off(store, store.ledger.find([r.subject for r in returned]), force=force)
+    _, unreadable = store.pii_map.subject.sort_out(retirement.subject for retirement in erased)
+    outcomes = work_off(store, store.ledger.find([r.subject for r in returned]), force=force)
+    return [*outcomes, *map(fail_unreadable, unreadable)]
 
 
 def _find_returned(store: Store, erased: Sequence[Retirement]) -> list[Retirement]:
     if not erased:
         return []
-    subjects = [store.pii_map.subject.parse(retirement.subject) for retirement in erased]
+    subjects, _ = store.pii_map.subject.sort_out(retirement.subject for retirement in erased)
     planned = plan_retirement(store, subjects)
     report = verify(store, planned.plan, subjects, planned.identities)
     found = {finding.subject for finding in report.findings if finding.subject}

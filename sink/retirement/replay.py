@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sink.erasure.naming import ask_lms
+from sink.ledger.chain import Trust
 from sink.ledger.entries import Action
 from sink.ledger.files import import_ledger
-from sink.retirement.batch import Outcome
+from sink.ledger.installation_id import read_installation
+from sink.pii_map import SubjectId
+from sink.retirement.batch import Outcome, fail_unreadable
 from sink.retirement.plan import plan_retirement
 from sink.retirement.retire import work_off
 from sink.store import Store
@@ -34,24 +37,38 @@ class Replayed:
     """Rows of retired subjects that were there, by table."""
     subjects: list[str] = field(default_factory=list)
     """Whose they were."""
+    open: list[str] = field(default_factory=list)
+    """Whose retirement was not proved before, or cannot be: an interrupted run, a failure, an id that the map cannot read."""
     outcomes: list[Outcome] = field(default_factory=list)
 
 
-def replay(store: Store, *, file: Path | None = None, dry_run: bool = False, force: bool = False) -> Replayed:
-    """Apply the ledger's retirements again, after a restore from backup.
+def replay(
+    store: Store, *, file: Path | None = None, trust: Trust | None = None, dry_run: bool = False, force: bool = False
+) -> Replayed:
+    """Apply the ledger's retirements again, after a restore from backup, and work off what is open.
 
     Args:
         store: the store that was restored.
         file: an exported ledger, for where the ledger itself was lost or is older than the file.
-        dry_run: only report what the restore has brought back.
+        trust: what the operator vouches for of the file.
+        dry_run: only report what the restore has brought back; the file is looked at, and not imported.
         force: carry out a plan that touches more of a table than the safeguard allows.
+
+    Raises:
+        UsageError: the file is not whole, not ours, or has an entry that cannot be right; nothing was done.
     """
-    restored = import_ledger(store.ledger, file) if file and not dry_run else 0
+    restored = _import(store, file, trust, dry_run=dry_run) if file else 0
     result = _reapply(store, "brought back by a restore", restored, None, dry_run, force, is_restored=True)
     if not dry_run and (restored or result.subjects):
         detail = {"entries_restored": restored, "subjects": len(result.subjects), "rows": result.rows}
         store.ledger.record_event(Action.REPLAYED, detail)
     return result
+
+
+def _import(store: Store, file: Path, trust: Trust | None, *, dry_run: bool) -> int:
+    policy = store.policy
+    installation = read_installation(store.client, policy.receipt_key, policy.pseudonym_secret)
+    return import_ledger(store.client, store.pii_map.subject, installation, file, trust=trust, dry_run=dry_run)
 
 
 def backfill_retired(
@@ -78,13 +95,14 @@ def _reapply(
     *,
     is_restored: bool = False,
 ) -> Replayed:
-    tombstones = store.ledger.tombstones()
+    readable, unreadable = store.pii_map.subject.sort_out(store.ledger.tombstones())
     rows: dict[str, int] = {}
     found: list[str] = []
+    open_before: list[str] = []
     outcomes: list[Outcome] = []
     # Who is erased is not found again, so that this goes on from where it was interrupted.
-    for subjects in _split(tombstones, store.policy.retire_batch_size):
-        parsed = [store.pii_map.subject.parse(subject) for subject in subjects]
+    for parsed in _split(readable, store.policy.retire_batch_size):
+        subjects = list(map(str, parsed))
         known = replace(ask_lms(lms, parsed), ignores_proofs=is_restored)
         planned = plan_retirement(store, parsed, known)
         returned = [subject for subject in subjects if planned.rows_of(subject) or subject in planned.contested]
@@ -93,12 +111,20 @@ def _reapply(
                 name = str(count.step.table.name)
                 rows[name] = rows.get(name, 0) + sum(count.rows.values())
         found += returned
-        if returned and not dry_run:
+        still_open = [retirement.subject for retirement in store.ledger.find(subjects) if retirement.is_open]
+        open_before += still_open
+        concerned = list(dict.fromkeys([*returned, *still_open]))
+        if concerned and not dry_run:
+            # Of some the request was taken out, and their erasure had begun.
+            store.ledger.request([subject for subject in parsed if str(subject) in returned])
             store.ledger.reopen(store.ledger.find(returned), reason)
-            outcomes += work_off(store, store.ledger.find(returned), known=known, force=force)
-    return Replayed(len(tombstones), restored, rows, found, outcomes)
+            outcomes += work_off(store, store.ledger.find(concerned), known=known, force=force)
+    known_subjects = {*map(str, readable), *unreadable}
+    unreadable += [r.subject for r in store.ledger.find_open() if r.subject not in known_subjects]
+    outcomes += [] if dry_run else map(fail_unreadable, unreadable)
+    return Replayed(len(known_subjects), restored, rows, found, [*open_before, *unreadable], outcomes)
 
 
-def _split(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def _split(items: Sequence[SubjectId], size: int) -> Iterator[Sequence[SubjectId]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -37,7 +37,7 @@ from sink.errors import (
 from sink.ledger.entries import Action, Retirement, State
 from sink.ledger.leases import hold
 from sink.pii_map import SubjectId
-from sink.retirement.batch import Batch, Outcome, Result, carry_over
+from sink.retirement.batch import Batch, Outcome, Result, carry_over, fail_unreadable
 from sink.retirement.outcomes import NOT_SEARCHED, Proof, find_named_elsewhere, record_erased, record_found
 from sink.retirement.plan import Planned, plan_retirement, require_small_share
 from sink.store import Store
@@ -100,7 +100,7 @@ def withdraw(store: Store, subjects: Sequence[SubjectId], *, actor: str | None =
     """
     with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
         retirements = {r.subject: r for r in store.ledger.find(subjects)}
-        begun = store.ledger.find_counts(list(retirements.values()))
+        begun = store.ledger.find_begun(list(retirements.values()))
         for subject in map(str, subjects):
             retirement = retirements.get(subject)
             if retirement is None or retirement.state is State.WITHDRAWN:
@@ -126,9 +126,11 @@ def work_off(
     Returns:
         An outcome for each of `retirements` that was not withdrawn meanwhile, in the order in which they ended.
     """
+    _, unreadable = store.pii_map.subject.sort_out(retirement.subject for retirement in retirements)
+    outcomes = {subject: fail_unreadable(subject) for subject in unreadable}
+    retirements = [retirement for retirement in retirements if retirement.subject not in outcomes]
     if not retirements:
-        return []
-    outcomes: dict[str, Outcome] = {}
+        return list(outcomes.values())
     try:
         with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):
             # While we waited, another process may have done it, or somebody may have withdrawn it.

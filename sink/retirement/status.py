@@ -13,6 +13,7 @@ from sink.erasure.work import find_works
 from sink.ledger.entries import Retirement, State
 from sink.names import TableName, quote
 from sink.resources import VERSION
+from sink.retirement.batch import UNREADABLE
 from sink.store import Store
 
 
@@ -49,13 +50,14 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     names = {name: store.client.table(name) for name in store.pii_map.targets}
     tables = read_tables(store.client, names.values())
     rows = {name: tables[table].rows if table in tables else None for name, table in names.items()}
-    ledger = [store.client.table(f"pii_ledger.{name}") for name in ("entries", "retirements")]
-    has_entries, has_view = (table in read_tables(store.client, ledger) for table in ledger)
+    ledger = [store.client.table(f"pii_ledger.{name}") for name in ("entries", "marked_entries", "retirements")]
+    found = read_tables(store.client, ledger)
+    has_entries, has_view = ledger[0] in found, all(table in found for table in ledger)
     open_retirements = store.ledger.find_open() if has_view else []
     now = store.client.now()
     oldest = _age(open_retirements, now)
     subjects = _count_subjects(store, [table for table in names.values() if table in tables and table.table in _HELD])
-    suspects = read_suspects(store).places if has_entries else []
+    suspects = read_suspects(store).places if has_view else []
     failed = [r for r in open_retirements if r.state is State.FAILED]
     return Status(
         enabled=enabled,
@@ -71,6 +73,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
         failed=[{"subject": r.subject, "since": r.since.isoformat(), "reason": r.detail.get("reason")} for r in failed],
         warnings=[
             *_warn(store, enabled, pending, subjects, len(failed), oldest),
+            *_warn_of_unreadable(store, open_retirements),
             *_warn_of_works(store),
             *_warn_of(suspects),
         ],
@@ -115,6 +118,13 @@ def _warn(
     if not enabled and subjects:
         warnings.append(f"PII is off, but PII of {subjects} subjects is held. Run `aspects-pii purge`.")
     return warnings
+
+
+def _warn_of_unreadable(store: Store, retirements: list[Retirement]) -> list[str]:
+    _, unreadable = store.pii_map.subject.sort_out(retirement.subject for retirement in retirements)
+    return (
+        [f"{len(unreadable)} open retirements are of {', '.join(unreadable[:10])}: {UNREADABLE}."] if unreadable else []
+    )
 
 
 def _warn_of_works(store: Store) -> list[str]:

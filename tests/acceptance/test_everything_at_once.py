@@ -30,6 +30,7 @@ import yaml
 
 from sink.clickhouse import migrations
 from sink.installation import open_store
+from sink.ledger.written import list_written
 from sink.resources import find_resource
 from sink.settings import Settings, load_settings
 from sink.store import Store
@@ -353,7 +354,7 @@ class Site:
         """Where anybody is named who should not be: logs, receipts, ledger, and what is in Redis."""
         texts = {path.name: path.read_bytes() for path in self.folder.glob("*.log")}
         texts |= {path.name: path.read_bytes() for path in (self.folder / "receipts").glob("*")}
-        texts["ledger"] = json.dumps(list(self.store.ledger.export())).encode()
+        texts["ledger"] = json.dumps(list(list_written(self.store.client))).encode()
         # The LMS's own events name people; everything else in there is ours.
         streams = [f"{PREFIX}-{topic}" for topic in self.settings.event_bus_topics]
         texts["redis"] = read_redis(self.client, without=streams)

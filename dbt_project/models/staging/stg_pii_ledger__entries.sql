@@ -3,7 +3,7 @@ with
 
 source as (
 
-    select * from {{ source('pii_ledger', 'entries') }}
+    select * from {{ source('pii_ledger', 'marked_entries') }}
     {{ exact_scan() }}
 
 ),
@@ -18,6 +18,8 @@ deduplicated as (
         request,
         detail
     from source
+    -- What was taken out, or has a time that cannot be, says nothing.
+    where not is_voided and not is_ahead
     order by at
     limit 1 by subject, at, action, request
 

@@ -11,7 +11,9 @@ import typer
 from sink.doors.cli.common import DryRun, Force, Json, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table
 from sink.doors.cli.outcomes import describe_as_json, show_outcomes
+from sink.errors import UsageError
 from sink.installation import find_lms, open_lms, open_store
+from sink.ledger.chain import Trust
 from sink.retirement.reconcile import reconcile, second_pass
 from sink.retirement.replay import Replayed, backfill_retired, replay
 from sink.settings import load_settings
@@ -58,7 +60,7 @@ def backfill_command(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """Apply the map as it is now to everyone ever retired."""
+    """Apply the map as it is now to everyone ever retired, and work off what is open."""
     settings = load_settings()
     lms = find_lms(settings)
     with open_store(settings) as store:
@@ -68,14 +70,27 @@ def backfill_command(
 @commands.command("replay")
 def replay_command(
     file: Annotated[Path | None, typer.Option("--from", help="A file that `ledger export` has written.")] = None,
+    installation: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The file is of this other installation, or of this one before a loss."),
+    ] = None,
+    unsigned: Annotated[
+        bool,
+        typer.Option(
+            "--unsigned", help="Take a file whose signature cannot be checked, since you know where it is from."
+        ),
+    ] = False,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """After a restore from backup: apply the ledger's retirements again."""
+    """After a restore from backup: apply the ledger's retirements again, and work off what is open."""
+    if file is None and (installation or unsigned):
+        raise UsageError("--installation and --unsigned are about a file; name it with --from.")
     _, store = open_configured_store()
     with store:
-        return _show_replayed(replay(store, file=file, dry_run=dry_run, force=force), dry_run, as_json)
+        trust = Trust(installation, unsigned)
+        return _show_replayed(replay(store, file=file, trust=trust, dry_run=dry_run, force=force), dry_run, as_json)
 
 
 def _show_replayed(result: Replayed, dry_run: bool, as_json: bool) -> int:
@@ -84,7 +99,10 @@ def _show_replayed(result: Replayed, dry_run: bool, as_json: bool) -> int:
         print_json({**document, "retirements": [describe_as_json(outcome) for outcome in result.outcomes]})
         return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
     if result.entries_restored:
-        print_lines([f"{result.entries_restored} entries of the ledger were restored."])
+        verb = "would be" if dry_run else "were"
+        print_lines([f"{result.entries_restored} entries of the ledger {verb} restored."])
     print_table(("table", "rows of retired users"), sorted(result.rows.items()))
     print_lines([f"{result.retired} users are retired; rows of {len(result.subjects)} of them were there."])
+    if result.open:
+        print_lines([f"{len(result.open)} retirements were open."])
     return 0 if dry_run or not result.outcomes else show_outcomes(result.outcomes, as_json)

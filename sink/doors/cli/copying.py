@@ -13,6 +13,7 @@ from sink.doors.cli.common import DryRun, Json, open_configured_store, print_jso
 from sink.doors.cli.display import Progress, print_lines, print_table, say
 from sink.errors import PiiDisabledError, UsageError
 from sink.installation import find_address, open_lms, open_store
+from sink.ledger.installation_id import read_installation_id
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.settings import load_settings
 
@@ -30,6 +31,7 @@ def init(as_json: Json = False) -> int:
     with store:
         applied = migrations.migrate(store.client)
         set_pseudonym_key(store.client, settings.pseudonym_secret)
+        read_installation_id(store.client)
     if as_json:
         print_json({"applied": applied})
     else:

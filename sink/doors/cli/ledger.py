@@ -10,11 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from sink.doors.cli.common import Json, open_configured_store, print_json
-from sink.doors.cli.display import print_lines, print_table
+from sink.doors.cli.common import Actor, Json, open_configured_store, print_json
+from sink.doors.cli.display import print_lines, print_table, say
+from sink.ledger.checking import check_ledger, void_entries
 from sink.ledger.files import export_ledger
+from sink.ledger.installation_id import read_installation
 
-commands = typer.Typer(help="The audit log.", no_args_is_help=True)
+commands = typer.Typer(
+    help="The audit log: exports, what cannot be right in it, and taking that out.", no_args_is_help=True
+)
 
 
 @commands.command("export")
@@ -24,11 +28,57 @@ def ledger_export(
     """Write the ledger to a file that lives outside the backups, for `replay --from`."""
     _, store = open_configured_store()
     with store:
-        count = export_ledger(store.ledger, file)
+        installation = read_installation(store.client, store.policy.receipt_key, store.policy.pseudonym_secret)
+        exported = export_ledger(store.client, installation, file)
     if as_json:
-        print_json({"entries": count, "file": file})
+        print_json({**asdict(exported), "file": file, "installation": installation.id})
     else:
-        print_lines([f"{count} entries are in {file}."])
+        print_lines([f"{exported.entries} entries are in {file}. The installation is {installation.id}."])
+    if wrong := exported.left_out + exported.mended:
+        say(
+            f"Warning: {wrong} entries cannot be right: {exported.left_out} of them are not in the file, and of the others "
+            "what is wrong is not. `aspects-pii ledger check` lists them, `ledger void` takes them out."
+        )
+    return 1 if exported.left_out else 0
+
+
+@commands.command("check")
+def ledger_check(as_json: Json = False) -> int:
+    """List entries that cannot be right, and end with 1 where there are any."""
+    _, store = open_configured_store()
+    with store:
+        flagged = check_ledger(store.client, store.pii_map.subject)
+    if as_json:
+        print_json({"entries": [asdict(found) for found in flagged], "clean": not flagged})
+    elif flagged:
+        print_table(
+            ("entry", "at", "subject", "action", "why it cannot be right"),
+            [(f.entry, f.at, f.subject or "(no id)", f.action or "(unknown)", f.reason) for f in flagged],
+        )
+        print_lines(
+            [f"{len(flagged)} entries cannot be right. `aspects-pii ledger void ENTRY --reason TEXT` takes one out."]
+        )
+    else:
+        print_lines(["Every entry can be right."])
+    return 1 if flagged else 0
+
+
+@commands.command("void")
+def ledger_void(
+    entries: Annotated[list[str], typer.Argument(metavar="ENTRY", help="What `ledger check` calls it.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, in a line that names nobody.")],
+    actor: Actor = None,
+    as_json: Json = False,
+) -> int:
+    """Take out entries that cannot be right, by entries of their own; nobody whose erasure has begun comes back by it."""
+    _, store = open_configured_store()
+    with store:
+        voided = void_entries(store.client, store.pii_map.subject, entries, reason, actor)
+    if as_json:
+        print_json(asdict(voided))
+    else:
+        print_lines([f"{entry}: taken out." for entry in voided.entries])
+        print_lines([f"{subject}: is not being retired any more." for subject in voided.lifted])
     return 0
 
 
@@ -52,9 +102,16 @@ def ledger_show(
         print_json([asdict(entry) for entry in entries])
     else:
         print_table(
-            ("at", "subject", "action", "actor", "detail"),
+            ("entry", "at", "subject", "action", "actor", "detail"),
             [
-                (e.at.isoformat(timespec="seconds"), e.subject, e.action, e.actor or "system", _brief(e.detail))
+                (
+                    e.entry,
+                    e.at.isoformat(timespec="seconds"),
+                    e.subject,
+                    f"{e.action} (voided)" if e.is_voided else e.action,
+                    e.actor or "system",
+                    _brief(e.detail),
+                )
                 for e in entries
             ],
         )

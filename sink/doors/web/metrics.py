@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from sink.doors.events.redis_streams import RedisStreams
 from sink.errors import SettingsError, StreamsUnreachableError
+from sink.ledger.entries import Action
 from sink.store import Store
 
 
@@ -31,7 +32,9 @@ def read_metrics(store: Store) -> Iterator[Metric]:
         labels=["action"],
     )
     for action, count in store.client.rows(
-        "SELECT toString(action), uniqExact(subject, at, request) FROM $pii_ledger.entries GROUP BY 1 ORDER BY 1"
+        "SELECT toString(action), uniqExact(subject, at, request) FROM $pii_ledger.marked_entries "
+        "WHERE action IN {known:Array(String)} AND NOT is_voided GROUP BY 1 ORDER BY 1",
+        known=list(Action),
     ):
         actions.add_metric([action], count)
     yield actions
@@ -42,8 +45,9 @@ def _read_last_checks(store: Store) -> Iterator[Metric]:
     """What the last search for residue of everybody has found, and how old it and the last full copy are."""
     rows = store.client.rows(
         "SELECT toString(action), dateDiff('millisecond', max(at), now64(6, 'UTC')) / 1000, "
-        "argMax(JSONExtractUInt(detail, 'findings'), at) FROM $pii_ledger.entries "
-        "WHERE subject = '' AND (action = 'synced' OR (action = 'verified' AND JSONExtractBool(detail, 'everybody'))) "
+        "argMax(JSONExtractUInt(detail, 'findings'), at) FROM $pii_ledger.marked_entries "
+        "WHERE subject = '' AND NOT is_voided AND NOT is_ahead "
+        "AND (action = 'synced' OR (action = 'verified' AND JSONExtractBool(detail, 'everybody'))) "
         "GROUP BY action"
     )
     for action, age, findings in rows:

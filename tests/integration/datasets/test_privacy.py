@@ -16,6 +16,9 @@ from sink.datasets.build import build
 from sink.demo_data.lms import create_lms
 from sink.installation import open_store
 from sink.ledger.entries import Action
+from sink.ledger.files import export_ledger, import_ledger
+from sink.ledger.installation_id import read_installation
+from sink.ledger.written import list_written
 from sink.retirement.retire import retire, withdraw
 from sink.retirement.status import read_status
 from sink.settings import Settings, load_settings
@@ -234,9 +237,10 @@ def test_entries_about_no_one_change_no_state_and_travel_with_the_ledger(held: S
     held.ledger.record_event(Action.SYNCED, {"pii": True, "objects": {}})
     held.ledger.record_event(Action.VERIFIED, {"everybody": True, "subjects": 3, "with_residue": 0})
     assert (held.ledger.count_states(), held.ledger.tombstones()) == (states, tombstones)
-    entries = list(held.ledger.export())
-    assert {"synced", "verified"} <= {entry["action"] for entry in entries}
-    assert held.ledger.restore(entries) == 0
+    assert {"synced", "verified"} <= {entry["action"] for entry in list_written(held.client)}
+    installation = read_installation(held.client)
+    assert export_ledger(held.client, installation, tmp_path / "ledger.jsonl").entries == len(held.ledger.show())
+    assert import_ledger(held.client, held.pii_map.subject, installation, tmp_path / "ledger.jsonl") == 0
 
 
 def test_overview_without_pii_is_the_same_but_for_the_flag(held: Store) -> None:

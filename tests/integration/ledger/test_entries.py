@@ -48,15 +48,15 @@ def test_request_twice_is_one_entry(store: Store, ledger: Ledger) -> None:
 def test_requests_at_the_same_moment_are_one_retirement(ledger: Ledger, late: bool) -> None:
     """Each has looked before the other wrote; the second line may come when all is done."""
     (retirement,) = ledger.request([42], "officer-1")
-    ledger.record(Action.FOUND, [(42, retirement.request, {"rows": {"a": 3}})])
     if late:
+        ledger.record(Action.FOUND, [(42, retirement.request, {"rows": {"a": 3}})])
         ledger.record(Action.ERASED, [(42, retirement.request, {"receipt": {}})])
     (line,) = ledger.show(action="requested")
     ledger.record(Action.REQUESTED, [(42, line.request, {})], "officer-1")
     (now,) = ledger.find([42])
     assert (now.request, now.requested_at) == (retirement.request, retirement.requested_at)
     assert (now.state, now.detail) == (("erased", {"receipt": {}}) if late else ("requested", {}))
-    assert ledger.find_counts([now]) == {"42": {"a": 3}}
+    assert ledger.find_counts([now]) == ({"42": {"a": 3}} if late else {})
     assert ledger.count_states() == {now.state: 1}
     # Taken back and asked for again it is another one.
     if not late:
@@ -87,7 +87,8 @@ def test_states_follow_the_last_entry(ledger: Ledger) -> None:
     for action in map(Action, ("failed", "hidden", "erased", "reopened", "hidden", "erased")):
         at = ledger.record(action, [(42, retirement.request, {"reason": action})])
         (now,) = ledger.find([42])
-        assert (now.state, now.since, now.detail) == (State(action), at, {"reason": action})
+        said = {"reason": action} if action in ("failed", "reopened") else {}
+        assert (now.state, now.since, now.detail) == (State(action), at, said)
         assert now.is_open == (action != "erased")
         assert now.request == retirement.request
         assert now.requested_at == retirement.requested_at
@@ -165,12 +166,19 @@ def test_clock_never_runs_back(store: Store, ledger: Ledger) -> None:
         at=future.isoformat(),
     )
     (retirement,) = ledger.find([1])
+    # It is a mistake: the request counts, and nothing has to come after a time that may be in a thousand years.
+    assert ledger.tombstones() == ["1"]
     at = ledger.record(Action.WITHDRAWN, [(1, retirement.request, {})])
-    assert at > future
+    assert at < future - timedelta(days=1)
     assert ledger.find([1])[0].state == "withdrawn"
+    ahead = datetime.now(UTC) + timedelta(hours=20)
+    store.client.execute(
+        "INSERT INTO $pii_ledger.entries SELECT '', {at:DateTime64(6, 'UTC')}, 'purged', generateUUIDv4(), NULL, '{}'",
+        at=ahead,
+    )
     times = [ledger.record_event(Action.PURGED, {}) for _ in range(20)]
     assert times == sorted(set(times))
-    assert times[0] > at
+    assert times[0] > ahead
 
 
 def test_times_are_clickhouse_s(ledger: Ledger) -> None:

@@ -19,9 +19,11 @@ from sink.clickhouse import migrations
 from sink.clickhouse.parts import wait_for_mutations
 from sink.copying.sync import sync
 from sink.erasure.verify import verify_subjects
-from sink.errors import BusyError, OverloadedError, RefusedError
+from sink.errors import BusyError, OverloadedError, RefusedError, UsageError
 from sink.installation import find_policy, open_store
+from sink.ledger.chain import Trust
 from sink.ledger.files import export_ledger
+from sink.ledger.installation_id import Installation, read_installation
 from sink.ledger.leases import hold
 from sink.lms.database import LmsDatabase
 from sink.pii_map import load_map
@@ -54,6 +56,10 @@ def with_map(store: Store, tmp_path: Path, targets: dict[str, Any]) -> Store:
     path = tmp_path / "map.yaml"
     path.write_text(yaml.safe_dump(document))
     return dataclasses.replace(store, pii_map=load_map(path))
+
+
+def find_installation(store: Store) -> Installation:
+    return read_installation(store.client, store.policy.receipt_key, store.policy.pseudonym_secret)
 
 
 def with_policy(store: Store, **values: Any) -> Store:
@@ -153,7 +159,8 @@ def test_replay_from_a_file_where_the_ledger_itself_was_restored(settings: Setti
         migrations.migrate(store.client)
         add_profiles(store, range(1, 6))
         retire(store, [3, 4])
-        exported = export_ledger(store.ledger, file)
+        installation = find_installation(store)
+        exported = export_ledger(store.client, installation, file).entries
         assert exported == len(store.ledger.show())
     assert "learner" not in file.read_text()
     assert "Somebody" not in file.read_text()
@@ -163,12 +170,20 @@ def test_replay_from_a_file_where_the_ledger_itself_was_restored(settings: Setti
         migrations.migrate(store.client)
         add_profiles(store, range(1, 6))
         retire(store, [4])
-        result = replay(store, file=file)
+        entries = len(store.ledger.show())
+        with pytest.raises(UsageError, match=r"line 1: `installation`.*--installation"):
+            replay(store, file=file)
+        assert len(store.ledger.show()) == entries
+        # The secret of the settings has outlived the loss, so that the file can be checked.
+        trust = Trust(installation.id)
+        assert replay(store, file=file, trust=trust, dry_run=True).entries_restored == exported
+        assert len(store.ledger.show()) == entries
+        result = replay(store, file=file, trust=trust)
         assert result.entries_restored == exported
         assert result.subjects == ["3"]
         assert profiles(store) == [1, 2, 5]
         assert sorted(store.ledger.tombstones()) == ["3", "4"]
-        assert replay(store, file=file).entries_restored == 0
+        assert replay(store, file=file, trust=trust).entries_restored == 0
 
 
 def test_a_file_that_is_no_ledger_is_refused_by_line(aspects_pii: Callable[..., Any], tmp_path: Path) -> None:

@@ -126,8 +126,11 @@ CREATED = dict(list_created())
 
 
 def test_everything_is_found() -> None:
-    statements = sum(len(re.findall(r"^CREATE(?! DATABASE)", path.read_text(), re.MULTILINE)) for path in MIGRATIONS)
-    assert len(CREATED) == statements >= 8
+    # A view may be made anew by a later migration.
+    made = r"^CREATE (?!DATABASE).*?\$(\w+\.\w+)"
+    names = {name for path in MIGRATIONS for name in re.findall(made, path.read_text(), re.MULTILINE)}
+    assert set(CREATED) == names
+    assert len(names) >= 8
     assert len(MODELS) >= 5
 
 
