@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def make_folder(path: Path) -> None:
     if not path.is_dir():
         path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         path.chmod(FOLDER_MODE)
+
+
+def is_foreign(found: os.stat_result) -> bool:
+    """True where a file belongs to neither this user nor root, who could read and write everything anyway."""
+    return found.st_uid not in (os.geteuid(), 0)
+
+
+def may_be_written(found: os.stat_result) -> bool:
+    """True where the mode of a file lets others than its owner write to it."""
+    return bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def sync_folder(path: Path) -> None:
