@@ -9,7 +9,11 @@ SUPERSET_STAMP := $(SUPERSET_VENV)/.installed
 TUTOR_VENV ?= .venv-tutor
 TUTOR_STAMP := $(TUTOR_VENV)/.installed
 
-.PHONY: demo test test-superset lint types format benchmarks clean
+# It audits the pinned dependencies and is none of them.
+AUDIT_VENV ?= .venv-audit
+AUDIT_STAMP := $(AUDIT_VENV)/.installed
+
+.PHONY: demo test test-superset lint types audit format benchmarks clean
 
 demo: $(STAMP)
 	$(BIN)/aspects-pii demo
@@ -28,6 +32,15 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+# Known vulnerabilities of what is pinned; asks PyPI's database.
+audit: $(AUDIT_STAMP)
+	$(AUDIT_VENV)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+$(AUDIT_STAMP): Makefile
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	touch $@
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -55,4 +68,4 @@ $(SUPERSET_STAMP): tests/superset/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(SUPERSET_VENV) $(TUTOR_VENV) build dist .pytest_cache .mypy_cache .ruff_cache dbt_project/target dbt_project/logs
+	rm -rf $(VENV) $(SUPERSET_VENV) $(TUTOR_VENV) $(AUDIT_VENV) build dist .pytest_cache .mypy_cache .ruff_cache dbt_project/target dbt_project/logs

@@ -4,6 +4,7 @@ What is told to people; each has the exit status of a command, and says whether 
 
     AspectsPiiError                 exit status 1
     ├── SettingsError               exit status 2: a setting is unknown, malformed or missing
+    │   └── StoreMissingError       no store is where the settings say, and only `init` makes one
     ├── UsageError                  exit status 2: the command line asks for what cannot be
     ├── MapError                    exit status 2: the PII map is not valid
     ├── PiiDisabledError            exit status 3: refused because ASPECTS_ENABLE_PII is off
@@ -63,6 +64,18 @@ class SettingsError(AspectsPiiError):
     """A setting is not valid."""
 
     exit_status = 2
+
+
+class StoreMissingError(SettingsError):
+    """There is no store where the settings say."""
+
+    @classmethod
+    def at(cls, place: str) -> StoreMissingError:
+        """Say where there is none, and what makes one."""
+        return cls(
+            f"There is no store on {place}. If it is to be there, run `aspects-pii init`; otherwise correct "
+            "ASPECTS_CLICKHOUSE_URL and ASPECTS_LEDGER_DATABASE."
+        )
 
 
 class UsageError(AspectsPiiError):

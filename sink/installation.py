@@ -14,10 +14,11 @@ from pydantic import SecretStr
 
 from sink.caches import Caches
 from sink.clickhouse.address import Address
+from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.dashboards.superset_address import SupersetAddress
 from sink.dashboards.superset_cache import SupersetCaches
-from sink.errors import SettingsError
+from sink.errors import AspectsPiiError, SettingsError, StoreMissingError
 from sink.ledger.entries import Ledger
 from sink.pii_map import PiiMap, load_map
 from sink.resources import find_resource
@@ -33,7 +34,8 @@ def find_address(settings: Settings, **changes: Any) -> Address:
 
     Args:
         settings: the settings.
-        changes: fields of the address that differ, such as shorter waits.
+        changes: fields of the address that differ, such as shorter waits; `creates=True` lets the embedded engine begin
+            a new data folder, as only `init` does.
     """
     address = Address(
         url=settings.clickhouse_url,
@@ -45,17 +47,23 @@ def find_address(settings: Settings, **changes: Any) -> Address:
         timeout=settings.clickhouse_timeout,
         retries=settings.clickhouse_retries,
         databases=settings.databases,
+        creates=False,
     )
     return replace(address, **changes)
 
 
-def connect(settings: Settings) -> ClickHouse:
-    """Connect to the ClickHouse that the settings name.
+def connect(settings: Settings, **changes: Any) -> ClickHouse:
+    """Connect to the ClickHouse that the settings name, whether or not it holds a store.
+
+    Args:
+        settings: the settings.
+        changes: see `find_address`.
 
     Raises:
+        StoreMissingError: the embedded engine has no data there.
         DatabaseError: there is no connection.
     """
-    return ClickHouse(find_address(settings))
+    return ClickHouse(find_address(settings, **changes))
 
 
 def find_map(settings: Settings) -> Path:
@@ -144,19 +152,33 @@ def find_caches(settings: Settings) -> Caches | None:
 
 
 def open_store(settings: Settings, pii_map: PiiMap | None = None, **changes: Any) -> Store:
-    """Read the map and connect.
+    """Read the map, connect, and make sure that a store is there.
 
     Args:
         settings: the settings.
         pii_map: the map, for whoever has read it already.
-        changes: fields of the address that differ, such as shorter waits.
+        changes: see `find_address`; with `creates=True` a store need not be there yet.
 
     Raises:
         MapError: the map is not valid.
         SettingsError: a Superset is configured by halves.
+        StoreMissingError: `init` has made no store there.
         DatabaseError: there is no connection.
     """
     pii_map = pii_map or read_map(settings)
     caches = find_caches(settings)
-    client = ClickHouse(find_address(settings, **changes))
+    client = connect(settings, **changes)
+    if not client.address.creates:
+        _require_ledger(client)
     return Store(client, pii_map, Ledger(client), find_policy(settings), settings.lms_database_url, caches)
+
+
+def _require_ledger(client: ClickHouse) -> None:
+    """Nothing can be proved of a place that holds no ledger: that nothing is found there means nothing."""
+    try:
+        entries = client.table("pii_ledger.entries")
+        if not read_tables(client, [entries]):
+            raise StoreMissingError.at(f"{client.address.described} (no table {entries})")
+    except AspectsPiiError:
+        client.close()
+        raise

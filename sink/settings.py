@@ -98,6 +98,23 @@ class Settings(BaseSettings):
         description="Key that receipts and exports of the ledger are signed with (HMAC-SHA256).",
         examples=["a long secret"],
     )
+    receipt_signing_key: Path | None = Field(
+        None,
+        description="File with the private key that receipts are signed with (Ed25519); `receipt key` makes one.",
+        examples=["/etc/aspects-pii/receipts.pem"],
+    )
+    institution: str | None = Field(
+        None,
+        min_length=1,
+        description="Who is responsible for the data, as receipts name it.",
+        examples=["University of Example"],
+    )
+    contact: str | None = Field(
+        None,
+        min_length=1,
+        description="How receipts say that the responsible office is reached; no address of a person.",
+        examples=["Data Protection Office, privacy@university.example"],
+    )
     pseudonym_secret: SecretStr | None = Field(
         None,
         min_length=16,

@@ -20,6 +20,9 @@ class Policy:
     redact_history: bool = False
     pseudonym_secret: SecretStr | None = None
     receipt_key: SecretStr | None = None
+    receipt_signing_key: Path | None = None
+    institution: str | None = None
+    contact: str | None = None
     receipts_dir: Path = Path("aspects-pii-receipts")
     sync_batch_size: int = 20_000
     sync_max_removed_share: float = 0.05
@@ -45,6 +48,11 @@ class Store:
 
     caches: Caches | None = None
     """What is told to forget after a retirement."""
+
+    @property
+    def name(self) -> str:
+        """Which store this is, absolutely: what is said to be done or proved, is so there and nowhere else."""
+        return self.client.address.described
 
     def __enter__(self) -> Store:
         return self

@@ -117,7 +117,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]
     """Make a data folder with every migration applied and nothing in the tables."""
 
     def make(folder: Path) -> None:
-        with open_store(load_settings(clickhouse_url=f"chdb://{folder}")) as store:
+        with open_store(load_settings(clickhouse_url=f"chdb://{folder}"), creates=True) as store:
             migrations.migrate(store.client)
 
     own = tmp_path_factory.getbasetemp() / "templates"

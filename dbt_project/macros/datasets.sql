@@ -9,6 +9,12 @@
 {%- endmacro %}
 
 
+{# What a relation of ours says of itself: the mark, and whether it shows people. `aspects-pii status` compares that with the setting. #}
+{% macro dataset_comment(description) -%}
+    {{ return(dataset_mark() ~ ('PII on. ' if pii_enabled() else 'PII off. ') ~ description | trim) }}
+{%- endmacro %}
+
+
 {# What is there under the name of `relation`: none, or {engine, is_ours}. #}
 {% macro find_dataset(relation) -%}
     {% set found = run_query(
@@ -49,7 +55,7 @@
     as (
         {{ sql }}
     )
-    comment {{ clickhouse_escape_comment(dataset_mark() ~ model.description | trim) }}
+    comment {{ clickhouse_escape_comment(dataset_comment(model.description)) }}
 {%- endmacro %}
 
 

@@ -23,6 +23,8 @@ class Address:
     timeout: int = 300
     retries: int = 4
     databases: Mapping[str, str] = field(default_factory=dict)
+    creates: bool = True
+    """False where the embedded engine opens only what is there: no mistaken folder becomes an empty store."""
 
     @property
     def is_embedded(self) -> bool:

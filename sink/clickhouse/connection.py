@@ -11,7 +11,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 
 from sink.clickhouse.address import Address
-from sink.errors import ReadOnlyError, SettingsError
+from sink.errors import ReadOnlyError, SettingsError, StoreMissingError
 
 # The driver (seen: clickhouse-connect 1.12) logs values that it cannot encode, and addresses. What is worth saying
 # reaches the user as one of our exceptions.
@@ -20,6 +20,8 @@ logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL + 1)
 # chDB (seen: 4.4) starts with two background threads, with which a mutation takes 0.15 s a part, and replaced parts are
 # not cleaned up; these are a server's defaults.
 ENGINE_OPTIONS = {"background_pool_size": "16", "background_schedule_pool_size": "16"}
+# Where the engine keeps the definitions of databases, from the first one on.
+_DATABASES_FOLDER = "metadata"
 
 
 def open_connection(address: Address) -> Client:
@@ -27,7 +29,8 @@ def open_connection(address: Address) -> Client:
 
     Raises:
         SettingsError: what is set does not go together, or is not installed.
-        ReadOnlyError: the data folder cannot be made.
+        StoreMissingError: the data folder holds nothing of the engine's, and this address creates nothing.
+        ReadOnlyError: the data folder cannot be made, or not be read.
     """
     if address.is_embedded:
         return _open_embedded(address)
@@ -77,11 +80,38 @@ def _open_embedded(address: Address) -> Client:
             "The embedded engine is not installed. Install aspects-pii-sink[embedded], "
             "or set ASPECTS_CLICKHOUSE_URL to a server, such as https://clickhouse.example.org:8443."
         ) from None
-    folder = address.folder
+    if address.creates:
+        _make_folder(address.folder)
+    else:
+        require_data(address)
+    return clickhouse_connect.get_client(
+        interface="chdb",
+        path=str(address.folder),
+        chdb_options=ENGINE_OPTIONS,
+        show_clickhouse_errors=True,
+        tz_mode="aware",
+    )
+
+
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ReadOnlyError(f"The data folder {folder} cannot be made: {error.strerror}") from None
-    return clickhouse_connect.get_client(
-        interface="chdb", path=str(folder), chdb_options=ENGINE_OPTIONS, show_clickhouse_errors=True, tz_mode="aware"
-    )
+
+
+def require_data(address: Address) -> None:
+    """Make sure that the embedded engine's folder is one that it has made databases in, without opening it.
+
+    Raises:
+        StoreMissingError: it is not there, or holds something else.
+        ReadOnlyError: it cannot be read.
+    """
+    try:
+        names = {path.name for path in address.folder.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        names = set()
+    except OSError as error:
+        raise ReadOnlyError(f"The data folder {address.folder} cannot be read: {error.strerror}") from None
+    if _DATABASES_FOLDER not in names:
+        raise StoreMissingError.at(address.described)

@@ -15,13 +15,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.connection import require_data
 from sink.datasets.dbt_log import DbtResult
 from sink.errors import SettingsError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
@@ -30,6 +32,9 @@ from sink.resources import find_resource
 
 DATASET_MARK = "[aspects-pii] "
 """Begins the comment of every relation that the dbt project made (dbt_project/macros/datasets.sql)."""
+
+# What follows the mark.
+_WITH_PII, _WITHOUT_PII = "PII on. ", "PII off. "
 
 # Each would leave what dbt or ClickHouse quotes, or rows that failed a test, where the map does not reach.
 _REFUSED_OPTIONS = ("--store-failures", "--write-json", "--log-level-file", "--log-format", "--log-format-file")
@@ -57,6 +62,7 @@ def build(
 
     Raises:
         SettingsError: dbt is not installed.
+        StoreMissingError: the embedded engine has no data there.
         UsageError: dbt does not know an argument, or it is one that would keep values.
         DatabaseError: one of its subclasses says why ClickHouse cannot be used.
         BuildError: names the models and tests that failed.
@@ -84,6 +90,33 @@ def list_datasets(client: ClickHouse) -> list[TableName]:
     ]
 
 
+@dataclass(frozen=True)
+class Built:
+    """The datasets that are there."""
+
+    with_pii: int = 0
+    """How many were built while PII was on."""
+    without_pii: int = 0
+    unknown: int = 0
+    """How many are of a version that did not write it down."""
+    at: datetime | None = None
+    """When the newest was built."""
+
+
+def read_built(client: ClickHouse) -> Built:
+    """What the datasets say of themselves, whoever built them."""
+    ((with_pii, without_pii, total, at),) = client.rows(
+        "SELECT countIf(startsWith(comment, {with_pii:String})), countIf(startsWith(comment, {without_pii:String})), "
+        "count(), max(toDateTime(metadata_modification_time, 'UTC')) FROM system.tables "
+        "WHERE database IN {databases:Array(String)} AND startsWith(comment, {mark:String})",
+        databases=sorted(client.databases.values()),
+        mark=DATASET_MARK,
+        with_pii=DATASET_MARK + _WITH_PII,
+        without_pii=DATASET_MARK + _WITHOUT_PII,
+    )
+    return Built(with_pii, without_pii, total - with_pii - without_pii, at if total else None)
+
+
 def _require_dbt() -> None:
     if importlib.util.find_spec("dbt") is None or importlib.util.find_spec("dbt.adapters.clickhouse") is None:
         raise SettingsError("dbt is not installed. Install aspects-pii-sink[server].")
@@ -105,6 +138,8 @@ def _served(address: Address) -> Iterator[Address]:
         return
     from sink.endpoint.app import running
 
+    if not address.creates:
+        require_data(address)
     password = SecretStr(secrets.token_urlsafe(24))
     with running(address.folder, user="aspects_pii", password=password) as url:
         yield replace(address, url=url, user="aspects_pii", password=password)
@@ -164,7 +199,7 @@ def _run_dbt(command: Sequence[str], environment: Mapping[str, str], report: Cal
     result = DbtResult()
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: S603 - a fixed program, by its path; further arguments are the operator's own
             command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as process,
     ):

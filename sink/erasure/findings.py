@@ -98,12 +98,28 @@ class Report:
     """True where every text was searched too."""
     listed: list[Finding] = field(default_factory=list)
     """What the search of texts found that need not go: words that may mean something else, and what is retained."""
+    not_retired: list[str] = field(default_factory=list)
+    """Who was looked for and was never retired: what is found of them is held, and no residue."""
+
+    @property
+    def residue(self) -> list[Finding]:
+        """The findings, but for those about somebody who was never retired."""
+        return [finding for finding in self.findings if finding.subject not in self.not_retired]
 
     @property
     def with_residue(self) -> int:
-        """Subjects of whom something was found; all of them where a finding is about no one in particular."""
-        found = {finding.subject for finding in self.findings}
-        return self.subjects if None in found else len(found)
+        """Retired subjects of whom something was found; all of them where a finding is about no one in particular."""
+        found = {finding.subject for finding in self.residue}
+        return self.subjects - len(self.not_retired) if None in found else len(found)
+
+    def describe_not_retired(self) -> list[str]:
+        """What is held of whom nobody has retired, as sentences."""
+        lines = []
+        for subject in self.not_retired:
+            rows = sum(finding.count for finding in self.findings if finding.subject == subject)
+            held = f"{rows} rows are held, and are no residue" if rows else "nothing is held"
+            lines.append(f"{subject} was never retired: {held}.")
+        return lines
 
     @property
     def is_clean(self) -> bool:

@@ -136,7 +136,7 @@ def purge(
     accept: Sequence[str] = (),
     actor: str | None = None,
 ) -> PurgeLeft:
-    """Carry out `plan`, prove that nothing is left, and record it.
+    """Carry out `plan`, prove that nothing is left, and record it: that it begins, and that it is at its end.
 
     Returns:
         What is left all the same.
@@ -155,6 +155,7 @@ def purge(
 
 def _carry_out(store: Store, plan: PurgePlan, accept: Sequence[str], actor: str | None) -> PurgeLeft:
     require_no_row_policy(store.client, [*plan.rows])
+    store.ledger.record_event(Action.PURGE_BEGUN, {"tables": len(plan.rows) + len(plan.datasets)}, actor)
     for table in plan.datasets:
         kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")

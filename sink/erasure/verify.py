@@ -161,13 +161,19 @@ def verify_subjects(
     With `scan` every text of the configured databases is searched for what they were called; after an erasure only the
     LMS can say that, and only until it cleans up. Whom nobody can be searched for is a finding.
 
+    Who was never retired is looked for too, and named as such in the report.
+
     Whose erasure is proved may have been in parts until then; whose is not, until now.
     """
     unreadable: list[str] = []
     if subjects is None:
         subjects, unreadable = store.pii_map.subject.sort_out(store.ledger.tombstones())
     plan = read_plan(store)
-    erased = [retirement for retirement in store.ledger.find(subjects) if retirement.state is State.ERASED]
+    states = {retirement.subject: retirement for retirement in store.ledger.find(subjects)}
+    # Of whom a retirement was taken back, nothing was erased.
+    retired = {subject for subject, retirement in states.items() if retirement.state is not State.WITHDRAWN}
+    not_retired = [str(subject) for subject in dict.fromkeys(subjects) if str(subject) not in retired]
+    erased = [retirement for retirement in states.values() if retirement.state is State.ERASED]
     if len(erased) == len(subjects) and erased:
         scrubbed_at = max(retirement.scrubbed_at for retirement in erased)
     else:
@@ -178,6 +184,7 @@ def verify_subjects(
     if scan:
         identities = identities.merge(read_names(store, subjects))
     report = verify(store, plan, subjects, identities, scrubbed_at=scrubbed_at)
+    report = replace(report, not_retired=not_retired)
     if unreadable:
         findings = [Finding("PII map", Kind.UNCHECKED, subject, reason=_NO_ID) for subject in unreadable]
         report = replace(report, subjects=len(subjects) + len(unreadable), findings=[*report.findings, *findings])
@@ -201,7 +208,7 @@ def record_report(ledger: Ledger, report: Report, *, everybody: bool) -> None:
             "everybody": everybody,
             "subjects": report.subjects,
             "with_residue": report.with_residue,
-            "findings": len(report.findings),
+            "findings": len(report.residue),
             "not_asked": report.with_gaps,
             "scanned": report.scanned,
         },

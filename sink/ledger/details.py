@@ -73,7 +73,7 @@ DETAILS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "requested": {},
     "found": {"rows": _are_counts},
     "hidden": _ELSEWHERE,
-    "erased": {"receipt": _is_object, "scrubbed_at": _is_moment},
+    "erased": {"receipt": _is_object, "file": _is_text, "digest": _is_text, "scrubbed_at": _is_moment},
     "failed": {**_ELSEWHERE, "reason": _is_text},
     "reopened": {"reason": _is_text},
     "withdrawn": {},
@@ -86,6 +86,7 @@ DETAILS: dict[str, dict[str, Callable[[Any], bool]]] = {
         "not_asked": _is_count,
         "scanned": _is_flag,
     },
+    "purge_begun": {"tables": _is_count},
     "purged": {"rows": _are_counts, "dropped": _is_count, "suspects": _are_names, "accepted": _are_names},
     "reassigned": {"from": _is_id, "to": _is_id, "rows": _are_counts, "assets": _is_count},
     "replayed": {"entries_restored": _is_count, "subjects": _is_count, "rows": _are_counts},
@@ -132,7 +133,7 @@ def _is_deeper(value: Any, depth: int) -> bool:
 def read_detail(action: str, text: str) -> dict[str, Any]:
     """Of the detail of an entry in the table what is as it should be: nothing, where it is no JSON object at all.
 
-    What an action writes that this version does not know is passed on as it is.
+    Nothing either of what an action says that this version does not know: nobody can tell what it is.
     """
     try:
         detail = read_json(text)
@@ -140,8 +141,8 @@ def read_detail(action: str, text: str) -> dict[str, Any]:
         return {}
     if not isinstance(detail, dict):
         return {}
-    known = DETAILS.get(action)
-    return detail if known is None else {n: v for n, v in detail.items() if n in known and known[n](v)}
+    known = DETAILS.get(action, {})
+    return {name: value for name, value in detail.items() if name in known and known[name](value)}
 
 
 def find_problem_of_reason(reason: str) -> str | None:

@@ -8,6 +8,7 @@ whatever the clocks do, because an entry's time is at least a microsecond after 
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from sink.actors import check_actor
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.errors import DatabaseError, LedgerError
 from sink.ledger.details import read_detail
 from sink.ledger.rules import BEGUN, FIELDS
 from sink.ledger.written import ask_ledger
-from sink.pii_map import SubjectId
+from sink.pii_map import SubjectId, is_opaque
 
 # .. no_pii: holds opaque user ids and counts.
 
@@ -37,6 +39,8 @@ class Action(StrEnum):
     WITHDRAWN = "withdrawn"
     SYNCED = "synced"
     VERIFIED = "verified"
+    PURGE_BEGUN = "purge_begun"
+    """Without a later `purged`, the purge is under way or was interrupted."""
     PURGED = "purged"
     REASSIGNED = "reassigned"
     REPLAYED = "replayed"
@@ -67,6 +71,7 @@ _ENTRIES = "$pii_ledger.entries"
 _MARKED = "$pii_ledger.marked_entries"
 # A time more than a day ahead is a mistake, or a forgery, and no entry is to follow it.
 _NOT_AHEAD = f"(SELECT at FROM {_ENTRIES} WHERE at <= now64(6, 'UTC') + toIntervalDay(1))"
+_WORD = re.compile(r"[a-z_]{1,32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The view computes what follows from the entries, for us and for dbt alike; see sql/migrations.
@@ -105,7 +110,7 @@ class Entry:
     entry: str
     """What it is called: the same wherever it is written."""
     subject: str
-    """Nothing, where what stands there is no opaque id."""
+    """Empty, where what stands there is no opaque id."""
     at: datetime
     action: str
     request: uuid.UUID
@@ -131,8 +136,10 @@ class Ledger:
         """Append one entry for each (subject, request, detail) and return their time.
 
         Raises:
+            UsageError: the actor is no opaque id; nothing was written.
             LedgerError: nothing may be taken as done; the entries may or may not have been written.
         """
+        check_actor(actor)
         try:
             at = self._client.later_than(_NOT_AHEAD)
             rows = [
@@ -221,21 +228,41 @@ class Ledger:
         return self._read("state = 'erased' AND since <= {before:DateTime64(6, 'UTC')}", before=before)
 
     def find_counts(self, retirements: Sequence[Retirement]) -> dict[str, dict[str, int]]:
-        """The rows that were found before anything was erased, as subject -> {table: rows}.
+        """The rows that were found before anything was erased, as subject -> {table: rows}, of all passes together.
 
-        A retirement that was interrupted finds fewer rows when it goes on; the receipt is about all of them.
+        A pass that was interrupted finds fewer rows when it goes on; the receipt is about all of them. One that comes
+        after an erasure finds other rows, which are counted beside those of the pass before.
         """
         found: dict[str, dict[str, int]] = {}
+        before: dict[str, dict[str, int]] = {}
         for batch in split_for_binding(retirements, 2_000):
-            for subject, detail in self._ask(
-                f"SELECT subject, detail FROM {_MARKED} WHERE action = 'found' AND NOT is_voided "
+            for subject, action, detail in self._ask(
+                f"SELECT subject, action, if(action = 'found', detail, '') FROM {_MARKED} "
+                "WHERE action IN ('found', 'erased') AND NOT is_voided "
                 "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} ORDER BY at",
                 subjects=[r.subject for r in batch],
                 requests=[r.request for r in batch],
             ):
-                known = found.setdefault(subject, {})
+                if action == Action.ERASED:
+                    before[subject] = dict(found.get(subject, {}))
+                    continue
+                known, earlier = found.setdefault(subject, {}), before.get(subject, {})
                 for table, rows in read_detail(Action.FOUND, detail).get("rows", {}).items():
-                    known[table] = max(rows, known.get(table, 0))
+                    known[table] = max(earlier.get(table, 0) + rows, known.get(table, 0))
+        return found
+
+    def find_erasures(self, retirements: Sequence[Retirement]) -> dict[str, list[dict[str, Any]]]:
+        """What the entries `erased` of `retirements` say, as subject -> details, oldest first."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for batch in split_for_binding(retirements, 2_000):
+            for subject, detail in self._ask(
+                f"SELECT subject, detail FROM {_MARKED} WHERE action = 'erased' AND NOT is_voided "
+                "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} "
+                "ORDER BY at LIMIT 1 BY subject, at, request",
+                subjects=[r.subject for r in batch],
+                requests=[r.request for r in batch],
+            ):
+                found.setdefault(subject, []).append(read_detail(Action.ERASED, detail))
         return found
 
     def find_begun(self, retirements: Sequence[Retirement]) -> set[str]:
@@ -291,7 +318,16 @@ class Ledger:
             **dict(used.values()),
         )
         return [
-            Entry(entry, s, _read_time(at), a, request, who, read_detail(a, text), bool(is_voided))
+            Entry(
+                entry,
+                s,
+                _read_time(at),
+                _read_action(a),
+                request,
+                _read_actor(who),
+                read_detail(a, text),
+                bool(is_voided),
+            )
             for entry, s, at, a, request, who, text, is_voided in reversed(rows)
         ]
 
@@ -300,12 +336,24 @@ class Ledger:
             f"SELECT {_COLUMNS_OF_RETIREMENT} FROM {_CURRENT} AND {condition} ORDER BY requested_at, subject", **values
         )
         return [
-            Retirement(subject, State(state), request, requested_at, actor, since, read_detail(state, detail))
+            Retirement(
+                subject, State(state), request, requested_at, _read_actor(actor), since, read_detail(state, detail)
+            )
             for subject, state, request, requested_at, actor, since, detail in rows
         ]
 
     def _ask(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
         return ask_ledger(self._client, sql, **values)
+
+
+def _read_actor(actor: str | None) -> str | None:
+    """Who asked; nobody, where what stands there is no opaque id, since it may be a name."""
+    return actor if actor is not None and is_opaque(actor) else None
+
+
+def _read_action(action: str) -> str:
+    """What was done, or one word of another version; nothing, where it is neither."""
+    return action if _WORD.fullmatch(action) else ""
 
 
 def _read_time(microseconds: int) -> datetime:

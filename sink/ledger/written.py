@@ -18,6 +18,7 @@ from sink.ledger.rules import BEGUN, FIELDS, Course, Courses
 
 # Earlier than any time that a column can hold.
 _BEFORE_EVERYTHING = -(2**62)
+_PAGE = 10_000
 
 
 def ask_ledger(client: ClickHouse, sql: str, **values: Any) -> list[tuple[Any, ...]]:
@@ -42,26 +43,30 @@ def list_written(client: ClickHouse) -> Iterator[dict[str, Any]]:
         MigrationError: the ledger is not there, or of an older version.
         DatabaseError: it could not be read.
     """
-    after, size = _BEFORE_EVERYTHING, 10_000
-    seen: set[tuple[Any, ...]] = set()
+    after = _BEFORE_EVERYTHING
     while True:
-        # Texts, since the table has room for times that Python has not.
-        rows = ask_ledger(
+        # Where a page ends is told by the times alone, which are little to read.
+        ((count, until),) = ask_ledger(
             client,
-            "SELECT subject, toString(at), toString(action), toString(request), actor, detail, entry, is_voided, "
-            "toUnixTimestamp64Micro(at) FROM $pii_ledger.marked_entries "
-            "WHERE at >= fromUnixTimestamp64Micro({after:Int64}, 'UTC') ORDER BY at, subject, action "
-            "LIMIT 1 BY subject, at, action, request LIMIT {size:UInt64} WITH TIES",
+            "SELECT count(), max(moment) FROM (SELECT toUnixTimestamp64Micro(at) AS moment FROM $pii_ledger.entries "
+            "WHERE at > fromUnixTimestamp64Micro({after:Int64}, 'UTC') ORDER BY at LIMIT {size:UInt64})",
             after=after,
-            size=size,
+            size=_PAGE,
         )
-        new = [row for row in rows if row[:4] not in seen]
-        for *columns, _ in new:
-            yield dict(zip((*FIELDS, "entry", "is_voided"), columns, strict=True))
-        if not new:
+        if not count:
             return
-        after = new[-1][-1]
-        seen = {row[:4] for row in rows if row[-1] == after}
+        # Texts, since the table has room for times that Python has not.
+        for row in ask_ledger(
+            client,
+            "SELECT subject, toString(at), toString(action), toString(request), actor, detail, entry, is_voided "
+            "FROM $pii_ledger.marked_entries WHERE at > fromUnixTimestamp64Micro({after:Int64}, 'UTC') "
+            "AND at <= fromUnixTimestamp64Micro({until:Int64}, 'UTC') "
+            "ORDER BY at, subject, action LIMIT 1 BY subject, at, action, request",
+            after=after,
+            until=until,
+        ):
+            yield dict(zip((*FIELDS, "entry", "is_voided"), row, strict=True))
+        after = until
 
 
 def append_written(client: ClickHouse, entries: Iterable[Mapping[str, Any]], *, dry_run: bool = False) -> int:

@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 
 from sink.lms.driver_errors import DriverErrors
-from sink.lms.objects import OBJECTS, PARTS, RETIREMENT, STATUSES, TABLES, USERS, Part
+from sink.lms.objects import OBJECTS, PARTS, REQUESTS, RETIREMENT, STATUSES, TABLES, USERS, Part
 from sink.lms.retirements import CURRENT_STATE, IS_ERASED, IS_WAITING, select_requests
 from sink.lms.schema import Columns, require_columns
 from sink.lms.users import Identity, Owned, is_one_of, join_identities, select_live, select_shared, select_statuses
@@ -121,6 +121,24 @@ class Snapshot:
         status = STATUSES.c.user_id
         begun = and_(~IS_WAITING, CURRENT_STATE != "ABORTED")
         return self._page_ids(select_requests().where(or_(status.is_(None), IS_ERASED, begun)))
+
+    def known_user_ids(self, user_ids: Sequence[int]) -> set[int]:
+        """Those of `user_ids` who have an account, or had one that the LMS has retired or was asked to.
+
+        Raises:
+            LmsSchemaError: the table of accounts is missing.
+        """
+        require_columns(self._errors.place, self._columns, {USERS.name: ("id",)})
+        columns = [
+            USERS.c.id,
+            *(t.c.user_id for t in (REQUESTS, STATUSES) if "user_id" in self._columns.get(t.name, ())),
+        ]
+        return {
+            int(row[0])
+            for ids in _split(sorted(_storable(user_ids)))
+            for column in columns
+            for row in self._fetch(select(column).where(column.in_(ids)))
+        }
 
     def identities(self, user_ids: Sequence[int]) -> dict[int, Identity]:
         """Who users are, and were before their retirement, as far as the LMS still says. Keep it in memory only.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from sink.errors import LedgerError
-from sink.ledger.entries import Action, Retirement
+from sink.ledger.entries import Action, Retirement, State
 from sink.pii_map import SubjectId
 from sink.store import Store
 
@@ -50,6 +50,8 @@ class Outcome:
     """Tables where the subject could not be looked for, since no name is known."""
     not_searched: bool = False
     """True where texts were to be searched for the subject and nobody knows a name; `reason` says so."""
+    was_erased: bool = False
+    """True where this attempt failed and the proof of an earlier one stands: the ledger still says `erased`."""
 
     @property
     def is_done(self) -> bool:
@@ -91,6 +93,17 @@ class Batch:
         del self.pending[outcome.subject]
         self.outcomes[outcome.subject] = outcome
 
+    def reopen(self, reason: str) -> None:
+        """Record that those who were proved before are open again: rows of theirs are there.
+
+        Raises:
+            LedgerError: they may still count as closed.
+        """
+        self._store.ledger.reopen(self.pending.values(), reason)
+        for subject, retirement in self.pending.items():
+            if not retirement.is_open:
+                self.pending[subject] = replace(retirement, state=State.REOPENED)
+
     def fail(self, reasons: Mapping[str, str], elsewhere: Mapping[str, Mapping[str, list[str]]] | None = None) -> None:
         """Record that pending retirements failed; they stay open.
 
@@ -123,16 +136,22 @@ class Batch:
             self.finish(Outcome(retirement.subject, Result.FAILED, reason=reasons[retirement.subject]))
 
     def fail_pending(self, reason: str, *, recorded: bool = True) -> None:
-        """Everybody who is pending failed for the same reason.
+        """Everybody who is pending failed for the same reason; whoever was proved before, and not reopened, stays proved.
 
         Args:
             reason: why.
             recorded: write it down; not where the ledger is what failed.
         """
+        self._stop(dict.fromkeys(self.pending, reason), recorded=recorded)
+
+    def _stop(self, reasons: Mapping[str, str], *, recorded: bool = True) -> None:
+        """Nothing was found out about these. That opens no retirement that is proved, and moves nobody on who is open."""
         if recorded:
-            self.fail(dict.fromkeys(self.pending, reason))
-        for subject in list(self.pending):
-            self.finish(Outcome(subject, Result.FAILED, reason=reason))
+            self.fail({subject: reason for subject, reason in reasons.items() if self.pending[subject].is_open})
+        for subject, reason in reasons.items():
+            if subject in self.pending:
+                was_erased = not self.pending[subject].is_open
+                self.finish(Outcome(subject, Result.FAILED, reason=reason, was_erased=was_erased))
 
 
 def fail_unreadable(subject: str) -> Outcome:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-
-from pydantic import SecretStr
 
 from sink.caches import CacheLine
 from sink.resources import VERSION
 from sink.retirement.stays import StayLine
+
+# .. no_pii: opaque user ids, counts, and names of tables and columns.
 
 # What no statement of ours reaches. A data protection officer has to see to these.
 _CACHES = "Superset's caches and saved results"
@@ -30,6 +27,8 @@ NOT_COVERED = (
     "downloads and exports made from dashboards",
     "the LMS itself, whose own retirement does that",
 )
+# What says when, by what and in whose place a receipt was written, beside what it says of the retirement.
+_CIRCUMSTANCES = ("requested_at", "hidden_at", "erased_at", "map_checked_at", "software", "supersedes", "signatures")
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,20 @@ class TargetLine:
     action: str
     columns: list[str] = field(default_factory=list)
     rows_before: int = 0
+    """Rows that were found, by all passes of the retirement."""
     rows_after: int = 0
     absent: bool = False
+    pii: dict[str, str] = field(default_factory=dict)
+    """The columns that were erased, and what they held, as OEP-30 types."""
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """The receipt in whose place another one is."""
+
+    file: str
+    sha256: str | None = None
+    """Of its bytes; None where the file is gone and the ledger of that time kept no digest."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +80,20 @@ class Receipt:
     map_checked_at: str | None = None
     """When `map check` was run last."""
     not_covered: Sequence[str] = NOT_COVERED
+    store: str = ""
+    """Which store this is about: the address of ClickHouse, absolute and without a password."""
+    institution: str | None = None
+    """Who is responsible."""
+    contact: str | None = None
+    """How to reach them."""
+    supersedes: Superseded | None = None
+    """The receipt that was issued before under the same request."""
     software: str = f"aspects-pii-sink {VERSION}"
-    version: int = 1
+    version: int = 2
 
-    def to_dict(self, key: SecretStr | None = None) -> dict[str, Any]:
-        """The receipt as JSON has it, signed where there is a key."""
-        document = {**asdict(self), "not_covered": list(self.not_covered)}
-        if key is not None:
-            document["signature"] = {"algorithm": "HMAC-SHA256", "value": sign(document, key)}
-        return document
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt as JSON has it, without a signature."""
+        return {**asdict(self), "not_covered": list(self.not_covered)}
 
 
 def describe_kept(until: datetime | None) -> list[str]:
@@ -94,27 +110,48 @@ def list_not_covered(caches: Sequence[CacheLine]) -> list[str]:
     return [_CACHES_TOLD if caches and line == _CACHES else line for line in NOT_COVERED]
 
 
-def sign(document: dict[str, Any], key: SecretStr) -> str:
-    """HMAC-SHA256 over the document without its signature, as JSON with sorted keys and no blanks."""
-    unsigned = {name: value for name, value in document.items() if name != "signature"}
-    message = json.dumps(unsigned, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    return hmac.new(key.get_secret_value().encode(), message, hashlib.sha256).hexdigest()
+def add_earlier(lines: Sequence[TargetLine], earlier: Sequence[TargetLine]) -> list[TargetLine]:
+    """The lines of a receipt with what an earlier one under the same request has found and the ledger does not say.
+
+    A table may have left the map since, or the ledger may have been restored without its counts: what was erased
+    stays said.
+    """
+    before = {_name(line): line for line in earlier if line.rows_before}
+    merged = []
+    for line in lines:
+        known = before.pop(_name(line), line)
+        merged.append(replace(line, rows_before=max(line.rows_before, known.rows_before)))
+    present = {line.target for line in lines if not line.absent}
+    return merged + [line for line in before.values() if line.target not in present]
 
 
-def is_signed_by(document: dict[str, Any], key: SecretStr) -> bool:
-    """True where the document's signature was made with `key` and nothing was changed since."""
-    value = document.get("signature", {}).get("value", "")
-    return hmac.compare_digest(str(value), sign(document, key))
+def _name(line: TargetLine) -> tuple[str, ...]:
+    return (line.target, line.action, *line.columns)
 
 
-def write_receipt(document: dict[str, Any], folder: Path) -> Path:
-    """Write a receipt to `folder`, whole or not at all, and return where it is."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{document['request']}.json"
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-    return path
+def says_all_of(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """True where `one` says what `other` does, but for when and by what it was written.
+
+    It may say more of what is not covered: files of dropped tables, say, are gone after some minutes.
+    """
+    is_covered = set(other["not_covered"]) <= set(one["not_covered"])
+    return is_covered and _read_facts(one) == _read_facts(other)
+
+
+def _read_facts(document: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {name: value for name, value in document.items() if name not in (*_CIRCUMSTANCES, "not_covered")}
+    facts["caches"] = [{**line, "told_at": None} for line in document.get("caches", ())]
+    return facts
+
+
+def serialize(document: Mapping[str, Any]) -> bytes:
+    """A receipt as its file has it: the same bytes whoever writes it, so that the ledger can give a lost one back."""
+    return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def compute_digest(data: bytes) -> str:
+    """What the ledger knows a receipt by: SHA-256 of the bytes of its file, as `sha256sum` prints it."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def format_time(moment: datetime) -> str:

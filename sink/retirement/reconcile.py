@@ -11,7 +11,7 @@ from sink.erasure.former_names import forget_expired
 from sink.erasure.verify import verify
 from sink.ledger.entries import Retirement
 from sink.retirement.batch import Outcome, fail_unreadable
-from sink.retirement.plan import plan_retirement
+from sink.retirement.plan import plan_retirement, require_small_share
 from sink.retirement.retire import retire, work_off
 from sink.store import Store
 
@@ -58,22 +58,26 @@ def second_pass(store: Store, *, force: bool = False) -> list[Outcome]:
 
     Returns:
         The outcomes of what was reopened, and of whom the map cannot read the id; nothing where nothing came back.
+
+    Raises:
+        RefusedError: to erase it would touch more of a table than ASPECTS_RETIRE_MAX_SHARE; nobody was reopened.
     """
     forget_expired(store)
     now = store.client.now()
     erased = store.ledger.find_erased(before=now - timedelta(seconds=store.policy.second_pass_after))
-    returned = _find_returned(store, erased)
+    returned = _find_returned(store, erased, force=force)
     store.ledger.reopen(returned, "found by the second pass")
     _, unreadable = store.pii_map.subject.sort_out(retirement.subject for retirement in erased)
     outcomes = work_off(store, store.ledger.find([r.subject for r in returned]), force=force)
     return [*outcomes, *map(fail_unreadable, unreadable)]
 
 
-def _find_returned(store: Store, erased: Sequence[Retirement]) -> list[Retirement]:
+def _find_returned(store: Store, erased: Sequence[Retirement], *, force: bool) -> list[Retirement]:
     if not erased:
         return []
     subjects, _ = store.pii_map.subject.sort_out(retirement.subject for retirement in erased)
     planned = plan_retirement(store, subjects)
+    require_small_share(store, planned, force=force)
     report = verify(store, planned.plan, subjects, planned.identities)
     found = {finding.subject for finding in report.findings if finding.subject}
     found |= {subject for count in planned.counts for subject in count.rows}

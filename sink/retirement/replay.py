@@ -17,7 +17,7 @@ from sink.ledger.files import import_ledger
 from sink.ledger.installation_id import read_installation
 from sink.pii_map import SubjectId
 from sink.retirement.batch import Outcome, fail_unreadable
-from sink.retirement.plan import plan_retirement
+from sink.retirement.plan import plan_retirement, require_small_share
 from sink.retirement.retire import work_off
 from sink.store import Store
 
@@ -56,6 +56,7 @@ def replay(
 
     Raises:
         UsageError: the file is not whole, not ours, or has an entry that cannot be right; nothing was done.
+        RefusedError: it would touch more of a table than ASPECTS_RETIRE_MAX_SHARE; nobody of that batch was reopened.
     """
     restored = _import(store, file, trust, dry_run=dry_run) if file else 0
     result = _reapply(store, "brought back by a restore", restored, None, dry_run, force, is_restored=True)
@@ -81,6 +82,9 @@ def backfill_retired(
         lms: where the other names of retired users are asked for, as long as the LMS still has them.
         dry_run: only report what is there.
         force: carry out a plan that touches more of a table than the safeguard allows.
+
+    Raises:
+        RefusedError: it would touch more of a table than ASPECTS_RETIRE_MAX_SHARE; nobody of that batch was reopened.
     """
     return _reapply(store, "the map has grown", 0, lms, dry_run, force)
 
@@ -115,6 +119,7 @@ def _reapply(
         open_before += still_open
         concerned = list(dict.fromkeys([*returned, *still_open]))
         if concerned and not dry_run:
+            require_small_share(store, planned, force=force)
             # Of some the request was taken out, and their erasure had begun.
             store.ledger.request([subject for subject in parsed if str(subject) in returned])
             store.ledger.reopen(store.ledger.find(returned), reason)

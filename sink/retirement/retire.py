@@ -38,7 +38,8 @@ from sink.ledger.entries import Action, Retirement, State
 from sink.ledger.leases import hold
 from sink.pii_map import SubjectId
 from sink.retirement.batch import Batch, Outcome, Result, carry_over, fail_unreadable
-from sink.retirement.outcomes import NOT_SEARCHED, Proof, find_named_elsewhere, record_erased, record_found
+from sink.retirement.closing import NOT_SEARCHED, Proof, record_erased
+from sink.retirement.outcomes import find_named_elsewhere, record_found
 from sink.retirement.plan import Planned, plan_retirement, require_small_share
 from sink.store import Store
 
@@ -165,8 +166,9 @@ def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, 
     flush_queues(store)
     planned = replace(plan_retirement(store, batch.subjects, known, scan=scan), unfinished=unfinished)
     confirm_erased(store, batch, planned, scan=scan)
-    store.ledger.reopen(batch.pending.values(), "rows came back")
+    # Before anything is written down: a plan that is refused reopens nobody.
     require_small_share(store, planned, force=force)
+    batch.reopen("rows came back")
     record_found(store, batch, planned)
     remember(store, batch.subjects, planned.identities)
     hide(store, batch, planned)

@@ -1,4 +1,4 @@
-"""Where things stand: the flag, what is held, what is open and for how long."""
+"""Where things stand: the flag, what is held, what is open and for how long, what was done last."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.migrations import find_pending
+from sink.datasets.build import Built, read_built
 from sink.erasure.suspects import read_suspects
 from sink.erasure.work import find_works
-from sink.ledger.entries import Retirement, State
+from sink.ledger.entries import Action, Retirement, State
 from sink.names import TableName, quote
 from sink.resources import VERSION
 from sink.retirement.batch import UNREADABLE
@@ -36,6 +37,12 @@ class Status:
     suspects: list[str] = field(default_factory=list)
     """Columns that may hold PII and are not in the map."""
     failed: list[dict[str, Any]] = field(default_factory=list)
+    datasets: Built = field(default_factory=Built)
+    last: dict[str, str | None] = field(default_factory=dict)
+    """When each kind of work last came to its end; None where it never did."""
+    purge_begun_at: str | None = None
+    """Since when a purge is under way or interrupted; None where none is."""
+    receipts_signed: bool = False
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -45,7 +52,7 @@ class Status:
 
 
 def read_status(store: Store, *, enabled: bool) -> Status:
-    """Ask ClickHouse. Before `init` everything is empty."""
+    """Ask ClickHouse."""
     pending = [migration.name for migration in find_pending(store.client)]
     names = {name: store.client.table(name) for name in store.pii_map.targets}
     tables = read_tables(store.client, names.values())
@@ -59,9 +66,12 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     subjects = _count_subjects(store, [table for table in names.values() if table in tables and table.table in _HELD])
     suspects = read_suspects(store).places if has_view else []
     failed = [r for r in open_retirements if r.state is State.FAILED]
+    built = read_built(store.client)
+    done = {name: _find_last(store, action) if has_entries else None for name, action in _DONE.items()}
+    purge_begun_at = find_unfinished_purge(store) if has_entries else None
     return Status(
         enabled=enabled,
-        clickhouse=store.client.address.url,
+        clickhouse=store.name,
         versions={"aspects-pii-sink": VERSION, "clickhouse": store.client.server_version},
         pending_migrations=pending,
         rows=rows,
@@ -71,7 +81,13 @@ def read_status(store: Store, *, enabled: bool) -> Status:
         oldest_open_seconds=oldest,
         suspects=suspects,
         failed=[{"subject": r.subject, "since": r.since.isoformat(), "reason": r.detail.get("reason")} for r in failed],
+        datasets=built,
+        last={name: _format(at) for name, at in {**done, "build": built.at}.items()},
+        purge_begun_at=_format(purge_begun_at),
+        receipts_signed=store.policy.receipt_key is not None or store.policy.receipt_signing_key is not None,
         warnings=[
+            *_warn_of_purge(store, purge_begun_at),
+            *_warn_of_datasets(enabled, built, subjects),
             *_warn(store, enabled, pending, subjects, len(failed), oldest),
             *_warn_of_unreadable(store, open_retirements),
             *_warn_of_works(store),
@@ -80,6 +96,8 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     )
 
 
+# What comes to an end, and the action that says so.
+_DONE = {"sync": Action.SYNCED, "verify": Action.VERIFIED, "purge": Action.PURGED}
 _HELD = ("user_profile", "external_id", "course_access")
 
 
@@ -89,11 +107,46 @@ def _age(retirements: list[Retirement], now: datetime) -> float | None:
     return round((now - retirements[0].requested_at.astimezone(UTC)).total_seconds(), 3)
 
 
+def _find_last(store: Store, action: Action) -> datetime | None:
+    return next((entry.at for entry in store.ledger.show(action=action, limit=1)), None)
+
+
+def find_unfinished_purge(store: Store) -> datetime | None:
+    """Since when a purge is under way, or interrupted; None where the last one has ended."""
+    begun, ended = (_find_last(store, action) for action in (Action.PURGE_BEGUN, Action.PURGED))
+    return begun if begun is not None and (ended is None or ended < begun) else None
+
+
+def _format(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
 def _count_subjects(store: Store, tables: list[TableName]) -> int:
     if not tables:
         return 0
     union = " UNION ALL ".join(f"SELECT toString({quote('user_id')}) AS subject FROM {table.sql}" for table in tables)
     return int(store.client.value(f"SELECT uniqExact(subject) FROM ({union})"))
+
+
+def _warn_of_purge(store: Store, begun_at: datetime | None) -> list[str]:
+    if begun_at is None:
+        return []
+    return [
+        f"A purge of {store.name} began at {_format(begun_at)} and has not ended: it is under way, or was interrupted. "
+        "Run `aspects-pii purge` again."
+    ]
+
+
+def _warn_of_datasets(enabled: bool, built: Built, subjects: int) -> list[str]:
+    """Where people are held, what dashboards say of them has to be true."""
+    against = built.without_pii if enabled else built.with_pii
+    if not against or not subjects:
+        return []
+    setting, datasets = ("on", "off") if enabled else ("off", "on")
+    return [
+        f"PII is {setting} and of {subjects} subjects held, but {against} datasets were built while it was {datasets}, and "
+        "dashboards say so. Run `aspects-pii build`."
+    ]
 
 
 def _warn_of(suspects: list[str]) -> list[str]:

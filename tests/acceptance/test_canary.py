@@ -120,7 +120,7 @@ def test_no_canary_is_anywhere(installation: Installation, tmp_path: Path) -> No
         assert installation.find_in_files(text, below=installation.data)
     assert installation.find_in_files(*everybody, below=installation.left_behind) == set()
 
-    installation.run("retire", CANARY, "--actor", "operator-1")
+    installation.run("retire", CANARY, "--actor", "17")
     assert installation.find_in_files(*canaries) == set()
     assert installation.find_in_tables(*canaries) == set()
     # The LMS has them still, and cannot bring them back.

@@ -29,14 +29,14 @@ def test_tells_every_step_and_removes_its_folder(installation: Installation) -> 
     assert len(first & second) == 2
     assert last == set()
     assert len(set(re.findall(r"^[0-9A-F]{16}\s+Learner [A-Z2-9]{4}-[A-Z2-9]{2}\s+\d+", tables[2], re.MULTILINE))) == 5
-    assert "3 of 3 retirements are erased and verified." in out
+    assert "3 of 3 retirements are erased and verified on chdb:///" in out
     assert "nothing is left" in out
     events = re.findall(r"([\d,]+) (?:anonymised )?events", out)
     assert len(events) == 3
     assert len(set(events)) == 1
     assert int(events[0].replace(",", "")) > USERS
     assert '"subject":' in out
-    assert "Purged and verified: no PII is left." in out
+    assert ": no PII is left. Tombstones and ledger stay." in out
     folder = Path(re.findall(r"Everything was in (\S+)\.", out)[0])
     assert folder.parent == installation.left_behind / "work"
     assert not folder.exists()

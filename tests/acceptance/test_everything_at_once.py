@@ -464,7 +464,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         )
         tokens = {"ASPECTS_ENABLE_PII": True, "ASPECTS_PII_BROKER_URL": url}
         lms = stack.enter_context(run_lms(tmp_path, name_mariadb(database), tokens=tokens))
-        store = stack.enter_context(open_store(settings))
+        store = stack.enter_context(open_store(settings, creates=True))
         migrations.migrate(store.client)
         client = stack.enter_context(redis.Redis.from_url(url))
         bus = Bus(tmp_path, url)

@@ -71,7 +71,7 @@ def test_target_that_does_not_exist_is_said_and_stops_nothing(store: Store, data
 def test_opting_out_does_not_disable_retirement(
     aspects_pii: Callable[..., Any], settings: Settings, database: LmsDatabase
 ) -> None:
-    with open_store(settings) as store:
+    with open_store(settings, creates=True) as store:
         migrations.migrate(store.client)
         sync(store, database, enabled=True)
     assert aspects_pii("retire", 3, ENABLE_PII="false").status == 0
@@ -180,7 +180,7 @@ def test_retirement_that_clickhouse_did_not_record_is_not_a_success(aspects_pii:
 
 # A16
 def test_definitions_hold_no_password(settings: Settings) -> None:
-    with open_store(settings) as store:
+    with open_store(settings, creates=True) as store:
         migrations.migrate(store.client)
         definitions = store.client.column(
             "SELECT create_table_query FROM system.tables WHERE database IN ('event_sink', 'pii_ledger')"

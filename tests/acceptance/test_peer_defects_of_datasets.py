@@ -23,7 +23,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """Users 1 to 5 are copied, user 1 has an LTI id beside the xAPI one, and user 2 none; then dbt has built."""
     folder = tmp_path_factory.mktemp("built")
     url = f"sqlite:///{folder}/lms.sqlite3"
-    with closing(make_small_lms(url)), open_store(load_settings(clickhouse_url=f"chdb://{folder}/clickhouse")) as store:
+    with (
+        closing(make_small_lms(url)),
+        open_store(load_settings(clickhouse_url=f"chdb://{folder}/clickhouse"), creates=True) as store,
+    ):
         migrations.migrate(store.client)
         sync(store, LmsDatabase(url), enabled=True)
         table = store.client.table("event_sink.external_id")

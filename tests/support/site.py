@@ -174,7 +174,7 @@ def make_site(folder: Path, port: int, lms_url: str, broker: str) -> Iterator[Si
         stack.callback(writer.close)
         proxy = stack.enter_context(proxied(port))
         client = stack.enter_context(emptied(broker))
-        store = stack.enter_context(open_store(settings))
+        store = stack.enter_context(open_store(settings, creates=True))
         migrations.migrate(store.client)
         for user in USERS:
             writer.register_user(user, f"canary{user}", mail(user), f"Canary-Ibex {user}", bio="Canary-Ibex")

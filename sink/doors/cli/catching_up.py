@@ -11,6 +11,7 @@ import typer
 from sink.doors.cli.common import DryRun, Force, Json, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table
 from sink.doors.cli.outcomes import describe_as_json, show_outcomes
+from sink.doors.cli.stopping import describe_repeated, stopping_with
 from sink.errors import UsageError
 from sink.installation import find_lms, open_lms, open_store
 from sink.ledger.chain import Trust
@@ -30,17 +31,19 @@ def reconcile_command(
     """Retire whoever the LMS has retired and no event told us of."""
     settings = load_settings()
     lms = open_lms(settings)
-    with open_store(settings) as store:
+    with open_store(settings) as store, stopping_with(store, describe_repeated("reconcile")):
         result = reconcile(store, lms, dry_run=dry_run, force=force)
     if as_json:
         documents = [describe_as_json(outcome) for outcome in result.outcomes]
-        print_json({"in_lms": result.in_lms, "missed": result.missed, "retirements": documents})
+        print_json({"store": store.name, "in_lms": result.in_lms, "missed": result.missed, "retirements": documents})
         return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
-    print_lines([f"{result.in_lms} users are retired in the LMS, {len(result.missed)} of them were not here."])
+    print_lines(
+        [f"{result.in_lms} users are retired in the LMS, {len(result.missed)} of them were not on {store.name}."]
+    )
     if dry_run:
         print_lines(result.missed)
         return 0
-    return show_outcomes(result.outcomes, as_json) if result.outcomes else 0
+    return show_outcomes(result.outcomes, as_json, store.name) if result.outcomes else 0
 
 
 @commands.command("second-pass")
@@ -50,8 +53,8 @@ def second_pass_command(
 ) -> int:
     """Look again at every erasure that is older than ASPECTS_SECOND_PASS_AFTER, and erase what came back."""
     _, store = open_configured_store()
-    with store:
-        return show_outcomes(second_pass(store, force=force), as_json)
+    with store, stopping_with(store, describe_repeated("second-pass")):
+        return show_outcomes(second_pass(store, force=force), as_json, store.name)
 
 
 @commands.command("backfill-retired")
@@ -63,8 +66,9 @@ def backfill_command(
     """Apply the map as it is now to everyone ever retired, and work off what is open."""
     settings = load_settings()
     lms = find_lms(settings)
-    with open_store(settings) as store:
-        return _show_replayed(backfill_retired(store, lms=lms, dry_run=dry_run, force=force), dry_run, as_json)
+    with open_store(settings) as store, stopping_with(store, describe_repeated("backfill-retired")):
+        result = backfill_retired(store, lms=lms, dry_run=dry_run, force=force)
+        return _show_replayed(result, dry_run, as_json, store.name)
 
 
 @commands.command("replay")
@@ -88,21 +92,23 @@ def replay_command(
     if file is None and (installation or unsigned):
         raise UsageError("--installation and --unsigned are about a file; name it with --from.")
     _, store = open_configured_store()
-    with store:
-        trust = Trust(installation, unsigned)
-        return _show_replayed(replay(store, file=file, trust=trust, dry_run=dry_run, force=force), dry_run, as_json)
+    trust = Trust(installation, unsigned)
+    with store, stopping_with(store, describe_repeated("replay")):
+        result = replay(store, file=file, trust=trust, dry_run=dry_run, force=force)
+        return _show_replayed(result, dry_run, as_json, store.name)
 
 
-def _show_replayed(result: Replayed, dry_run: bool, as_json: bool) -> int:
+def _show_replayed(result: Replayed, dry_run: bool, as_json: bool, place: str) -> int:
     if as_json:
         document = {name: value for name, value in asdict(result).items() if name != "outcomes"}
-        print_json({**document, "retirements": [describe_as_json(outcome) for outcome in result.outcomes]})
+        retirements = [describe_as_json(outcome) for outcome in result.outcomes]
+        print_json({"store": place, **document, "retirements": retirements})
         return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
     if result.entries_restored:
         verb = "would be" if dry_run else "were"
         print_lines([f"{result.entries_restored} entries of the ledger {verb} restored."])
     print_table(("table", "rows of retired users"), sorted(result.rows.items()))
-    print_lines([f"{result.retired} users are retired; rows of {len(result.subjects)} of them were there."])
+    print_lines([f"{result.retired} users are retired; rows of {len(result.subjects)} of them were on {place}."])
     if result.open:
         print_lines([f"{len(result.open)} retirements were open."])
-    return 0 if dry_run or not result.outcomes else show_outcomes(result.outcomes, as_json)
+    return 0 if dry_run or not result.outcomes else show_outcomes(result.outcomes, as_json, place)

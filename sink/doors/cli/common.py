@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sink.actors import check_actor
 from sink.installation import open_store
 from sink.settings import Settings, load_settings
 from sink.store import Store
@@ -22,7 +23,14 @@ Scan = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Even where it touches much of a table.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Actor = Annotated[str | None, typer.Option("--actor", help="Opaque id of who asks for this; the system if left out.")]
+Actor = Annotated[
+    str | None,
+    typer.Option(
+        "--actor",
+        callback=check_actor,
+        help="Opaque id of who asks: a number, a UUID, or service:NAME; the system if left out.",
+    ),
+]
 
 
 def open_configured_store() -> tuple[Settings, Store]:

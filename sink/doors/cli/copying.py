@@ -9,8 +9,9 @@ import typer
 
 from sink.clickhouse import migrations
 from sink.datasets import build as datasets_build
-from sink.doors.cli.common import DryRun, Json, open_configured_store, print_json
+from sink.doors.cli.common import DryRun, Json, print_json
 from sink.doors.cli.display import Progress, print_lines, print_table, say
+from sink.doors.cli.stopping import describe_copied, stopping_with
 from sink.errors import PiiDisabledError, UsageError
 from sink.installation import find_address, open_lms, open_store
 from sink.ledger.installation_id import read_installation_id
@@ -26,16 +27,17 @@ _LEASE_WAIT_SECONDS = 20.0
 
 @commands.command()
 def init(as_json: Json = False) -> int:
-    """Apply the migrations: databases, PII tables, ledger."""
-    settings, store = open_configured_store()
-    with store:
+    """Apply the migrations: databases, PII tables, ledger. No other command but `demo` makes a store."""
+    settings = load_settings()
+    with open_store(settings, creates=True) as store:
         applied = migrations.migrate(store.client)
         set_pseudonym_key(store.client, settings.pseudonym_secret)
         read_installation_id(store.client)
     if as_json:
-        print_json({"applied": applied})
+        print_json({"applied": applied, "store": store.name})
     else:
         print_lines([f"Applied {name}." for name in applied] or ["Nothing to apply."])
+        print_lines([f"The store is on {store.name}."])
     return 0
 
 
@@ -70,7 +72,7 @@ def sync_command(
     if not settings.enable_pii and chosen != WITHOUT_PII:
         raise PiiDisabledError
     lms = open_lms(settings)
-    with open_store(settings) as store, Progress() as progress:
+    with open_store(settings) as store, stopping_with(store, describe_copied), Progress() as progress:
         counts = sync(
             store,
             lms,
@@ -83,13 +85,14 @@ def sync_command(
             progress=progress.update,
         )
     if as_json:
-        print_json({"dry_run": dry_run, "objects": [asdict(count) for count in counts]})
+        print_json({"store": store.name, "dry_run": dry_run, "objects": [asdict(count) for count in counts]})
     else:
         head = ("object", "read", "new", "changed", "unchanged", "removed", "retired", "bad")
         print_table(
             head,
             [(c.object, c.read, c.inserted, c.changed, c.unchanged, c.removed, c.retired, len(c.bad)) for c in counts],
         )
+        print_lines([f"Nothing was copied to {store.name}: a dry run." if dry_run else f"Copied to {store.name}."])
         for count in counts:
             if count.purged_columns:
                 print_lines([f"{count.object}: no longer kept, and emptied: {', '.join(count.purged_columns)}."])

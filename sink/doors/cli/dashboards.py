@@ -110,7 +110,8 @@ def purge_dashboards(settings: Settings, as_json: bool) -> None:
             changes = remove(superset, _describe_site(settings))
     except SupersetError as error:
         raise SupersetError(
-            f"No PII is left, but the dashboards are still in Superset. {error} Then run `aspects-pii purge` again."
+            f"No PII is left on {find_address(settings).described}, but the dashboards are still in Superset. {error} "
+            "Then run `aspects-pii purge` again."
         ) from None
     if not as_json:
         _print_changes(changes)

@@ -20,7 +20,18 @@ except ModuleNotFoundError:
     # Older ones, back to the 0.16 that pyproject.toml allows, use Click itself.
     from click import ClickException  # type: ignore[assignment]
 
-from sink.doors.cli import access, catching_up, copying, dashboards, ledger, mapping, processes, retiring, state
+from sink.doors.cli import (
+    access,
+    catching_up,
+    copying,
+    dashboards,
+    ledger,
+    mapping,
+    processes,
+    receipts,
+    retiring,
+    state,
+)
 from sink.doors.cli.display import say
 from sink.errors import AspectsPiiError
 from sink.resources import VERSION
@@ -35,7 +46,8 @@ app = typer.Typer(
 )
 for _commands in (copying, retiring, catching_up, state, processes):
     app.add_typer(_commands.commands)
-for _name, _group in (("map", mapping), ("ledger", ledger), ("access", access), ("dashboards", dashboards)):
+_GROUPS = {"map": mapping, "ledger": ledger, "receipt": receipts, "access": access, "dashboards": dashboards}
+for _name, _group in _GROUPS.items():
     app.add_typer(_group.commands, name=_name)
 
 
@@ -56,8 +68,8 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_status
     except typer.Exit as stop:
         return stop.exit_code
-    except typer.Abort:
-        say("Stopped.")
+    except typer.Abort as stop:
+        say(str(stop) or "Stopped.")
         return 1
     except ClickException as error:
         error.show()

@@ -12,17 +12,30 @@ from sink.retirement.batch import Outcome, Result
 _ADVICE = "Set ASPECTS_LMS_DATABASE_URL so that the LMS is asked for names, or look there by hand."
 
 
-def show_outcomes(outcomes: Sequence[Outcome], as_json: bool) -> int:
-    """Print what became of each, and return the exit status: 1 also where somebody could not be looked for everywhere."""
+# So many ids stand in a line, and no more.
+# What is said of one, and of several.
+_FAILED = ("failed, and stays open", "{:,} failed, and stay open")
+_ERASED_BEFORE = (
+    "was erased before, and could not be looked at again",
+    "{:,} were erased before, and could not be looked at again",
+)
+_SHOWN_SUBJECTS = 10
+
+
+def show_outcomes(outcomes: Sequence[Outcome], as_json: bool, place: str) -> int:
+    """Print what became of each in the store at `place`.
+
+    Returns:
+        The exit status: 1 also where somebody could not be looked for everywhere.
+    """
     if as_json:
-        print_json({"retirements": [describe_as_json(outcome) for outcome in outcomes]})
+        print_json({"store": place, "retirements": [describe_as_json(outcome) for outcome in outcomes]})
     else:
-        for outcome in outcomes:
-            print_lines([_describe_outcome(outcome)])
+        print_lines([_describe_outcome(outcome) for outcome in outcomes if outcome.is_done])
+        print_lines(_describe_failed([outcome for outcome in outcomes if not outcome.is_done]))
         proved = sum(outcome.is_proved for outcome in outcomes)
-        print_lines(
-            [f"{proved} of {len(outcomes)} retirements are erased and verified." if outcomes else "Nothing is open."]
-        )
+        done = f"{proved} of {len(outcomes)} retirements are erased and verified on {place}."
+        print_lines([done if outcomes else f"Nothing is open on {place}."])
         if gaps := sum(outcome.is_done and not outcome.is_proved for outcome in outcomes):
             print_lines([f"{gaps} could not be looked for everywhere. {_ADVICE}"])
         receipts = [outcome.receipt for outcome in outcomes if outcome.receipt]
@@ -59,9 +72,27 @@ def _describe_outcome(outcome: Outcome) -> str:
     return text
 
 
+def _describe_failed(outcomes: Sequence[Outcome]) -> list[str]:
+    """A line a reason: what stops a thousand retirements is said once."""
+    by_reason: dict[tuple[str, bool], list[str]] = {}
+    for outcome in outcomes:
+        by_reason.setdefault((outcome.reason, outcome.was_erased), []).append(outcome.subject)
+    lines = []
+    for (reason, was_erased), subjects in by_reason.items():
+        one, several = _ERASED_BEFORE if was_erased else _FAILED
+        said = one if len(subjects) == 1 else several.format(len(subjects))
+        lines.append(f"{list_subjects(subjects)}: {said}: {reason}")
+    return lines
+
+
+def list_subjects(subjects: Sequence[Any]) -> str:
+    """Some ids, and how many more there are."""
+    shown = ", ".join(map(str, subjects[:_SHOWN_SUBJECTS]))
+    more = len(subjects) - _SHOWN_SUBJECTS
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
 def _describe_state(outcome: Outcome) -> str:
-    if outcome.state is Result.FAILED:
-        return f"{outcome.subject}: failed, and stays open: {outcome.reason}"
     not_searched = f" But {outcome.reason}." if outcome.not_searched else ""
     if outcome.state is Result.ALREADY_ERASED:
         return f"{outcome.subject}: was erased before, and nothing came back.{not_searched}"

@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
-from sink.doors.cli.common import Actor, DryRun, Force, Json, Scan, open_configured_store, print_json
+from sink.doors.cli.caution import confirm_retirement, require_known
+from sink.doors.cli.common import Actor, DryRun, Force, Json, Scan, Yes, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.outcomes import describe_suspects, show_outcomes
+from sink.doors.cli.stopping import describe_open, stopping_with
 from sink.doors.cli.subjects import read_subjects
 from sink.erasure.findings import Report
 from sink.erasure.naming import ask_lms
@@ -21,7 +23,7 @@ from sink.erasure.verify import record_report, verify_subjects
 from sink.errors import UsageError
 from sink.installation import find_lms
 from sink.pii_map import SubjectId
-from sink.retirement.plan import plan_retirement
+from sink.retirement.plan import Planned, plan_retirement, require_small_share
 from sink.retirement.retire import retire, sweep, withdraw
 from sink.store import Store
 
@@ -36,6 +38,11 @@ def retire_command(
     file: Annotated[Path | None, typer.Option("--file", help="A file with one id a line.")] = None,
     actor: Actor = None,
     force: Force = False,
+    unknown: Annotated[
+        bool,
+        typer.Option("--unknown", help="Also ids that neither the LMS nor this store knows: nobody gets them then."),
+    ] = False,
+    yes: Yes = False,
     scan: Scan = False,
     leave_contested: Annotated[
         bool,
@@ -44,21 +51,31 @@ def retire_command(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """Retire users: hide, erase, verify, write receipts. They never come back."""
+    """Retire users: hide, erase, verify, write receipts. They never come back. On a terminal it asks first."""
     settings, store = open_configured_store()
     lms = find_lms(settings) if scan else None
-    with store:
-        subjects = read_subjects(store.pii_map.subject, user_ids or [], file)
+    with store, stopping_with(store, describe_open):
+        subjects = list(dict.fromkeys(read_subjects(store.pii_map.subject, user_ids or [], file)))
         if not subjects:
             raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
+        # All of this before anything is recorded: a tombstone bars whoever has the id for ever.
+        if dry_run or not (unknown and force):
+            planned = plan_retirement(store, subjects)
+            if dry_run:
+                _show_retirement_plan(store, subjects, planned, as_json)
+            if not unknown:
+                require_known(store, settings, subjects, planned)
+            require_small_share(store, planned, force=force)
         if dry_run:
-            return _show_retirement_plan(store, subjects, as_json)
+            return 0
+        if not yes:
+            confirm_retirement(len(subjects), store.name)
         known = replace(ask_lms(lms, subjects), leaves_contested=leave_contested)
-        return show_outcomes(retire(store, subjects, actor=actor, known=known, scan=scan, force=force), as_json)
+        outcomes = retire(store, subjects, actor=actor, known=known, scan=scan, force=force)
+        return show_outcomes(outcomes, as_json, store.name)
 
 
-def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], as_json: bool) -> int:
-    planned = plan_retirement(store, subjects)
+def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], planned: Planned, as_json: bool) -> None:
     lines = [
         (str(c.step.table.name), c.step.action, ", ".join(c.step.columns), sum(c.rows.values())) for c in planned.counts
     ]
@@ -66,6 +83,7 @@ def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], as_json: 
         keys = ("target", "action", "columns", "rows")
         print_json(
             {
+                "store": store.name,
                 "subjects": len(subjects),
                 "targets": [dict(zip(keys, line, strict=True)) for line in lines],
                 "absent": planned.plan.absent,
@@ -74,6 +92,7 @@ def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], as_json: 
         )
     else:
         print_table(("target", "action", "columns", "rows"), lines)
+        print_lines([f"Users who would be retired on {store.name}: {len(subjects):,}."])
         print_lines([f"{name} is absent." for name in planned.plan.absent])
         print_lines(
             [
@@ -81,7 +100,6 @@ def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], as_json: 
                 for s in sorted(planned.contested)
             ]
         )
-    return 0
 
 
 @commands.command("sweep")
@@ -91,8 +109,8 @@ def sweep_command(
 ) -> int:
     """Work off every retirement that is not verified yet."""
     _, store = open_configured_store()
-    with store:
-        return show_outcomes(sweep(store, force=force), as_json)
+    with store, stopping_with(store, describe_open):
+        return show_outcomes(sweep(store, force=force), as_json, store.name)
 
 
 @commands.command("verify")
@@ -107,24 +125,24 @@ def verify_command(
     with store:
         subjects = read_subjects(store.pii_map.subject, user_ids or [])
         report = verify_subjects(store, subjects or None, scan=scan, lms=lms)
-        _show_report(report, read_suspects(store), as_json)
+        _show_report(report, read_suspects(store), as_json, store.name)
         # After what was found is said, as the ledger may not take it.
         record_report(store.ledger, report, everybody=not subjects)
     return 0 if report.is_proved else 1
 
 
-def _show_report(report: Report, suspects: Suspects, as_json: bool) -> None:
+def _show_report(report: Report, suspects: Suspects, as_json: bool, place: str) -> None:
     if as_json:
-        print_json(
-            {**asdict(report), "clean": report.is_clean, "proved": report.is_proved, "suspects": suspects.places}
-        )
+        said = {"clean": report.is_clean, "proved": report.is_proved, "suspects": suspects.places}
+        print_json({"store": place, **asdict(report), **said})
     else:
         print_lines([*map(str, report.findings), *report.gaps])
         print_lines([f"Listed, and no residue: {finding}" for finding in report.listed])
+        print_lines(report.describe_not_retired())
         result = "nothing is left." if report.is_proved else f"{len(report.findings)} findings."
         if report.with_gaps:
             result += f" {report.with_gaps} could not be looked for everywhere."
-        print_lines([f"{report.subjects} subjects, {len(report.checked)} places: {result}"])
+        print_lines([f"{report.subjects} subjects, {len(report.checked)} places on {place}: {result}"])
         print_lines(describe_suspects(suspects.places))
 
 
@@ -137,9 +155,9 @@ def withdraw_command(
     with store:
         withdrawn = withdraw(store, read_subjects(store.pii_map.subject, user_ids), actor=actor)
     if as_json:
-        print_json({"withdrawn": withdrawn})
+        print_json({"store": store.name, "withdrawn": withdrawn})
     else:
-        print_lines([f"{subject}: withdrawn." for subject in withdrawn])
+        print_lines([f"{subject}: withdrawn on {store.name}." for subject in withdrawn])
     return 0
 
 
@@ -160,12 +178,13 @@ def reassign_command(
         parties = read_subjects(store.pii_map.subject, [leaving, heir])
         result = reassign(store, parties[0], parties[1], assets=asset, actor=actor, dry_run=dry_run)
     if as_json:
-        print_json({**asdict(result), "dry_run": dry_run})
+        print_json({"store": store.name, **asdict(result), "dry_run": dry_run})
     else:
         print_table(("table", "rows"), sorted(result.rows.items()))
         print_lines([f"{name} is absent." for name in result.absent])
         verb = "would go" if dry_run else "went"
-        print_lines([f"{sum(result.rows.values())} rows {verb} from {result.leaving} to {result.heir}."])
+        rows = sum(result.rows.values())
+        print_lines([f"{rows} rows {verb} from {result.leaving} to {result.heir} on {store.name}."])
     for name in result.unknown:
         say(f"{name}: neither {result.leaving} nor {result.heir} owns such an asset.")
     return 1 if result.unknown else 0

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sink.datasets.build import list_datasets
+from sink.datasets.build import Built, list_datasets
 from sink.doors.cli.common import Actor, DryRun, Json, Yes, open_configured_store, print_json
 from sink.doors.cli.dashboards import purge_dashboards
 from sink.doors.cli.display import print_lines, print_table, say
+from sink.doors.cli.effective import find_env_file, list_effective
+from sink.doors.cli.stopping import describe_purged, stopping_with
 from sink.erasure.purge import plan_purge, purge, require_off
 from sink.errors import RefusedError
-from sink.retirement.status import read_status
+from sink.installation import find_map
+from sink.retirement.status import Status, read_status
+from sink.settings import Settings
 
 commands = typer.Typer()
 
@@ -33,11 +37,11 @@ def purge_command(
 ) -> int:
     """Opt out: remove all PII and everything built on it. Tombstones and ledger stay."""
     settings, store = open_configured_store()
-    with store:
+    with store, stopping_with(store, describe_purged):
         plan = plan_purge(store, list_datasets(store.client))
         if as_json:
             lines = [asdict(line) for line in plan.lines]
-            print_json({"dry_run": dry_run, "plan": lines, "suspects": plan.suspects.places})
+            print_json({"store": store.name, "dry_run": dry_run, "plan": lines, "suspects": plan.suspects.places})
         else:
             print_table(
                 ("object", "action", "columns", "rows"),
@@ -51,17 +55,17 @@ def purge_command(
         if not yes:
             if not sys.stdin.isatty():
                 raise RefusedError("Nobody is there to be asked. Use --yes.")
-            typer.confirm("Remove all of this for good?", abort=True, err=True)
+            typer.confirm(f"Remove all of this from {store.name} for good?", abort=True, err=True)
         left = purge(store, plan, enabled=settings.enable_pii, force=force, accept=accept or (), actor=actor)
     for line in left.copies:
-        say(f"Purged, but for {line}.")
+        say(f"Purged on {store.name}, but for {line}.")
     if left.suspects:
         say(
-            f"Purged what the PII map names. {', '.join(left.suspects)} may hold PII and are not in it: add them to the map and "
-            "purge again, name them under `not_pii`, or accept their tables with --accept."
+            f"Purged on {store.name} what the PII map names. {', '.join(left.suspects)} may hold PII and are not in it: "
+            "add them to the map and purge again, name them under `not_pii`, or accept their tables with --accept."
         )
     elif not as_json and not left.copies:
-        print_lines(["Purged and verified: no PII is left. Tombstones and ledger stay."])
+        print_lines([f"Purged and verified on {store.name}: no PII is left. Tombstones and ledger stay."])
     if settings.superset_url is not None:
         purge_dashboards(settings, as_json)
     return 1 if left.suspects or left.copies else 0
@@ -69,29 +73,61 @@ def purge_command(
 
 @commands.command("status")
 def status_command(as_json: Json = False) -> int:
-    """The flag, what is held, open retirements and the age of the oldest, versions."""
+    """The flag, what is held, open retirements and the age of the oldest, what was done last, settings, versions."""
     settings, store = open_configured_store()
     with store:
         status = read_status(store, enabled=settings.enable_pii)
+    effective = list_effective(settings)
     if as_json:
-        print_json({**asdict(status), "healthy": status.is_healthy})
+        print_json(
+            {
+                **asdict(status),
+                "healthy": status.is_healthy,
+                "pii_map": find_map(settings).resolve(),
+                "env_file": find_env_file(),
+                "settings": [asdict(setting) for setting in effective],
+            }
+        )
     else:
-        age = "-" if status.oldest_open_seconds is None else f"{status.oldest_open_seconds:.0f} s"
+        print_table(("", ""), [*_describe_status(status), *_describe_files(settings, status)])
+        print_lines([f"{failed['subject']}: {failed['reason']}" for failed in status.failed])
         print_table(
-            ("", ""),
+            ("setting", "value", "from"),
             [
-                ("PII", "on" if status.enabled else "off"),
-                ("ClickHouse", f"{status.clickhouse} ({status.versions['clickhouse']})"),
-                ("aspects-pii", status.versions["aspects-pii-sink"]),
-                ("subjects held", status.subjects),
-                *((name, "absent" if rows is None else rows) for name, rows in status.rows.items()),
-                *((f"retirements {state}", count) for state, count in status.retirements.items()),
-                ("open", "unknown" if status.open is None else status.open),
-                ("oldest open", age),
+                (setting.name, "" if setting.value is None else setting.value, setting.origin)
+                for setting in effective
+                if not setting.is_default
             ],
         )
-        for failed in status.failed:
-            print_lines([f"{failed['subject']}: {failed['reason']}"])
     for warning in status.warnings:
         say(f"Warning: {warning}")
     return 0 if status.is_healthy else 1
+
+
+def _describe_status(status: Status) -> list[tuple[str, Any]]:
+    age = "-" if status.oldest_open_seconds is None else f"{status.oldest_open_seconds:.0f} s"
+    return [
+        ("PII", "on" if status.enabled else "off"),
+        ("datasets", _describe_datasets(status.datasets)),
+        ("ClickHouse", f"{status.clickhouse} ({status.versions['clickhouse']})"),
+        ("aspects-pii", status.versions["aspects-pii-sink"]),
+        ("subjects held", status.subjects),
+        *((name, "absent" if rows is None else rows) for name, rows in status.rows.items()),
+        *((f"retirements {state}", count) for state, count in status.retirements.items()),
+        ("open", "unknown" if status.open is None else status.open),
+        ("oldest open", age),
+        *((f"last {work}", at or "never") for work, at in status.last.items()),
+    ]
+
+
+def _describe_datasets(built: Built) -> str:
+    counts = {"PII on": built.with_pii, "PII off": built.without_pii, "an older version": built.unknown}
+    return ", ".join(f"{count} built with {what}" for what, count in counts.items() if count) or "none"
+
+
+def _describe_files(settings: Settings, status: Status) -> list[tuple[str, Any]]:
+    return [
+        ("PII map", find_map(settings).resolve()),
+        (".env", find_env_file() or "none"),
+        ("receipts", f"{settings.receipts_dir.resolve()} ({'signed' if status.receipts_signed else 'not signed'})"),
+    ]

@@ -6,13 +6,13 @@ The mapping that ships is config/events.yaml; docs/event-bus.md says what can st
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from sink.actors import is_opaque
 from sink.doors.events.work import Action, Message, Work
 from sink.errors import InvalidMessageError
 from sink.pii_map import Subject, SubjectId
@@ -26,8 +26,6 @@ MAX_BODY_BYTES = 1 << 20
 """JSON that is longer is not read."""
 
 _MAX_ID_LENGTH = 256
-# What may stand in the ledger as the one who asked: a number or a UUID, for anything else may be a name.
-_OPAQUE = re.compile(r"[0-9]{1,18}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def _check_path(path: str) -> str:
@@ -210,4 +208,4 @@ def _parse_id(subject: Subject, value: Any) -> SubjectId | None:
 
 def _read_actor(value: Any) -> str | None:
     text = "" if isinstance(value, bool) or not isinstance(value, int | str) else str(value)
-    return text if _OPAQUE.fullmatch(text) else None
+    return text if is_opaque(text) else None

@@ -244,6 +244,9 @@ class Tasks:
                     return _count(reconcile.second_pass(store))
             except BusyError:
                 return _count([])
+            except RefusedError as error:
+                logger.error("the second pass erased nothing: %s", error)
+                return _count([])
 
     def _open(self) -> Store:
         """The store: a connection of its own for each task, as a broken one would break the next."""

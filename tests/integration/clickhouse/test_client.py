@@ -61,7 +61,7 @@ NASTY = [
 @pytest.fixture
 def client(settings: Settings) -> Iterator[ClickHouse]:
     """The engine in process, empty."""
-    with connect(settings) as client:
+    with connect(settings, creates=True) as client:
         yield client
 
 
@@ -249,7 +249,7 @@ def test_folder_in_use_by_another_process(client: ClickHouse) -> None:
 
 
 def test_folder_is_free_again_after_close(settings: Settings, tmp_path: Path) -> None:
-    with connect(settings) as client:
+    with connect(settings, creates=True) as client:
         client.execute("CREATE DATABASE kept")
     with ClickHouse(Address(f"chdb://{tmp_path}/other")) as other:
         assert other.value("SELECT count() FROM system.databases WHERE name = 'kept'") == 0

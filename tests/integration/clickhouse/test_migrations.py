@@ -19,7 +19,7 @@ NAMES = [migration.name for migration in load_migrations()]
 @pytest.fixture
 def client(settings: Settings) -> Iterator[ClickHouse]:
     """The engine in process, empty."""
-    with connect(settings) as client:
+    with connect(settings, creates=True) as client:
         yield client
 
 
@@ -82,7 +82,7 @@ def test_databases_can_be_called_otherwise(tmp_path: Path) -> None:
         reporting_database="reporting_2",
         ledger_database="ledger_2",
     )
-    with connect(settings) as client:
+    with connect(settings, creates=True) as client:
         migrate(client)
         made = client.column(
             "SELECT DISTINCT database FROM system.tables WHERE database NOT ILIKE '%system%' ORDER BY 1"
@@ -161,7 +161,7 @@ def test_every_setting_of_a_table_is_known_to_the_engine(client: ClickHouse) -> 
 
 
 def test_applied_by_an_older_client_is_seen_by_a_new_one(settings: Settings) -> None:
-    with connect(settings) as client:
+    with connect(settings, creates=True) as client:
         migrate(client)
     with ClickHouse(find_address(settings)) as again:
         assert find_pending(again) == []

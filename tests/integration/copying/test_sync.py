@@ -188,7 +188,7 @@ def site(
         monkeypatch.setenv("ASPECTS_LMS_DATABASE_URL", url)
         create_lms(url, getattr(request.cls, "users", USERS), 3)
         lms = LmsWriter(url)
-        with open_store(load_settings()) as store:
+        with open_store(load_settings(), creates=True) as store:
             for statement in getattr(request.cls, "before_init", ()):
                 store.client.execute("CREATE DATABASE IF NOT EXISTS $event_sink")
                 store.client.execute(statement)

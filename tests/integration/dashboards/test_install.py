@@ -229,7 +229,7 @@ def test_export_to_where_nothing_can_be_written(command: Command, tmp_path: Path
 
 
 def fill(subjects: int = 5) -> None:
-    with open_store(load_settings()) as store:
+    with open_store(load_settings(), creates=True) as store:
         migrations.migrate(store.client)
         store.client.insert(
             store.client.table("event_sink.user_profile"),

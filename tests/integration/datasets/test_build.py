@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
-from sink.datasets.build import DATASET_MARK, build, list_datasets
+from sink.datasets.build import DATASET_MARK, build, list_datasets, read_built
 from sink.errors import BuildError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
@@ -209,6 +209,13 @@ def test_the_datasets_are_views_and_known_as_ours(built: ClickHouse) -> None:
     )
     assert len(engines) > 20
     assert set(engines) == {"View"}
+
+
+def test_the_datasets_say_whether_they_show_people(built: ClickHouse) -> None:
+    found = read_built(built)
+    assert found.with_pii > 20
+    assert (found.without_pii, found.unknown) == (0, 0)
+    assert found.at is not None
 
 
 def test_a_failure_names_the_model_and_no_value_and_leaves_nothing_behind(

@@ -48,7 +48,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="module")
 def held(settings: Settings) -> Iterator[Store]:
     """Nobody is copied yet; the datasets are built."""
-    with open_store(settings) as store:
+    with open_store(settings, creates=True) as store:
         migrate(store.client)
         build_privacy(store, enabled=True)
         yield store

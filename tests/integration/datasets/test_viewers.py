@@ -115,7 +115,7 @@ def site(folder: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
         ledger_database=f"{name}_ledger",
         pseudonym_secret="a secret of the tests",
     )
-    with open_store(settings) as store:
+    with open_store(settings, creates=True) as store:
         migrate(store.client)
         site = Site(url, store, enabled)
         site.sync()

@@ -79,13 +79,6 @@ def test_missing_target_is_reported_as_absent(aspects_pii: Command, schema: Call
     assert "event_sink.course_access: absent." in checked.out
 
 
-def test_everything_is_absent_before_init(aspects_pii: Command) -> None:
-    checked = aspects_pii("map", "check", "--json")
-    assert checked.status == 0
-    assert checked.json["targets"] == []
-    assert len(checked.json["absent"]) >= 4
-
-
 TABLE = "ENGINE = MergeTree ORDER BY tuple()"
 UNMAPPED = {
     "column of a target": (

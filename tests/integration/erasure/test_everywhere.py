@@ -80,7 +80,7 @@ def test_an_exempt_database_is_not_looked_at(
     schema(*NEWSLETTER)
     setting = changed_map(exempt_databases={"analytics": "the newsletter's own department erases there"})
     assert aspects_pii("map", "check", **setting).status == 0
-    receipt = aspects_pii("retire", 5, "--json", **setting).json["retirements"][0]["receipt"]
+    receipt = aspects_pii("retire", 5, "--unknown", "--json", **setting).json["retirements"][0]["receipt"]
     assert receipt["suspects"] == []
 
 
@@ -89,7 +89,7 @@ def test_what_is_derived_and_keeps_rows_is_suspect(
 ) -> None:
     schema(NEWSLETTER[0], NEWSLETTER[1])
     setting = changed_map(derived={"analytics.newsletter": {}})
-    receipt = aspects_pii("retire", 5, "--json", **setting).json["retirements"][0]["receipt"]
+    receipt = aspects_pii("retire", 5, "--unknown", "--json", **setting).json["retirements"][0]["receipt"]
     assert receipt["suspects"] == SUSPECTS
 
 
@@ -109,15 +109,15 @@ def test_map_check_is_on_record(aspects_pii: Command, schema: Callable[..., None
 @covers("place", "columns outside the map that may hold PII", "listed")
 def test_a_receipt_lists_what_the_map_does_not_name(aspects_pii: Command, schema: Callable[..., None]) -> None:
     schema(*NEWSLETTER)
-    first = aspects_pii("retire", 4, "--json").json["retirements"][0]["receipt"]
+    first = aspects_pii("retire", 4, "--unknown", "--json").json["retirements"][0]["receipt"]
     assert first["suspects"] == SUSPECTS
     assert first["map_checked_at"] is None
     aspects_pii("map", "check")
-    ran = aspects_pii("retire", 5)
+    ran = aspects_pii("retire", 5, "--unknown")
     assert ran.status == 0
     assert "analytics.newsletter.email" in ran.out
     assert "map check" in ran.out
-    receipt = aspects_pii("retire", 6, "--json").json["retirements"][0]["receipt"]
+    receipt = aspects_pii("retire", 6, "--unknown", "--json").json["retirements"][0]["receipt"]
     assert receipt["map_checked_at"] is not None
     assert any(all(place in line for place in SUSPECTS) for line in receipt["not_covered"])
     jsonschema.validate(receipt, json.loads(find_resource("docs/receipt.schema.json").read_text()))
@@ -126,19 +126,19 @@ def test_a_receipt_lists_what_the_map_does_not_name(aspects_pii: Command, schema
 def test_a_table_that_is_newer_than_the_check_is_looked_at(aspects_pii: Command, schema: Callable[..., None]) -> None:
     aspects_pii("map", "check")
     schema(*NEWSLETTER)
-    receipt = aspects_pii("retire", 5, "--json").json["retirements"][0]["receipt"]
+    receipt = aspects_pii("retire", 5, "--unknown", "--json").json["retirements"][0]["receipt"]
     assert receipt["suspects"] == SUSPECTS
     assert any("newer than the map check" in line and "analytics.newsletter" in line for line in receipt["not_covered"])
 
 
 def test_a_receipt_says_that_the_map_was_never_checked(aspects_pii: Command, schema: Callable[..., None]) -> None:
-    receipt = aspects_pii("retire", 5, "--json").json["retirements"][0]["receipt"]
+    receipt = aspects_pii("retire", 5, "--unknown", "--json").json["retirements"][0]["receipt"]
     assert any("no map check is on record" in line for line in receipt["not_covered"])
 
 
 def test_verify_names_what_it_did_not_look_at(aspects_pii: Command, schema: Callable[..., None]) -> None:
     schema(*NEWSLETTER)
-    aspects_pii("retire", 5)
+    aspects_pii("retire", 5, "--unknown")
     verified = aspects_pii("verify")
     assert verified.status == 0
     assert "Not looked at: analytics.newsletter.email" in verified.out
@@ -152,9 +152,11 @@ def test_what_a_check_found_counts_until_it_is_in_the_map_or_gone(
     aspects_pii("map", "check")
     target = {"match": {"user_id": "id"}, "pii": {"email": "email_address", "full_name": "name"}, "on_retire": "delete"}
     setting = changed_map(targets={"analytics.newsletter": target})
-    assert aspects_pii("retire", 5, "--json", **setting).json["retirements"][0]["receipt"]["suspects"] == []
+    assert (
+        aspects_pii("retire", 5, "--unknown", "--json", **setting).json["retirements"][0]["receipt"]["suspects"] == []
+    )
     schema("DROP TABLE analytics.newsletter SYNC")
-    assert aspects_pii("retire", 6, "--json").json["retirements"][0]["receipt"]["suspects"] == []
+    assert aspects_pii("retire", 6, "--unknown", "--json").json["retirements"][0]["receipt"]["suspects"] == []
 
 
 def test_status_warns_of_what_the_map_does_not_name(aspects_pii: Command, schema: Callable[..., None]) -> None:
@@ -204,7 +206,7 @@ def test_a_receipt_says_what_stays_and_why(
             "finance.absent": target(["email"], {"retain": "It is not there."}),
         }
     )
-    receipt = aspects_pii("retire", 5, "--json", **setting).json["retirements"][0]["receipt"]
+    receipt = aspects_pii("retire", 5, "--unknown", "--json", **setting).json["retirements"][0]["receipt"]
     stays = {line["target"]: (line["columns"], line["reason"]) for line in receipt["stays"]}
     assert stays["finance.invoice"] == (["email"], "The tax law wants it.")
     assert stays["finance.history"][0] == ["email"]
@@ -212,7 +214,9 @@ def test_a_receipt_says_what_stays_and_why(
     assert stays["finance.half"] == (["phone"], "no rule of the PII map touches them")
     assert "finance.absent" not in stays
     jsonschema.validate(receipt, json.loads(find_resource("docs/receipt.schema.json").read_text()))
-    on = aspects_pii("retire", 6, "--json", REDACT_HISTORY="true", **setting).json["retirements"][0]["receipt"]
+    on = aspects_pii("retire", 6, "--unknown", "--json", REDACT_HISTORY="true", **setting).json["retirements"][0][
+        "receipt"
+    ]
     assert "finance.history" not in {line["target"] for line in on["stays"]}
 
 
@@ -223,7 +227,7 @@ def test_a_detached_target_is_not_absent(aspects_pii: Command, schema: Callable[
     assert checked.status == 1
     assert "targets.event_sink.course_access: the table is detached" in checked.out
     assert "event_sink.course_access: absent" not in checked.out
-    ran = aspects_pii("retire", 5)
+    ran = aspects_pii("retire", 5, "--unknown")
     assert ran.status != 0
     assert "ATTACH TABLE `event_sink`.`course_access`" in ran.out + ran.err
     schema("ATTACH TABLE $event_sink.course_access")

@@ -34,7 +34,7 @@ def fill(store: Store) -> None:
 
 
 def prepare(settings: Settings) -> None:
-    with open_store(settings) as store:
+    with open_store(settings, creates=True) as store:
         migrations.migrate(store.client)
         fill(store)
 
@@ -68,7 +68,7 @@ def test_purge_removes_everything_and_keeps_events_tombstones_and_ledger(
 
 @covers("moment", "opting out (`purge`)", "erased")
 def test_purge_leaves_nothing_in_a_file(aspects_pii: Callable[..., Any], settings: Settings, tmp_path: Path) -> None:
-    with open_store(settings) as store:
+    with open_store(settings, creates=True) as store:
         migrations.migrate(store.client)
         store.client.execute("ALTER TABLE $event_sink.user_profile MODIFY COLUMN name String CODEC(NONE)")
         store.client.insert(store.client.table("event_sink.user_profile"), ["user_id", "name"], [(1, "Canary-Ocelot")])

@@ -70,14 +70,14 @@ def test_assets_of_a_leaving_user_go_to_the_heir(owners: Store, when: str) -> No
     if when == "after the retirement":
         retire(owners, [1])
         assert assets(owners)[10][1:3] == ("Deleted User", "Deleted User")
-    result = reassign(owners, 1, 2, actor="operator")
+    result = reassign(owners, 1, 2, actor="17")
     assert result.rows == {"content.asset": 2}
     assert assets(owners) == {10: HEIRS, 11: HEIRS, 12: OTHERS}
     if when == "before the retirement":
         assert retire(owners, [1])[0].state == "erased"
         assert assets(owners) == {10: HEIRS, 11: HEIRS, 12: OTHERS}
     entries = owners.ledger.show(action="reassigned")
-    assert [(e.detail["from"], e.detail["to"], e.actor) for e in entries] == [("1", "2", "operator")]
+    assert [(e.detail["from"], e.detail["to"], e.actor) for e in entries] == [("1", "2", "17")]
     assert "Name" not in json.dumps(entries[0].detail)
 
 
@@ -107,7 +107,7 @@ def test_assets_that_are_not_named_stay(owners: Store) -> None:
     assert (counted.rows, counted.unknown) == ({"content.asset": 1}, [])
     assert assets(owners) == before
     # 12 is somebody else's, and 99 nobody's.
-    result = reassign(owners, 1, 2, assets=["10", "12", "99", "10"], actor="operator")
+    result = reassign(owners, 1, 2, assets=["10", "12", "99", "10"], actor="17")
     assert (result.rows, result.unknown) == ({"content.asset": 1}, ["12", "99"])
     assert assets(owners) == {10: HEIRS, 11: before[11], 12: OTHERS}
     # What the heir has by now was handed over: nothing to do, and nothing to complain of.
@@ -141,7 +141,8 @@ def test_the_command_hands_over_single_assets(owners: Store, aspects_pii: Callab
     assert ran.err.strip() == "12: neither 1 nor 2 owns such an asset."
     assert {asset: row[0] for asset, row in assets(owners).items()} == {10: 1, 11: 2, 12: 3}
     ran = aspects_pii("reassign", 1, 2, "--asset", 11, PII_MAP=str(path))
-    assert (ran.status, ran.out.splitlines()[-1]) == (0, "0 rows went from 1 to 2.")
+    assert ran.status == 0
+    assert ran.out.splitlines()[-1].startswith("0 rows went from 1 to 2 on chdb:///")
 
 
 def test_the_command_says_what_went(aspects_pii: Callable[..., Any]) -> None:

@@ -332,7 +332,7 @@ def test_what_is_no_pii_is_passed_over_by_the_names_of_this_installation(setting
     document["not_pii"] |= {"event_sink.titles": "of books", "event_sink.notes.topic": "of courses"}
     (tmp_path / "pii.yaml").write_text(yaml.safe_dump(document))
     changed = settings.model_copy(update={"pii_map": tmp_path / "pii.yaml", "event_sink_database": "another_name"})
-    with open_store(changed) as store:
+    with open_store(changed, creates=True) as store:
         migrations.migrate(store.client)
         for table in ("titles", "notes"):
             store.client.execute(

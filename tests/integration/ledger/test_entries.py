@@ -26,10 +26,10 @@ def count_entries(store: Store) -> int:
 
 def test_request_makes_a_tombstone(store: Store, ledger: Ledger) -> None:
     assert ledger.tombstones() == []
-    requested = ledger.request([42, 7], "officer-1")
+    requested = ledger.request([42, 7], "17")
     assert {r.subject: (r.state, r.actor, r.is_open) for r in requested} == {
-        "42": ("requested", "officer-1", True),
-        "7": ("requested", "officer-1", True),
+        "42": ("requested", "17", True),
+        "7": ("requested", "17", True),
     }
     assert len({r.request for r in requested}) == 2
     assert sorted(ledger.tombstones()) == ["42", "7"]
@@ -38,7 +38,7 @@ def test_request_makes_a_tombstone(store: Store, ledger: Ledger) -> None:
 
 def test_request_twice_is_one_entry(store: Store, ledger: Ledger) -> None:
     first = ledger.request([42, 42])
-    again = ledger.request([42], "officer-1")
+    again = ledger.request([42], "17")
     assert first == again
     assert count_entries(store) == 1
     assert len(ledger.show()) == 1
@@ -47,12 +47,12 @@ def test_request_twice_is_one_entry(store: Store, ledger: Ledger) -> None:
 @pytest.mark.parametrize("late", [False, True], ids=["before the erasure", "after it"])
 def test_requests_at_the_same_moment_are_one_retirement(ledger: Ledger, late: bool) -> None:
     """Each has looked before the other wrote; the second line may come when all is done."""
-    (retirement,) = ledger.request([42], "officer-1")
+    (retirement,) = ledger.request([42], "17")
     if late:
         ledger.record(Action.FOUND, [(42, retirement.request, {"rows": {"a": 3}})])
         ledger.record(Action.ERASED, [(42, retirement.request, {"receipt": {}})])
     (line,) = ledger.show(action="requested")
-    ledger.record(Action.REQUESTED, [(42, line.request, {})], "officer-1")
+    ledger.record(Action.REQUESTED, [(42, line.request, {})], "17")
     (now,) = ledger.find([42])
     assert (now.request, now.requested_at) == (retirement.request, retirement.requested_at)
     assert (now.state, now.detail) == (("erased", {"receipt": {}}) if late else ("requested", {}))
@@ -62,7 +62,7 @@ def test_requests_at_the_same_moment_are_one_retirement(ledger: Ledger, late: bo
     if not late:
         ledger.record(Action.WITHDRAWN, [(42, now.request, {})])
         assert [r.state for r in ledger.find([42])] == ["withdrawn"]
-        (again,) = ledger.request([42], "officer-1")
+        (again,) = ledger.request([42], "17")
         assert (again.state, again.request != now.request) == ("requested", True)
         assert again.requested_at > now.requested_at
 
@@ -111,18 +111,18 @@ def test_withdrawn_request_is_no_tombstone_and_can_be_made_again(store: Store, l
     assert ledger.tombstones() == []
     assert ledger.find_open() == []
     assert ledger.find([42])[0].state == "withdrawn"
-    (second,) = ledger.request([42], "officer-2")
+    (second,) = ledger.request([42], "18")
     assert second.state == "requested"
     assert second.request != first.request
-    assert second.actor == "officer-2"
+    assert second.actor == "18"
     assert ledger.tombstones() == ["42"]
     assert count_entries(store) == 3
 
 
 def test_system_is_nobody(ledger: Ledger) -> None:
-    ledger.request([1], "officer-1")
+    ledger.request([1], "17")
     (first,) = ledger.find([1])
-    ledger.record(Action.WITHDRAWN, [(1, first.request, {})], "officer-1")
+    ledger.record(Action.WITHDRAWN, [(1, first.request, {})], "17")
     (second,) = ledger.request([1])
     assert second.actor is None
 
@@ -190,7 +190,7 @@ def test_times_are_clickhouse_s(ledger: Ledger) -> None:
 
 def test_entry_written_twice_is_read_once(store: Store, ledger: Ledger) -> None:
     # A failed insert may have been carried out, and is repeated.
-    ledger.request([1], "officer-1")
+    ledger.request([1], "17")
     before = ledger.find([1]), ledger.show(), ledger.count_states(), ledger.tombstones()
     store.client.execute("INSERT INTO $pii_ledger.entries SELECT * FROM $pii_ledger.entries")
     assert count_entries(store) == 2
@@ -211,22 +211,22 @@ def test_ledger_is_only_appended_to(store: Store, ledger: Ledger) -> None:
 
 
 def test_show_filters(ledger: Ledger) -> None:
-    ledger.request([1, 2], "officer-1")
+    ledger.request([1, 2], "17")
     ledger.request([3])
-    middle = ledger.record_event(Action.PURGED, {"rows": {"a.b": 3}}, "officer-2")
+    middle = ledger.record_event(Action.PURGED, {"rows": {"a.b": 3}}, "18")
     (retirement,) = ledger.find([1])
     ledger.record(Action.ERASED, [(1, retirement.request, {})])
     assert len(ledger.show()) == 5
     assert [e.action for e in ledger.show(subject="1")] == ["requested", "erased"]
     assert [e.subject for e in ledger.show(action="requested")] == ["1", "2", "3"]
-    assert [e.action for e in ledger.show(actor="officer-2")] == ["purged"]
+    assert [e.action for e in ledger.show(actor="18")] == ["purged"]
     assert [e.action for e in ledger.show(since=middle)] == ["purged", "erased"]
     assert [e.subject for e in ledger.show(until=middle)] == ["1", "2", "3"]
-    assert [e.subject for e in ledger.show(actor="officer-1", subject="2")] == ["2"]
+    assert [e.subject for e in ledger.show(actor="17", subject="2")] == ["2"]
     assert [e.action for e in ledger.show(limit=2)] == ["purged", "erased"]
     assert ledger.show(subject="nobody") == []
     (purged,) = ledger.show(action="purged")
-    assert (purged.subject, purged.actor, purged.detail) == ("", "officer-2", {"rows": {"a.b": 3}})
+    assert (purged.subject, purged.actor, purged.detail) == ("", "18", {"rows": {"a.b": 3}})
 
 
 def test_ledger_that_cannot_be_written_says_so(store: Store, ledger: Ledger) -> None:
@@ -306,12 +306,12 @@ def test_a_ledger_of_an_older_version_names_the_command_that_helps(store: Store,
 
 def test_a_request_after_a_withdrawal_is_open_whatever_its_id(store: Store, ledger: Ledger) -> None:
     """A door that has looked before the withdrawal, or a restored file, brings the request back under the same id."""
-    (first,) = ledger.request([42], "officer-1")
+    (first,) = ledger.request([42], "17")
     ledger.record(Action.WITHDRAWN, [(42, first.request, {})])
     assert (ledger.find_open(), ledger.tombstones()) == ([], [])
-    again = ledger.record(Action.REQUESTED, [(42, first.request, {})], "officer-2")
+    again = ledger.record(Action.REQUESTED, [(42, first.request, {})], "18")
     (now,) = ledger.find_open()
-    assert (now.subject, str(now.state), now.requested_at, now.actor) == ("42", "requested", again, "officer-2")
+    assert (now.subject, str(now.state), now.requested_at, now.actor) == ("42", "requested", again, "18")
     assert ledger.tombstones() == ["42"]
     ledger.record(Action.ERASED, [(42, first.request, {})])
     assert (ledger.find_open(), ledger.tombstones()) == ([], ["42"])

@@ -31,9 +31,9 @@ FIELDS = ("subject", "at", "action", "request", "actor", "detail")
 @pytest.fixture
 def file(store: Store, tmp_path: Path) -> Path:
     """An export with a few retirements; the ledger is empty again."""
-    retire(store, [3, 4], actor="officer-1")
+    retire(store, [3, 4], actor="17")
     store.ledger.request([5])
-    store.ledger.record_event(Action.PURGED, {"rows": {"a.b": 3}}, "officer-1")
+    store.ledger.record_event(Action.PURGED, {"rows": {"a.b": 3}}, "17")
     path = tmp_path / "ledger.jsonl"
     export_ledger(store.client, find_installation(store), path)
     empty(store)
@@ -172,6 +172,20 @@ def test_a_file_of_another_installation_needs_its_id_to_be_named(store: Store, f
     assert f"`installation` is not {ours}" in refused(store, file)
     assert "not the one that --installation names" in refused(store, file, Trust(ours))
     assert take(store, file, Trust(theirs)) == 8
+
+
+def test_an_export_of_many_pages_has_every_entry_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sink.ledger.written._PAGE", 3)
+    # Requests of one call have one time, and these are more than a page has.
+    for users in (range(1, 8), range(8, 9), range(9, 13)):
+        store.ledger.request(list(users))
+    store.client.execute("INSERT INTO $pii_ledger.entries SELECT * FROM $pii_ledger.entries")
+    path = tmp_path / "ledger.jsonl"
+    assert export_ledger(store.client, find_installation(store), path).entries == 12
+    assert sorted(int(line["subject"]) for line in read(path)[1:-1]) == list(range(1, 13))
+    assert [line["at"] for line in read(path)[1:-1]] == sorted(line["at"] for line in read(path)[1:-1])
 
 
 def test_an_installation_keeps_its_id(store: Store) -> None:

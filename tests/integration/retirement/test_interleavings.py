@@ -253,7 +253,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         lms_database_url=url,
     )
     writer = LmsWriter(url)
-    with open_store(loaded) as store:
+    with open_store(loaded, creates=True) as store:
         migrations.migrate(store.client)
         for user in (1, 2, 3):
             writer.register_user(user, f"learner{user}", f"learner{user}@example.com", f"Learner {user}")

@@ -432,11 +432,12 @@ def command(
 
 
 def test_who_cannot_be_looked_for_is_counted_and_is_no_success(command: Callable[..., Any]) -> None:
-    ran = command("retire", 1, 99)
+    ran = command("retire", 1, 99, "--unknown")
     assert ran.status == 1
     assert "99: nothing was stored." in ran.out
     assert "Could not be looked for by name in event_sink.notes: no name is known." in ran.out
-    assert "1 of 2 retirements are erased and verified.\n1 could not be looked for everywhere." in ran.out
+    assert "1 of 2 retirements are erased and verified on chdb:///" in ran.out
+    assert "\n1 could not be looked for everywhere." in ran.out
     again = command("retire", 99, "--json")
     assert again.status == 1
     assert [r["not_asked"] for r in again.json["retirements"]] == [["event_sink.notes"]]
@@ -444,7 +445,7 @@ def test_who_cannot_be_looked_for_is_counted_and_is_no_success(command: Callable
     assert ran.status == 1
     assert "nothing is left" not in ran.out
     assert "event_sink.notes: 1 could not be looked for, since rows are found by name there" in ran.out
-    assert ran.out.endswith("places: 0 findings. 1 could not be looked for everywhere.\n")
+    assert ran.out.endswith("clickhouse: 0 findings. 1 could not be looked for everywhere.\n")
     assert command("sweep").status == 0
 
 
@@ -459,8 +460,8 @@ def test_who_has_no_name_by_the_lms_is_looked_for_by_that_answer(
     command: Callable[..., Any], lms: LmsWriter, lms_url: str
 ) -> None:
     change(lms_url, "UPDATE auth_user SET username = '' WHERE id = 5")
-    assert command("retire", 5, LMS_DATABASE_URL=lms_url).status == 0
-    assert command("retire", 99, LMS_DATABASE_URL=lms_url).status == 1
+    assert command("retire", 5, "--unknown", LMS_DATABASE_URL=lms_url).status == 0
+    assert command("retire", 99, "--unknown", LMS_DATABASE_URL=lms_url).status == 1
 
 
 def test_a_table_without_any_row_by_name_is_an_answer_for_everybody(
@@ -469,7 +470,9 @@ def test_a_table_without_any_row_by_name_is_an_answer_for_everybody(
     store = with_notes(BY_ADDRESS)
     add_notes(store, "https://lms.example.com/u/1", "mailto:")
     store.client.close()
-    ran = aspects_pii("retire", 99, PII_MAP=str(tmp_path / "pii.yaml"), PSEUDONYM_SECRET="a secret of the tests")
+    ran = aspects_pii(
+        "retire", 99, "--unknown", PII_MAP=str(tmp_path / "pii.yaml"), PSEUDONYM_SECRET="a secret of the tests"
+    )
     assert (ran.status, "could not be" in ran.out) == (0, False)
 
 

@@ -155,7 +155,7 @@ def test_replay_after_a_restore_erases_what_it_brought_back(store: Store) -> Non
 
 def test_replay_from_a_file_where_the_ledger_itself_was_restored(settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "ledger.jsonl"
-    with open_store(settings) as store:
+    with open_store(settings, creates=True) as store:
         migrations.migrate(store.client)
         add_profiles(store, range(1, 6))
         retire(store, [3, 4])
@@ -166,7 +166,7 @@ def test_replay_from_a_file_where_the_ledger_itself_was_restored(settings: Setti
     assert "Somebody" not in file.read_text()
 
     older = load_settings(**settings.model_dump() | {"clickhouse_url": f"chdb://{tmp_path}/restored"})
-    with open_store(older) as store:
+    with open_store(older, creates=True) as store:
         migrations.migrate(store.client)
         add_profiles(store, range(1, 6))
         retire(store, [4])
@@ -363,7 +363,7 @@ def test_an_exempted_place_keeps_nobody_open_whatever_its_database_is_called(
     settings: Settings, exemption: str
 ) -> None:
     renamed = load_settings(**settings.model_dump() | {"reporting_database": "our_reports"})
-    with open_store(renamed) as store:
+    with open_store(renamed, creates=True) as store:
         migrations.migrate(store.client)
         add_profiles(store, range(1, 12))
         notes = store.client.table("reporting.notes")

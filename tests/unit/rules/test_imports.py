@@ -40,7 +40,10 @@ def test_init_is_empty(path: Path) -> None:
     assert path.read_text() == ""
 
 
-LATE = ("sqlalchemy", "dbt", "httpx", "chdb", "django", "celery", "jinja2", "starlette", "uvicorn", "redis", "faker")
+LATE = (
+    *("sqlalchemy", "dbt", "httpx", "chdb", "django", "celery", "jinja2", "starlette", "uvicorn", "redis", "faker"),
+    "cryptography",
+)
 
 
 def test_the_command_line_starts_without_what_only_some_commands_need() -> None:

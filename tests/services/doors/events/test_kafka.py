@@ -181,7 +181,7 @@ def place(broker: str, clickhouse: str, lms: Lms, producer: Producer, tmp_path: 
     }
     settings = load_settings(**values)
     writer = _write_to(broker)
-    with open_store(settings) as store:
+    with open_store(settings, creates=True) as store:
         migrate(store.client)
         environment = {f"ASPECTS_{key.upper()}": value for key, value in values.items()}
         # Of the group by name only: it never joins.
@@ -316,7 +316,7 @@ def test_a_clickhouse_that_goes_away_and_comes_back_is_waited_for(
     """The same process goes on, and tries again in growing intervals."""
     engine = make_endpoint(tmp_path, tmp_path / "clickhouse")
     settings = load_settings(**dict(place.settings) | {"clickhouse_url": f"http://127.0.0.1:{engine.port}"})
-    with running(engine), open_store(settings) as store:
+    with running(engine), open_store(settings, creates=True) as store:
         migrate(store.client)
     place.produce(("login", 1), ("login", 2))
     place.send_job(delete_user(3))

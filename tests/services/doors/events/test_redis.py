@@ -94,7 +94,7 @@ def place(
         "event_consumer": "one",
     }
     settings = load_settings(**values)
-    with emptied(URL) as connection, open_store(settings) as store:
+    with emptied(URL) as connection, open_store(settings, creates=True) as store:
         migrate(store.client)
         environment = {f"ASPECTS_{key.upper()}": value for key, value in values.items()}
         yield Place(settings, store, Lms(values["lms_database_url"], lms.made), producer, environment, connection)

@@ -332,7 +332,7 @@ class TestCommands:
     @pytest.fixture
     def site(self, messages: Messages, tmp_path: Path, environment: dict[str, str]) -> Iterator[Lms]:
         settings = load_settings(clickhouse_url=environment["ASPECTS_CLICKHOUSE_URL"])
-        with open_store(settings) as store:
+        with open_store(settings, creates=True) as store:
             migrations.migrate(store.client)
         with run_lms(tmp_path, name_sqlite(tmp_path / "lms.db"), tokens=name_tokens(), environment=environment) as lms:
             yield lms
@@ -396,7 +396,7 @@ def test_changes_and_retirements_go_from_the_lms_through_the_worker(
 
     with serving(tmp_path / "clickhouse") as url:
         settings = load_settings(clickhouse_url=url)
-        with open_store(settings) as store:
+        with open_store(settings, creates=True) as store:
             migrations.migrate(store.client)
         environment = {
             "ASPECTS_ENABLE_PII": "true",

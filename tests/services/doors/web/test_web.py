@@ -72,7 +72,7 @@ def settings(clickhouse: str, tmp_path: Path, request: pytest.FixtureRequest) ->
 
 @pytest.fixture
 def store(settings: Settings) -> Iterator[Store]:
-    with open_store(settings) as store:
+    with open_store(settings, creates=True) as store:
         migrate(store.client)
         yield store
 

@@ -52,7 +52,7 @@ def settings(tmp_path: Path, broker: Any) -> Iterator[Settings]:
         settings = load_settings(
             enable_pii=True, clickhouse_url=url, broker_url=BROKER, receipts_dir=tmp_path / "receipts"
         )
-        with open_store(settings) as store:
+        with open_store(settings, creates=True) as store:
             migrations.migrate(store.client)
         yield settings
 
@@ -182,7 +182,7 @@ def test_a_clickhouse_that_comes_late_is_waited_for(settings: Settings, broker: 
     with run_worker(tmp_path, **describe(late, ASPECTS_SWEEP_EVERY="2")) as worker:
         send(late, "retire_user", 7)
         wait(lambda: "aspects_pii.retire_user" in worker.read_log() and "Retry in" in worker.read_log(), worker)
-        with running(engine), open_store(late) as store:
+        with running(engine), open_store(late, creates=True) as store:
             migrations.migrate(store.client)
             wait(lambda: is_done(store, 1), worker)
 
@@ -215,7 +215,7 @@ def test_a_broker_that_dies_while_all_hands_are_full_is_found_again(tmp_path: Pa
     )
     environment = describe(own, ASPECTS_BROKER_URL=url, ASPECTS_WORKER_CONCURRENCY="1", ASPECTS_SECOND_PASS_EVERY="600")
     with running(clickhouse), running(broker), ExitStack() as stack:
-        with open_store(own) as store:
+        with open_store(own, creates=True) as store:
             migrations.migrate(store.client)
         worker = stack.enter_context(run_worker(tmp_path, **environment))
         wait(lambda: worker.read_log().count("succeeded") >= 2, worker)
@@ -239,7 +239,7 @@ def test_embedded_worker_is_one_process_that_holds_the_folder(broker: Any, tmp_p
         broker_url=BROKER,
         receipts_dir=tmp_path / "receipts",
     )
-    with open_store(settings) as store:
+    with open_store(settings, creates=True) as store:
         migrations.migrate(store.client)
         add_profiles(store, range(1, 4))
     with run_worker(tmp_path, **describe(settings)) as worker:
