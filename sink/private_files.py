@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +18,15 @@ FOLDER_MODE = 0o700
 
 # How file systems say that they have no hard links.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -31,15 +42,39 @@ def write_new(path: Path, data: bytes) -> None:
         FileExistsError: something has this name already, were it a link to nothing.
         OSError: it could not be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
-    _write_through(partial, data)
+    partial = _name_partial(path)
+    _write_through(partial, [data])
     try:
         # Unlike a rename, a link fails where the name is taken.
         os.link(partial, path)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        _write_through(path, data)
+        _write_through(path, [data])
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def replace_private(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file, with mode 0600 whatever the umask is, in the place of the one that has its name, if there is one.
+
+    It is there whole, and stays after a loss of power, or everything is as it was.
+
+    Args:
+        path: the file; its folder has to exist.
+        pieces: what it is to hold; what raises while they are made is raised.
+
+    Raises:
+        FileExistsError: what has this name is no file but a link, a folder, a device or a pipe; says which.
+        OSError: it could not be written.
+    """
+    _require_file_or_nothing(path)
+    partial = _name_partial(path)
+    _write_through(partial, pieces)
+    try:
+        _require_file_or_nothing(path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -56,6 +91,16 @@ def make_folder(path: Path) -> None:
         path.chmod(FOLDER_MODE)
 
 
+def is_foreign(found: os.stat_result) -> bool:
+    """True where a file belongs to neither this user nor root, who could read and write everything anyway."""
+    return found.st_uid not in (os.geteuid(), 0)
+
+
+def may_be_written(found: os.stat_result) -> bool:
+    """True where the mode of a file lets others than its owner write to it."""
+    return bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
 def sync_folder(path: Path) -> None:
     """Have the names in a folder survive a loss of power."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -65,18 +110,30 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _write_through(path: Path, data: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+def _name_partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+
+
+def _require_file_or_nothing(path: Path) -> None:
     try:
-        try:
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if kind != stat.S_IFREG:
+        raise FileExistsError(
+            errno.EEXIST, f"it is {_KINDS.get(kind, 'no file')}, and only a file is replaced", str(path)
+        )
+
+
+def _write_through(path: Path, pieces: Iterable[bytes]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             # A umask may have taken away what the mode says.
-            os.fchmod(file, FILE_MODE)
-            left = memoryview(data)
-            while left:
-                left = left[os.write(file, left) :]
-            os.fsync(file)
-        finally:
-            os.close(file)
+            os.fchmod(descriptor, FILE_MODE)
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(descriptor)
     except BaseException:
         with suppress(OSError):
             path.unlink()

@@ -6,6 +6,8 @@ Environment variables are shown by whatever describes a container, and inherited
 from __future__ import annotations
 
 import difflib
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
 from sink.errors import SettingsError
+from sink.private_files import may_be_written
 
 # .. no_pii: secrets of this installation, nobody's data.
 
@@ -59,7 +62,7 @@ class SecretFiles(PydanticBaseSettingsSource):
         if folder is None:
             return {}
         files = self._find(Path(folder).expanduser())
-        for source, where in (("EnvSettingsSource", "the environment"), ("DotEnvSettingsSource", "the .env file")):
+        for source, where in (("EnvSettingsSource", "the environment"), ("EnvFile", "the .env file")):
             for field in sorted(set(files) & set(self.settings_sources_data.get(source, {}))):
                 raise SettingsError(
                     f"{self._prefix}{field.upper()} is set twice: in {where}, and by the file {files[field]}. "
@@ -104,12 +107,21 @@ def read_secret(path: Path) -> FileText:
     """The text of a file without the end of its last line.
 
     Raises:
-        SettingsError: it cannot be read, is not text, or is empty. Names the file, never the content.
+        SettingsError: it cannot be read, others may write to it, it is not text, or is empty. Names the file, never the
+            content.
     """
     try:
         if not path.is_file():
             raise SettingsError(f"{path} is not a file.")
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            # Its owner may be anybody: containers get files with the owner that they have on the host.
+            if may_be_written(found):
+                raise SettingsError(
+                    f"{path} may be written by others (mode {stat.S_IMODE(found.st_mode):04o}). "
+                    f"Run `chmod go-w {path}` once you have read it."
+                )
+            text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not UTF-8 text.") from None
     except OSError as error:

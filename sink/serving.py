@@ -11,11 +11,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
 from sink.errors import UnreachableError, UsageError
+from sink.http_connections import Limits, WatchedConnection
 
 # What requests have to end in once the server is told to stop.
 SHUTDOWN_GRACE_SECONDS = 10
@@ -26,7 +28,12 @@ class Server(uvicorn.Server):
     """uvicorn, saying when it is ready and returning when it was told to stop."""
 
     def __init__(
-        self, app: Any, ready: Callable[[], None], cancel: Callable[[], None] | None = None, **options: Any
+        self,
+        app: Any,
+        ready: Callable[[], None],
+        cancel: Callable[[], None] | None = None,
+        limits: Limits | None = None,
+        **options: Any,
     ) -> None:
         """Take the application.
 
@@ -34,11 +41,17 @@ class Server(uvicorn.Server):
             app: an ASGI application.
             ready: called once it answers.
             cancel: called when requests have not ended `SHUTDOWN_GRACE_SECONDS` seconds after the signal to stop.
+            limits: how long clients may keep it waiting.
             options: further options of `uvicorn.Config`.
         """
         # No log of uvicorn's: its access log has addresses, and tracebacks may quote values.
         quiet: dict[str, Any] = {"log_config": None, "log_level": "critical", "access_log": False}
-        super().__init__(uvicorn.Config(app, lifespan="on", server_header=False, **quiet, **options))
+        http = cast("type[WatchedConnection]", partial(WatchedConnection, limits=limits or Limits()))
+        super().__init__(
+            uvicorn.Config(
+                refuse_two_lengths(app), http=http, ws="none", lifespan="on", server_header=False, **quiet, **options
+            )
+        )
         self._ready, self._cancel = ready, cancel
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -69,6 +82,26 @@ class Server(uvicorn.Server):
             timer.daemon = True
             timer.start()
         self.handle_exit(number, frame)
+
+
+def refuse_two_lengths(app: Any) -> Any:
+    """Put before an ASGI application: 400 to a request with both Content-Length and Transfer-Encoding.
+
+    A proxy may go by the other one of the two, and see another request in what follows.
+    """
+
+    async def judge(scope: Any, receive: Any, send: Any) -> None:
+        names = {name for name, _ in scope.get("headers", ())}
+        if not names >= {b"content-length", b"transfer-encoding"}:
+            await app(scope, receive, send)
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send(
+            {"type": "http.response.body", "body": b"Content-Length and Transfer-Encoding exclude each other.\n"}
+        )
+
+    return judge
 
 
 @contextmanager

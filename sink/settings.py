@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sink.env_file import EnvFile, read_env_file
 from sink.errors import SettingsError
 from sink.secret_files import MIN_SIMILARITY, FileText, SecretFiles
 from sink.setting_types import ClickHouseUrl, Identifier, LedgerDatabase, LmsUrl, Names, SupersetUrl
@@ -321,7 +321,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """See pydantic-settings; the first source wins, and `SecretFiles` refuses what is given twice."""
-        return init_settings, env_settings, dotenv_settings, SecretFiles(settings_cls)
+        return init_settings, env_settings, EnvFile(settings_cls), SecretFiles(settings_cls)
 
     @property
     def databases(self) -> dict[str, str]:
@@ -368,12 +368,7 @@ def _refuse_unknown_names() -> None:
     a `.env` file is ours alone.
     """
     known = [environment_name(field) for field in Settings.model_fields]
-    try:
-        in_file = [name for name in dotenv_values(ENV_FILE) if name.upper().startswith(PREFIX)]
-    except UnicodeDecodeError:
-        raise SettingsError(f"{ENV_FILE} is not UTF-8 text.") from None
-    except OSError as error:
-        raise SettingsError(f"{ENV_FILE} cannot be read: {error.strerror}.") from None
+    in_file = [name for name in read_env_file(Path(ENV_FILE)) if name.upper().startswith(PREFIX)]
     in_environment = [name for name in os.environ if name.upper().startswith(PREFIX)]
     for name in sorted({*in_file, *in_environment}):
         if name.upper() in known:

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from sink.clickhouse.client import ClickHouse
 from sink.errors import UsageError
@@ -22,6 +21,7 @@ from sink.ledger.installation_id import Installation
 from sink.ledger.rules import Course, Courses, find_problem, name_entry
 from sink.ledger.written import append_written, list_written, read_courses
 from sink.pii_map import Subject, is_opaque
+from sink.private_files import replace_private
 
 
 @dataclass(frozen=True)
@@ -36,38 +36,52 @@ class Exported:
 
 
 def export_ledger(client: ClickHouse, installation: Installation, path: Path) -> Exported:
-    """Write the ledger to a file, whole or not at all, and return what is in it.
+    """Write the ledger to a file that only its owner can read, whole or not at all, and return what is in it.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: the file cannot be written, or what has its name is no file.
         DatabaseError: the ledger could not be read.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    export = _Export(client, installation)
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            exported = write_ledger(client, installation, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_private(path, export)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
-    return exported
+        raise UsageError(f"{path} cannot be written: {error.strerror}. For standard output the file is `-`.") from None
+    return export.count()
 
 
-def write_ledger(client: ClickHouse, installation: Installation, file: TextIO) -> Exported:
-    """Write the ledger as lines of text, and return what is in them.
+def write_ledger(client: ClickHouse, installation: Installation, file: BinaryIO) -> Exported:
+    """Write the ledger to what is open already, and return what is in it.
+
+    Raises:
+        OSError: it cannot be written.
+        DatabaseError: the ledger could not be read.
+    """
+    export = _Export(client, installation)
+    file.writelines(export)
+    file.flush()
+    return export.count()
+
+
+class _Export:
+    """The ledger as lines of text.
 
     Entries that were taken out stay out, and what cannot be right is not handed on: no file is refused because of it.
-
-    Raises:
-        OSError: the file cannot be written.
-        DatabaseError: the ledger could not be read.
     """
-    now = client.now()
-    sieve = _Sieve(read_courses(client), now + timedelta(days=1))
-    for line in compose_lines(installation, f"{now:%Y-%m-%d %H:%M:%S.%f}", sieve.pick(list_written(client))):
-        file.write(line + "\n")
-    return Exported(sieve.entries, sieve.left_out, sieve.mended)
+
+    def __init__(self, client: ClickHouse, installation: Installation) -> None:
+        self._client, self._installation = client, installation
+        self._now = client.now()
+        self._sieve = _Sieve(read_courses(client), self._now + timedelta(days=1))
+
+    def __iter__(self) -> Iterator[bytes]:
+        entries = self._sieve.pick(list_written(self._client))
+        for line in compose_lines(self._installation, f"{self._now:%Y-%m-%d %H:%M:%S.%f}", entries):
+            yield f"{line}\n".encode()
+
+    def count(self) -> Exported:
+        """What has gone into the lines."""
+        return Exported(self._sieve.entries, self._sieve.left_out, self._sieve.mended)
 
 
 class _Sieve:

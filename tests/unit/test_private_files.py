@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sink.private_files import make_folder, write_new
+from sink.private_files import make_folder, replace_private, write_new
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o277])
@@ -26,6 +27,57 @@ def test_a_new_file_is_for_its_owner_whatever_the_umask(tmp_path: Path) -> None:
     write_new(tmp_path / "file", b"text")
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
     assert (tmp_path / "file").read_bytes() == b"text"
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize("before", [None, 0o644])
+def test_a_replaced_file_is_for_its_owner_whatever_the_umask(before: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    if before is not None:
+        path.write_bytes(b"old")
+        path.chmod(before)
+    replace_private(path, [b"a", b"b"])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_bytes() == b"ab"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail() -> Iterator[bytes]:
+        yield b"a"
+        raise ValueError("the source has failed")
+
+    with pytest.raises(ValueError, match="the source has failed"):
+        replace_private(path, fail())
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["a link", "a link to nothing", "a folder", "a pipe", "a device", "a socket"])
+def test_nothing_but_a_file_is_replaced(kind: str, tmp_path: Path) -> None:
+    path, target = tmp_path / "name", tmp_path / "target"
+    listener = socket.socket(socket.AF_UNIX)
+    if kind == "a link":
+        target.write_bytes(b"old")
+    if kind.startswith("a link"):
+        path.symlink_to(target)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        listener.bind(str(path))
+    else:
+        path = Path(os.devnull)
+    found = path.lstat()
+    with listener, pytest.raises(FileExistsError, match=kind.removesuffix(" to nothing")):
+        replace_private(path, [b"new"])
+    assert os.path.samestat(path.lstat(), found)
+    assert not target.exists() or target.read_bytes() == b"old"
+    assert set(tmp_path.iterdir()) <= {path, target}
 
 
 @pytest.mark.usefixtures("umask")

@@ -152,6 +152,88 @@ def test_env_file_that_cannot_be_read_as_text_is_named() -> None:
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
+def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Make a file somebody else's, and return whose: really, or by being somebody else where only root can do it."""
+    if os.geteuid() == 0:
+        os.chown(path, 4711, -1, follow_symlinks=False)
+        return 4711
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    return owner
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o664, 0o777])
+def test_env_file_that_others_may_write_is_refused(mode: int) -> None:
+    Path(".env").write_text("ASPECTS_CLICKHOUSE_PASSWORD=hunter2\n")
+    Path(".env").chmod(mode)
+    file = Path(".env").absolute()
+    message = refuse()
+    assert f"{file} may be written by others (mode {mode:04o})" in message
+    assert f"`chmod go-w {file}`" in message
+    Path(".env").chmod(mode & ~0o022)
+    assert load_settings().clickhouse_password.get_secret_value() == "hunter2"
+
+
+def test_env_file_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("ASPECTS_CLICKHOUSE_PASSWORD=hunter2\n")
+    Path(".env").chmod(0o644)
+    owner = give_away(Path(".env"), monkeypatch)
+    file = Path(".env").absolute()
+    message = refuse()
+    assert f"{file} belongs to the user with the id {owner} (mode 0644)" in message
+    assert f"`chown {os.geteuid()} {file}`" in message
+
+
+def test_env_file_of_root_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("ASPECTS_ENABLE_PII=true\n")
+    if os.geteuid() == 0:
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert load_settings().enable_pii
+
+
+@pytest.mark.parametrize("whose", ["link", "file", "writable file"])
+def test_env_link_is_judged_as_the_file_that_it_leads_to(
+    whose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "target"
+    target.write_text("ASPECTS_CLICKHOUSE_PASSWORD=hunter2\n")
+    target.chmod(0o644)
+    Path(".env").symlink_to(target)
+    assert load_settings().clickhouse_password.get_secret_value() == "hunter2"
+    if whose == "writable file":
+        target.chmod(0o666)
+    else:
+        give_away(Path(".env") if whose == "link" else target, monkeypatch)
+    assert str(Path(".env").absolute()) in refuse()
+
+
+def test_folder_that_is_called_env_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    # So some call a virtual environment.
+    Path(".env").mkdir()
+    Path(".env").chmod(0o777)
+    give_away(Path(".env"), monkeypatch)
+    assert not load_settings().enable_pii
+
+
+@pytest.mark.parametrize("mode", [0o420, 0o402, 0o666])
+def test_secret_file_that_others_may_write_is_refused(secrets: Path, mode: int) -> None:
+    file = secrets / "aspects_clickhouse_password"
+    file.write_text("hunter2")
+    file.chmod(mode)
+    message = refuse()
+    assert f"{file} may be written by others (mode {mode:04o})" in message
+    assert f"`chmod go-w {file}`" in message
+
+
+def test_secret_file_of_somebody_else_is_read(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Compose mounts the files of whoever owns them on the host.
+    file = secrets / "aspects_clickhouse_password"
+    file.write_text("hunter2")
+    file.chmod(0o444)
+    give_away(file, monkeypatch)
+    assert load_settings().clickhouse_password.get_secret_value() == "hunter2"
+
+
 def test_empty_value_means_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASPECTS_CLICKHOUSE_USER", "")
     assert load_settings().clickhouse_user == "default"
@@ -307,11 +389,11 @@ def test_a_file_that_cannot_be_used_is_named(secrets: Path, monkeypatch: pytest.
     file.rmdir()
     file.write_text("hunter2")
 
-    def deny(path: Path) -> bytes:
+    def deny(path: Path, mode: str) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
     # The tests may run as root, who can read everything.
-    monkeypatch.setattr(Path, "read_bytes", deny)
+    monkeypatch.setattr(Path, "open", deny)
     assert f"{file} cannot be read: Permission denied" in refuse()
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from sink.actors import check_actor
+from sink.doors.cli.display import escape_json
 from sink.installation import open_store
 from sink.settings import Settings, load_settings
 from sink.store import Store
@@ -41,4 +42,4 @@ def open_configured_store() -> tuple[Settings, Store]:
 
 def print_json(document: Any) -> None:
     """Print the one document of a command with `--json`."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    typer.echo(escape_json(json.dumps(document, indent=2, ensure_ascii=False, default=str)))

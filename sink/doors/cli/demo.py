@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sink.clickhouse.client import ClickHouse
 from sink.demo_data.events import (
@@ -23,7 +26,7 @@ from sink.demo_data.events import (
 )
 from sink.demo_data.lms import create_lms
 from sink.demo_data.lms_description import DemoLms
-from sink.doors.cli.display import print_lines, print_table
+from sink.doors.cli.display import print_lines, print_table, say
 from sink.errors import DemoError, UsageError
 from sink.installation import open_store
 from sink.settings import load_settings
@@ -37,16 +40,44 @@ _RETIRED_LEARNERS = 3
 Run = Callable[[Sequence[str]], int]
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. No KeyboardInterrupt: the command that is running would take that for its own end."""
+
+
+class _Interruption:
+    """Stops the story at the first signal; further ones change nothing, so that what it made is removed whole."""
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def handle(self, _number: int, _frame: Any) -> None:
+        """The signal handler."""
+        if not self._came:
+            self._came = True
+            raise _Interrupted
+
+    def end(self) -> None:
+        """From now on signals change nothing."""
+        self._came = True
+
+    def check(self) -> None:
+        """Stop here where the exception was lost on its way, as it is in what Python calls while it tidies up."""
+        if self._came:
+            raise _Interrupted
+
+
 @dataclass(frozen=True)
 class _Shell:
     """Where the commands of the story are typed."""
 
     run: Run
+    interruption: _Interruption
 
     def type(self, *arguments: str, expected: int = 0) -> None:
         """Show a command, run it, and make sure that it ends as the story says."""
         print_lines([f"$ aspects-pii {' '.join(arguments)}"])
         status = self.run(arguments)
+        self.interruption.check()
         if status != expected:
             raise DemoError(f"aspects-pii {' '.join(arguments)} ended with status {status} instead of {expected}.")
         if expected:
@@ -54,7 +85,7 @@ class _Shell:
 
 
 def run_demo(run: Run, folder: Path, *, users: int, seed: int, keep: bool) -> int:
-    """Tell the story; everything lies in `folder`, which is removed at the end unless `keep`.
+    """Tell the story; everything lies in `folder`, which is removed at the end unless `keep`. Returns the exit status.
 
     Args:
         run: runs a command as an operator types it, and returns its exit status.
@@ -69,15 +100,25 @@ def run_demo(run: Run, folder: Path, *, users: int, seed: int, keep: bool) -> in
     """
     started = time.monotonic()
     folder = _prepare_folder(folder)
-    with _environment(folder):
-        _run_story(_Shell(run), folder, users, seed)
-    print_lines(["", f"Done in {time.monotonic() - started:.0f} s. Everything was in {folder}."])
-    if keep:
-        print_lines([f"It is still there. Remove it with: rm -r {folder}"])
-    else:
-        shutil.rmtree(folder)
-        print_lines(["It is removed; --keep leaves it for a look around."])
+    try:
+        with _interruptible() as interruption, _environment(folder):
+            try:
+                _run_story(_Shell(run, interruption), folder, users, seed)
+            finally:
+                interruption.end()
+                if not keep:
+                    shutil.rmtree(folder)
+    except _Interrupted:
+        say(f"Stopped. {_tell_where(folder, keep)}")
+        return 1
+    print_lines(["", f"Done in {time.monotonic() - started:.0f} s. {_tell_where(folder, keep)}"])
     return 0
+
+
+def _tell_where(folder: Path, keep: bool) -> str:
+    if keep:
+        return f"Everything is in {folder}. Remove it with: rm -r {folder}"
+    return f"Everything was in {folder}. It is removed; --keep leaves it for a look around."
 
 
 def _run_story(shell: _Shell, folder: Path, users: int, seed: int) -> None:
@@ -193,9 +234,25 @@ def _prepare_folder(folder: Path) -> Path:
 
 
 @contextmanager
+def _interruptible() -> Iterator[_Interruption]:
+    interruption = _Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {number: signal.signal(number, interruption.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interruption
+    finally:
+        for number, original in before.items():
+            signal.signal(number, original)
+
+
+@contextmanager
 def _environment(folder: Path) -> Iterator[None]:
     """Settings of the demo alone: none of the operator's reach it, and none of its are left behind."""
-    before = dict(os.environ)
+    before, worked_in = dict(os.environ), Path.cwd()
+    # A `.env` is read from the working directory, and may name a production server.
+    os.chdir(folder)
     for name in _list_settings(before):
         del os.environ[name]
     os.environ["ASPECTS_CLICKHOUSE_URL"] = f"chdb://{folder}/clickhouse"
@@ -205,6 +262,7 @@ def _environment(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        os.chdir(worked_in)
         os.environ.clear()
         os.environ.update(before)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dotenv import dotenv_values
 from pydantic import SecretStr
 
+from sink.env_file import read_env_file
 from sink.settings import ENV_FILE, Settings, environment_name
 
 _DEFAULT = "default"
@@ -61,7 +61,7 @@ def _list_origins(settings: Settings) -> dict[str, str]:
         origins |= {path.name.upper(): str(path) for path in folder.iterdir()}
     env_file = find_env_file()
     if env_file is not None:
-        origins |= {name.upper(): str(env_file) for name, value in dotenv_values(env_file).items() if value}
+        origins |= {name.upper(): str(env_file) for name, value in read_env_file(env_file).items() if value}
     return origins | {name.upper(): "environment" for name, value in os.environ.items() if value}
 
 

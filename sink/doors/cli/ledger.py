@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +14,11 @@ import typer
 
 from sink.doors.cli.common import Actor, Json, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table, say
+from sink.errors import UsageError
 from sink.ledger.checking import check_ledger, void_entries
-from sink.ledger.files import export_ledger
-from sink.ledger.installation_id import read_installation
+from sink.ledger.files import Exported, export_ledger, write_ledger
+from sink.ledger.installation_id import Installation, read_installation
+from sink.store import Store
 
 commands = typer.Typer(
     help="The audit log: exports, what cannot be right in it, and taking that out.", no_args_is_help=True
@@ -23,14 +27,22 @@ commands = typer.Typer(
 
 @commands.command("export")
 def ledger_export(
-    file: Annotated[Path, typer.Argument(help="File to write, a JSON line an entry.")], as_json: Json = False
+    file: Annotated[Path, typer.Argument(help="File to write, a JSON line an entry; - is standard output.")],
+    as_json: Json = False,
 ) -> int:
     """Write the ledger to a file that lives outside the backups, for `replay --from`."""
+    to_output = str(file) == "-"
+    if to_output and as_json:
+        raise UsageError("`-` and --json both want standard output. Leave --json out, or name a file.")
     _, store = open_configured_store()
     with store:
         installation = read_installation(store.client, store.policy.receipt_key, store.policy.pseudonym_secret)
-        exported = export_ledger(store.client, installation, file)
-    if as_json:
+        exported = (
+            _write_to_output(store, installation) if to_output else export_ledger(store.client, installation, file)
+        )
+    if to_output:
+        say(f"{exported.entries} entries. The installation is {installation.id}.")
+    elif as_json:
         print_json({**asdict(exported), "file": file, "installation": installation.id})
     else:
         print_lines([f"{exported.entries} entries are in {file}. The installation is {installation.id}."])
@@ -40,6 +52,15 @@ def ledger_export(
             "what is wrong is not. `aspects-pii ledger check` lists them, `ledger void` takes them out."
         )
     return 1 if exported.left_out else 0
+
+
+def _write_to_output(store: Store, installation: Installation) -> Exported:
+    try:
+        return write_ledger(store.client, installation, sys.stdout.buffer)
+    except OSError as error:
+        # What could not be written is not tried again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise UsageError(f"Standard output cannot be written: {error.strerror}.") from None
 
 
 @commands.command("check")

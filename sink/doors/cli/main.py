@@ -32,7 +32,7 @@ from sink.doors.cli import (
     retiring,
     state,
 )
-from sink.doors.cli.display import say
+from sink.doors.cli.display import LogFormatter, say
 from sink.errors import AspectsPiiError
 from sink.resources import VERSION
 
@@ -58,7 +58,9 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # Retries are announced with the exception as text; ours hold no values, but one line a try is noise.
     logging.getLogger("stamina").setLevel(logging.ERROR)
     try:

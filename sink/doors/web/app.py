@@ -25,6 +25,7 @@ from sink.doors.web.auth import Guard
 from sink.doors.web.body_limit import BodyLimit
 from sink.doors.web.models import Health, RetireLearner, RetireUser
 from sink.doors.web.problems import RESPONSES, add_error_handlers
+from sink.doors.web.request_limit import RequestLimit
 from sink.doors.web.service import PROBE_TIMEOUT_SECONDS, Connection, RetirementService, Sweeper
 from sink.errors import UsageError
 from sink.installation import read_map
@@ -37,6 +38,7 @@ from sink.settings import Settings
 RECORD_TIMEOUT_SECONDS = 20
 """How long recording a retirement may take; after that the driver is told to come again."""
 
+_REQUESTS_AT_A_TIME = 200
 _RETIRE_PATH = "/api/v1/retire_user/"
 _GENERIC_PATH = "/api/v1/retire_learner/"
 
@@ -97,6 +99,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.guard = Guard(settings)
     _add_endpoints(app, service, registry)
     add_error_handlers(app, _RETIRE_PATH)
+    # Inside of the other: a request counts once its body is there, so that nobody keeps others out by sending slowly.
+    app.add_middleware(RequestLimit, limit=_REQUESTS_AT_A_TIME)
     app.add_middleware(BodyLimit, limit=settings.web_max_body)
     _describe(app)
 
@@ -172,7 +176,7 @@ def _describe(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-_SERVER_OPTIONS: dict[str, Any] = {"timeout_graceful_shutdown": SHUTDOWN_GRACE_SECONDS, "limit_concurrency": 200}
+_SERVER_OPTIONS: dict[str, Any] = {"timeout_graceful_shutdown": SHUTDOWN_GRACE_SECONDS}
 
 
 def serve_web(settings: Settings, host: str = "127.0.0.1", port: int = 8321) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +27,7 @@ from sink.retirement.replay import replay
 from sink.retirement.retire import retire, sweep
 from sink.retirement.status import read_status
 from sink.store import Store
+from tests.support.paths import ROOT
 
 UNSIGNED = Trust(unsigned=True)
 FIELDS = ("subject", "at", "action", "request", "actor", "detail")
@@ -409,6 +414,52 @@ def test_commands_say_why_and_end_with_2(aspects_pii: Callable[..., Any], tmp_pa
         assert ran.status == 2
         assert "line 1: the header was changed" in ran.err
     assert aspects_pii("replay", "--unsigned").status == 2
+
+
+def test_an_export_is_for_its_owner_and_replaces_only_files(aspects_pii: Callable[..., Any], tmp_path: Path) -> None:
+    aspects_pii("init")
+    before = os.umask(0o000)
+    try:
+        assert aspects_pii("ledger", "export", tmp_path / "ledger.jsonl").status == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "ledger.jsonl").stat().st_mode) == 0o600
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "ledger.jsonl")
+    written = (tmp_path / "ledger.jsonl").read_bytes()
+    refused = aspects_pii("ledger", "export", link)
+    assert refused.status == 2
+    assert f"{link} cannot be written: it is a link, and only a file is replaced" in refused.err
+    assert "For standard output the file is `-`" in refused.err
+    assert (link.is_symlink(), (tmp_path / "ledger.jsonl").read_bytes()) == (True, written)
+
+
+def test_an_export_to_standard_output_is_one_that_can_be_replayed(
+    aspects_pii: Callable[..., Any], tmp_path: Path
+) -> None:
+    aspects_pii("init")
+    exported = aspects_pii("ledger", "export", "-")
+    assert exported.status == 0
+    (tmp_path / "ledger.jsonl").write_text(exported.out)
+    lines = read(tmp_path / "ledger.jsonl")
+    assert f"0 entries. The installation is {lines[0]['installation']}." in exported.err
+    assert aspects_pii("replay", "--from", tmp_path / "ledger.jsonl").status == 0
+    assert not Path("-").exists()
+    assert aspects_pii("ledger", "export", "-", "--json").status == 2
+
+
+def test_an_export_to_what_takes_nothing_fails_with_the_reason(migrated: Any, tmp_path: Path) -> None:
+    migrated(tmp_path / "other")
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-c", "from sink.doors.cli.main import main; main()", "ledger", "export", "-"],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "ASPECTS_CLICKHOUSE_URL": f"chdb://{tmp_path}/other"},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ran.returncode == 2
+    assert ran.stderr == "Error: Standard output cannot be written: No space left on device.\n"
 
 
 def test_a_line_that_un_retires_somebody_is_refused_and_they_stay_away(store: Store, file: Path) -> None:

@@ -365,3 +365,13 @@ def test_text_of_a_cell_is_no_markup(stored: Command) -> None:
     with open_store(load_settings()) as store:
         store.ledger.record_event(Action.FAILED, {"reason": "[bold]officer[/bold]"})
     assert "[bold]officer[/bold]" in stored("ledger", "show").out
+
+
+def test_names_do_not_steer_the_terminal(stored: Command) -> None:
+    with connect(load_settings()) as client:
+        client.execute("CREATE TABLE $event_sink.`a\\x1b[2J` (email String) ENGINE = MergeTree ORDER BY tuple()")
+        client.execute("INSERT INTO $event_sink.`a\\x1b[2J` SELECT 'somebody@example.org'")
+    ran = stored("map", "check")
+    assert ran.status == 1
+    assert "a\\x1b[2J" in ran.out + ran.err
+    assert "\x1b" not in ran.out + ran.err

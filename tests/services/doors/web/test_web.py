@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sink.clickhouse.migrations import migrate
 from sink.copying.sync import sync
 from sink.demo_data.lms import create_lms
+from sink.doors.web import app as hook
 from sink.doors.web.app import create_app, serve_web, serving
 from sink.erasure.verify import record_report, verify_subjects
 from sink.errors import SettingsError, UsageError
 from sink.installation import open_store
 from sink.lms.database import LmsDatabase
 from sink.retirement.retire import sweep
+from sink.serving import running_in_thread
 from sink.settings import Settings, load_settings
 from sink.store import Store
 from tests.support import served
@@ -373,6 +376,43 @@ def test_large_requests_are_turned_away(settings: Settings, store: Store) -> Non
     assert (whole.status_code, pieces.status_code) == (413, 413)
     assert whole.json()["error"] == "too_large"
     assert store.ledger.show() == []
+
+
+def test_connections_without_a_request_keep_nobody_out(settings: Settings, store: Store) -> None:
+    with serving(settings) as url, ExitStack() as opened:
+        host, port = url.removeprefix("http://").split(":")
+        for _ in range(205):
+            opened.enter_context(socket.create_connection((host, int(port))))
+        # Nor do those who have begun one.
+        for _ in range(205):
+            slow = opened.enter_context(socket.create_connection((host, int(port))))
+            slow.sendall(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n".encode())
+        assert call_as_driver(url, LEARNER, "").status_code == 204
+    assert [r.state for r in store.ledger.find([42])] == ["requested"]
+
+
+def test_so_many_requests_at_a_time_are_answered_and_more_are_told_to_come_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hook, "_REQUESTS_AT_A_TIME", 2)
+    app = create_app(settings)
+    held, go_on = threading.Semaphore(0), threading.Event()
+
+    @app.get("/held")
+    def hold() -> None:
+        held.release()
+        go_on.wait(60)
+
+    with running_in_thread(app, "hook") as url, ThreadPoolExecutor(2) as callers:
+        answers = [callers.submit(httpx.get, url + "/held", timeout=120) for _ in range(2)]
+        try:
+            assert held.acquire(timeout=60)
+            assert held.acquire(timeout=60)
+            refused = httpx.get(url + "/metrics", timeout=120)
+        finally:
+            go_on.set()
+        assert (refused.status_code, refused.json()["error"]) == (503, "busy")
+        assert [answer.result().status_code for answer in answers] == [200, 200]
 
 
 @pytest.fixture
