@@ -760,7 +760,8 @@ def test_a_row_that_an_expression_fails_on_stops_nobody_else(
 
 @covers("type", "a CHECK constraint that a new sort key violates", "refused")
 def test_a_constraint_that_the_redaction_violates_is_foreseen_and_named(with_target: WithTarget) -> None:
-    definition = "(username String, note String, CONSTRAINT short CHECK length(username) < 20) ENGINE = MergeTree ORDER BY username"
+    columns = "username String, note String, CONSTRAINT short CHECK length(username) < 20"
+    definition = f"({columns}) ENGINE = MergeTree ORDER BY username"
     store = with_target(definition, PSEUDONYMS, rows="VALUES ('user1', 'n'), ('user2', 'n')")
     (problem,) = find_problems(store)
     assert "username violates a CHECK constraint of the table (short)" in problem.reason
