@@ -12,19 +12,17 @@ any more. `asset` of a target is the column that says what a row is about, so th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from sink.clickhouse.catalog import Table, is_text, read_path, read_tables
+from sink.clickhouse.catalog import Table, read_path, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.parts import drop_hidden_rows
-from sink.erasure.changes import Change, Redact
+from sink.erasure.changes import Redact
+from sink.erasure.hand_over import Assets, HandOver, Heir, name_in, require_movable, require_room
 from sink.erasure.identities import Identities
 from sink.erasure.interrupted import require_finished
-from sink.erasure.json_paths import fits_path
 from sink.erasure.keys import write_id
-from sink.erasure.new_values import explain_excess
 from sink.erasure.plan import Plan, find_secret, read_plan, require_valid_plan
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.steps import Step
@@ -32,91 +30,12 @@ from sink.errors import ErasureError, RefusedError
 from sink.ledger.entries import Action, State
 from sink.ledger.leases import hold
 from sink.names import quote
-from sink.pii_map import Rule, SubjectId
+from sink.pii_map import SubjectId
 from sink.store import Store
 
 _WAIT_FOR_OTHERS_SECONDS = 30.0
 # OEP-30 types of what names a person in rows of others.
 _CALLED_BY = ("name", "username", "email_address")
-
-
-@dataclass(frozen=True)
-class Heir:
-    """Who takes over."""
-
-    id: str
-    values: Mapping[str, str] = field(repr=False)
-    """What the heir is called, by OEP-30 type."""
-
-
-@dataclass(frozen=True)
-class Assets:
-    """Which rows of a table are handed over."""
-
-    expression: str
-    """The asset that a row is about, as text."""
-    wanted: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class HandOver(Change):
-    """Gives rows of an owned target to an heir instead of redacting them."""
-
-    rule: Rule
-    redact: Redact
-    """What a retirement of the owner would do."""
-    named: Mapping[str, str] = field(repr=False)
-    """The columns, and paths, that say what the owner is called -> what the heir is."""
-    heir: str | None
-    """The heir's id, as the key writes it; None where the key cannot hold it."""
-    assets: Assets | None
-    """None for every row."""
-
-    @property
-    def paths(self) -> Sequence[str]:
-        """See `Change`."""
-        return [*dict.fromkeys([*self.named, *self.redact.paths, self.rule.key])]
-
-    @property
-    def deletes(self) -> bool:
-        """See `Change`."""
-        return False
-
-    @property
-    def changes_key(self) -> bool:
-        """See `Change`."""
-        return True
-
-    @property
-    def expressed(self) -> Sequence[str]:
-        """See `Change`."""
-        return [column for column in self.redact.expressed if column not in (*self.named, self.rule.key)]
-
-    def express(self, column: str) -> str:
-        """See `Change`."""
-        return self.redact.express(column)
-
-    def replace(self, path: str, subject: str, old: Any) -> Any:
-        """See `Change`."""
-        if path == self.rule.key:
-            assert self.heir is not None
-            return int(self.heir) if isinstance(old, int) and self.heir.isdecimal() else self.heir
-        return self.named[path] if path in self.named else self.redact.replace(path, subject, old)
-
-    @property
-    def further_condition(self) -> str:
-        """See `Change`."""
-        return f" AND {self.assets.expression} IN {{assets:Array(String)}}" if self.assets else ""
-
-    @property
-    def told_apart(self) -> str:
-        """See `Change`."""
-        return self.assets.expression if self.assets else "''"
-
-    @property
-    def further_values(self) -> dict[str, Any]:
-        """See `Change`."""
-        return {"assets": list(self.assets.wanted)} if self.assets else {}
 
 
 @dataclass(frozen=True)
@@ -174,7 +93,7 @@ def reassign(
         unknown = set(assets or ()).difference(*(_find_assets(store.client, step, [leaving, heir]) for step in steps))
         steps = [step for step in steps if _count(store.client, step, leaving)]
         for step in steps:
-            _require_room(store.client, step)
+            require_room(store.client, step)
         rows = _hand_over(store.client, steps, leaving, dry_run=dry_run)
         if rows and not dry_run:
             # How many assets, and not which: what names them is not ours, and may name a person.
@@ -211,50 +130,10 @@ def _list_steps(store: Store, plan: Plan, heir: Heir, assets: Sequence[str] | No
             meant = None if assets is None else _express_assets(step.table, owned[step.table.name].asset, assets)
             redact = Redact(step.rule, secret, step.pii_types, step.table.columns)
             written = write_id(step.key_kind, heir.id)
-            change = HandOver(step.rule, redact, _name_in(step, heir), written, meant)
-            _require_movable(step.table, change)
+            change = HandOver(step.rule, redact, name_in(step, heir), written, meant)
+            require_movable(step.table, change)
             steps.append(RewriteStep(step.table, step.rule, step.pii_types, change))
     return steps
-
-
-def _name_in(step: Step, heir: Heir) -> dict[str, str]:
-    """What the heir is called where the rows of `step` say what their owner is."""
-    return {
-        path: heir.values[step.pii_types[path]]
-        for path in step.rule.on_retire.redact
-        if step.pii_types[path] in heir.values and ("." in path or is_text(step.table.columns[path]))
-    }
-
-
-def _require_room(client: ClickHouse, step: RewriteStep) -> None:
-    """Refuse where a column cannot hold the heir's id or name."""
-    assert isinstance(step.change, HandOver)
-    tight = [path for path, name in step.change.named.items() if not _has_room(client, step.table, path, name)]
-    if step.change.heir is None:
-        tight.append(step.rule.key)
-    if tight:
-        columns = ", ".join(f"{path} is {step.table.columns[path.partition('.')[0]]}" for path in tight)
-        raise RefusedError(
-            f"{step.table.name} cannot hold the heir's id or name: {columns}. Widen the column (ALTER TABLE … MODIFY "
-            "COLUMN), or name another heir. Nothing was handed over."
-        )
-
-
-def _has_room(client: ClickHouse, table: Table, path: str, text: str) -> bool:
-    column, *keys = path.split(".")
-    kind = table.columns[column]
-    return fits_path(client, kind, keys, text) if keys else not explain_excess(column, kind, text.encode())
-
-
-def _require_movable(table: Table, change: HandOver) -> None:
-    changed = {path.partition(".")[0] for path in change.paths}
-    # An heir's rows are there already: with one key, a replacing engine would keep one of two.
-    if changed & table.key_columns and table.engine.removeprefix("Replicated").removeprefix("Shared") != "MergeTree":
-        raise RefusedError(
-            f"{table.name} is a {table.engine} with {', '.join(sorted(changed & table.key_columns))} in its sort or "
-            "partition key: with another owner its rows could replace those of others, or be added to them. Nothing was "
-            "handed over."
-        )
 
 
 def _express_assets(table: Table, path: str | None, wanted: Sequence[str]) -> Assets:

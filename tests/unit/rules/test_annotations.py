@@ -41,6 +41,7 @@ HANDLING_PII = {
     "sink.erasure.candidates",
     "sink.erasure.changes",
     "sink.erasure.former_names",
+    "sink.erasure.hand_over",
     "sink.erasure.identities",
     "sink.erasure.in_place",
     "sink.erasure.json_text",
