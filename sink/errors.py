@@ -18,6 +18,7 @@ What is told to people; each has the exit status of a command, and says whether 
     │   ├── DatabaseMissingError
     │   ├── ReadOnlyError
     │   ├── EmbeddedBusyError       another process holds the embedded data folder
+    │   ├── EmbeddedDamagedError    the embedded engine cannot open what is in its data folder
     │   └── QueryError              the engine refused a statement
     ├── LmsError                    the LMS database
     │   ├── LmsUnreachableError     retriable
@@ -47,6 +48,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class AspectsPiiError(Exception):
@@ -149,6 +151,18 @@ class ReadOnlyError(DatabaseError):
 
 class EmbeddedBusyError(DatabaseError):
     """The embedded engine's data folder is in use by another process."""
+
+
+class EmbeddedDamagedError(DatabaseError):
+    """The embedded engine cannot open what is in its data folder."""
+
+    @classmethod
+    def at(cls, folder: Path, reason: str) -> EmbeddedDamagedError:
+        """Say which folder, why, and what helps."""
+        return cls(
+            f"The data folder {folder} cannot be opened, and no other process has it: {reason}. If it is the same again, "
+            "restore the folder from a backup, and run `aspects-pii replay --from` with an export of the ledger."
+        )
 
 
 class QueryError(DatabaseError):

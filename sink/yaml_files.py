@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,12 @@ from pydantic import BaseModel, ValidationError
 from sink.errors import MapError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# Python's stack and memory would end otherwise: an alias is a word in the file, and whoever walks through what was read
+# comes to all that it stands for, each time.
+_MAX_BYTES = 1 << 20
+_MAX_DEPTH = 50
+_MAX_VALUES = 100_000
 
 
 # libyaml's parser, where PyYAML was built with it, is some ten times as fast; each command reads the map.
@@ -59,7 +66,7 @@ def load_model(
         MapError: names the file, the path of the line and what is wrong with it.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(_read_bounded(path), _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise MapError(f"{path}: {error.strerror}. Check {setting}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -68,6 +75,9 @@ def load_model(
         raise MapError(f"{path}: {where}not valid YAML ({getattr(error, 'problem', 'not UTF-8')})") from None
     except MapError as error:
         raise MapError(f"{path}: {error}") from None
+    except ValueError:
+        # Of a date or a number; the message quotes it.
+        raise MapError(f"{path}: not valid YAML (a date or a number that there cannot be)") from None
     if not isinstance(data, dict):
         raise MapError(f"{path}: the map is empty or not a mapping")
     try:
@@ -76,3 +86,58 @@ def load_model(
         raise MapError(
             "\n".join(f"{path}: {explain(problem, data)}" for problem in error.errors(include_input=False))
         ) from None
+
+
+def _read_bounded(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise MapError(f"the file has more than {_MAX_BYTES:,} bytes")
+    text = content.decode("utf-8")
+    _check_bounds(text)
+    return text
+
+
+@dataclass
+class _Collection:
+    """A list or mapping, with everything that aliases in it stand for."""
+
+    anchor: str | None
+    values: int = 1
+    height: int = 1
+
+
+def _check_bounds(text: str) -> None:
+    """Go through the parser's events, which needs no stack, before anything is made of them."""
+    named: dict[str, _Collection] = {}
+    open_ones: list[_Collection] = []
+    for event in yaml.parse(text, Loader=_Loader):
+        found = None
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_ones.append(_Collection(event.anchor))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            found = open_ones.pop()
+            if found.anchor:
+                named[found.anchor] = found
+        elif isinstance(event, yaml.ScalarEvent):
+            found = _Collection(event.anchor, height=0)
+            if event.anchor:
+                named[event.anchor] = found
+        elif isinstance(event, yaml.AliasEvent):
+            # One that nothing has is the loader's to refuse.
+            found = named.get(event.anchor or "")
+            if any(outer.anchor == event.anchor for outer in open_ones):
+                raise _refuse(event, f"*{event.anchor} stands for what it is in")
+        if found and open_ones:
+            outer = open_ones[-1]
+            outer.values += found.values
+            outer.height = max(outer.height, found.height + 1)
+            if outer.values > _MAX_VALUES:
+                raise _refuse(event, f"there are more than {_MAX_VALUES:,} values, counting what aliases stand for")
+        if len(open_ones) + (found.height if found else 0) > _MAX_DEPTH:
+            raise _refuse(event, f"there are more than {_MAX_DEPTH} lists or mappings in one another")
+
+
+def _refuse(event: yaml.Event, reason: str) -> MapError:
+    line = event.start_mark.line + 1 if event.start_mark else 1
+    return MapError(f"line {line}: {reason}")

@@ -11,7 +11,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 
 from sink.clickhouse.address import Address
-from sink.errors import ReadOnlyError, SettingsError, StoreMissingError
+from sink.errors import EmbeddedDamagedError, ReadOnlyError, SettingsError, StoreMissingError
 
 # The driver (seen: clickhouse-connect 1.12) logs values that it cannot encode, and addresses. What is worth saying
 # reaches the user as one of our exceptions.
@@ -22,6 +22,7 @@ logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL + 1)
 ENGINE_OPTIONS = {"background_pool_size": "16", "background_schedule_pool_size": "16"}
 # Where the engine keeps the definitions of databases, from the first one on.
 _DATABASES_FOLDER = "metadata"
+_FOLDERS = {_DATABASES_FOLDER, "data", "store"}
 
 
 def open_connection(address: Address) -> Client:
@@ -106,6 +107,7 @@ def require_data(address: Address) -> None:
     Raises:
         StoreMissingError: it is not there, or holds something else.
         ReadOnlyError: it cannot be read.
+        EmbeddedDamagedError: a file is where the engine has a folder.
     """
     try:
         names = {path.name for path in address.folder.iterdir()}
@@ -115,3 +117,7 @@ def require_data(address: Address) -> None:
         raise ReadOnlyError(f"The data folder {address.folder} cannot be read: {error.strerror}") from None
     if _DATABASES_FOLDER not in names:
         raise StoreMissingError.at(address.described)
+    for name in sorted(names & _FOLDERS):
+        # The engine would begin anew beside it.
+        if not (address.folder / name).is_dir():
+            raise EmbeddedDamagedError.at(address.folder, f"{name} in it is no folder")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import ssl
+from pathlib import Path
 
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, StreamFailureError
 from urllib3.exceptions import ReadTimeoutError
@@ -15,6 +17,7 @@ from sink.errors import (
     DatabaseError,
     DatabaseMissingError,
     EmbeddedBusyError,
+    EmbeddedDamagedError,
     OverloadedError,
     QueryError,
     ReadOnlyError,
@@ -42,6 +45,8 @@ _UNREACHABLE = {
 }
 _AUTHENTICATION = {192: "UNKNOWN_USER", 193: "WRONG_PASSWORD", 194: "REQUIRED_PASSWORD", 516: "AUTHENTICATION_FAILED"}
 _READ_ONLY = {164: "READONLY", 497: "ACCESS_DENIED"}
+# The file that the embedded engine locks in its data folder.
+_LOCK = "status"
 _UNKNOWN_DATABASE = 81
 UNKNOWN_TABLE = 60
 # An answer without ClickHouse's code is a proxy's, or that of a server which is no ClickHouse.
@@ -107,10 +112,30 @@ def _has_cause(error: BaseException, *kinds: type[BaseException]) -> bool:
 def _translate_embedded_start(address: Address) -> DatabaseError:
     if not os.access(address.folder, os.W_OK | os.X_OK):
         return ReadOnlyError(f"The data folder {address.folder} cannot be written.")
+    if not _is_locked(address.folder):
+        # chDB (seen: 26.9) writes its reason to standard error, and raises another.
+        return EmbeddedDamagedError.at(address.folder, "the engine has said why on standard error")
     return EmbeddedBusyError(
         f"The data folder {address.folder} is in use by another process. Stop it, or let several processes share "
         "the engine: run `aspects-pii clickhouse` and set ASPECTS_CLICKHOUSE_URL to the address that it prints."
     )
+
+
+def _is_locked(folder: Path) -> bool:
+    """True where a process has the engine's lock, or nobody can tell."""
+    try:
+        file = os.open(folder / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
 
 
 def shorten_statement(sql: str, length: int = 300) -> str:

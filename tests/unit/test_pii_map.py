@@ -166,3 +166,28 @@ def test_parse_text_subject() -> None:
 def test_every_oep_30_type_is_known() -> None:
     known: TypeAdapter[Any] = TypeAdapter(PiiType)
     assert len(known.json_schema()["enum"]) == 16
+
+
+def test_deep_or_huge_maps_are_refused_with_the_reason(tmp_path: Path) -> None:
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
+    )
+    tower = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 60))
+    for text, reason in (
+        ("[" * 60 + "]" * 60, "line 1: there are more than 50 lists or mappings in one another"),
+        ("[" * 100_000, "line 1: there are more than 50 lists or mappings in one another"),
+        ("".join(f"{' ' * n}a:\n" for n in range(60)), "line 51: there are more than 50 lists"),
+        (tower, "line 50: there are more than 50 lists or mappings in one another"),
+        (bomb, "line 5: there are more than 100,000 values, counting what aliases stand for"),
+        ("- x\n" * 100_001, "line 100000: there are more than 100,000 values"),
+        ("a: &a [*a]", "line 1: *a stands for what it is in"),
+        ("a: " + "x" * (1 << 20), "the file has more than 1,048,576 bytes"),
+        ("a: *b", "line 1: not valid YAML (found undefined alias)"),
+        ("a: 2026-13-45", "not valid YAML (a date or a number that there cannot be)"),
+        ("a: " + "1" * 5000, "not valid YAML (a date or a number that there cannot be)"),
+    ):
+        path = tmp_path / "map.yaml"
+        path.write_text(text)
+        with pytest.raises(MapError) as caught:
+            load_map(path)
+        assert str(caught.value).startswith(f"{path}: {reason}")

@@ -11,6 +11,7 @@ from sink.clickhouse import migrations
 from sink.datasets import build as datasets_build
 from sink.doors.cli.common import DryRun, Json, print_json
 from sink.doors.cli.display import Progress, print_lines, print_table, say
+from sink.doors.cli.folders import list_open_folders
 from sink.doors.cli.stopping import describe_copied, stopping_with
 from sink.errors import PiiDisabledError, UsageError
 from sink.installation import find_address, open_lms, open_store
@@ -38,6 +39,8 @@ def init(as_json: Json = False) -> int:
     else:
         print_lines([f"Applied {name}." for name in applied] or ["Nothing to apply."])
         print_lines([f"The store is on {store.name}."])
+    for line in list_open_folders(settings):
+        say(f"Warning: {line}")
     return 0
 
 

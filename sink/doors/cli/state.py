@@ -13,6 +13,7 @@ from sink.doors.cli.common import Actor, DryRun, Json, Yes, open_configured_stor
 from sink.doors.cli.dashboards import purge_dashboards
 from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.effective import find_env_file, list_effective
+from sink.doors.cli.folders import list_open_folders
 from sink.doors.cli.stopping import describe_purged, stopping_with
 from sink.erasure.purge import plan_purge, purge, require_off
 from sink.errors import RefusedError
@@ -77,7 +78,7 @@ def status_command(as_json: Json = False) -> int:
     settings, store = open_configured_store()
     with store:
         status = read_status(store, enabled=settings.enable_pii)
-    effective = list_effective(settings)
+    effective, open_folders = list_effective(settings), list_open_folders(settings)
     if as_json:
         print_json(
             {
@@ -85,6 +86,7 @@ def status_command(as_json: Json = False) -> int:
                 "healthy": status.is_healthy,
                 "pii_map": find_map(settings).resolve(),
                 "env_file": find_env_file(),
+                "open_folders": open_folders,
                 "settings": [asdict(setting) for setting in effective],
             }
         )
@@ -99,7 +101,7 @@ def status_command(as_json: Json = False) -> int:
                 if not setting.is_default
             ],
         )
-    for warning in status.warnings:
+    for warning in [*status.warnings, *open_folders]:
         say(f"Warning: {warning}")
     return 0 if status.is_healthy else 1
 

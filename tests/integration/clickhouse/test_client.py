@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import ssl
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from sink.errors import (
     AuthenticationError,
     DatabaseError,
     DatabaseMissingError,
-    EmbeddedBusyError,
+    EmbeddedDamagedError,
     OverloadedError,
     QueryError,
     ReadOnlyError,
@@ -248,6 +249,39 @@ def test_folder_in_use_by_another_process(client: ClickHouse) -> None:
     assert "aspects-pii clickhouse" in other.stdout
 
 
+@pytest.mark.parametrize("content", [b"", b"ATTACH TABLE", b"\x00" * 100])
+def test_folder_that_is_damaged_is_not_in_use(
+    content: bytes, settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with connect(settings, creates=True) as client:
+        client.execute("CREATE DATABASE kept")
+        folder = client.address.folder
+    with ClickHouse(Address(f"chdb://{tmp_path}/other")):
+        pass
+    (folder / "metadata" / "kept.sql").write_bytes(content)
+    error = fail(lambda: connect(settings))
+    assert isinstance(error, EmbeddedDamagedError)
+    assert str(error).startswith(f"The data folder {folder} cannot be opened, and no other process has it")
+    assert "restore the folder from a backup" in str(error)
+    # What the engine says of it, which it tells nobody else.
+    assert "SYNTAX_ERROR" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["metadata", "store"])
+def test_file_in_the_place_of_a_folder_of_the_engine_is_damage(name: str, settings: Settings, tmp_path: Path) -> None:
+    with connect(settings, creates=True) as client:
+        client.execute("CREATE DATABASE kept")
+        folder = client.address.folder
+    with ClickHouse(Address(f"chdb://{tmp_path}/other")):
+        pass
+    shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / name).write_text("")
+    error = fail(lambda: connect(settings))
+    assert isinstance(error, EmbeddedDamagedError)
+    assert f"{folder} cannot be opened" in str(error)
+    assert f"{name} in it is no folder" in str(error)
+
+
 def test_folder_is_free_again_after_close(settings: Settings, tmp_path: Path) -> None:
     with connect(settings, creates=True) as client:
         client.execute("CREATE DATABASE kept")
@@ -273,7 +307,7 @@ def test_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path
         raise OperationalError(f"Cannot start EmbeddedServer: {CANARY}")
 
     monkeypatch.setattr("clickhouse_connect.get_client", refuse)
-    assert isinstance(fail(lambda: ClickHouse(Address(f"chdb://{tmp_path}/x"))), EmbeddedBusyError)
+    assert isinstance(fail(lambda: ClickHouse(Address(f"chdb://{tmp_path}/x"))), EmbeddedDamagedError)
     monkeypatch.setattr("os.access", lambda *_: False)
     error = fail(lambda: ClickHouse(Address(f"chdb://{tmp_path}/x")))
     assert isinstance(error, ReadOnlyError)
