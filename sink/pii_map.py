@@ -310,9 +310,11 @@ class Target(_Model):
     def pii_columns(self) -> set[str]:
         """The columns with PII, paths into JSON cut to their column.
 
-        Texts that may speak of somebody are none of them: what is made of anonymised events shows no PII.
+        Texts that may speak of somebody are none of them: what is made of anonymised events shows no PII. Where a path
+        into such a text is listed, it has PII like any other column.
         """
-        return self.listed_columns - {rule.key for rule in self.rules if rule.is_about_text}
+        texts = {rule.key for rule in self.rules if rule.is_about_text}
+        return {path.partition(".")[0] for path in self.pii if path not in texts}
 
     @property
     def listed_columns(self) -> set[str]:
@@ -321,8 +323,8 @@ class Target(_Model):
 
     @property
     def is_anonymised(self) -> bool:
-        """True where nothing but texts that may speak of somebody is listed."""
-        return not self.pii_columns
+        """True where nothing but texts that may speak of somebody is listed, and no row is anybody's by a key."""
+        return not self.pii_columns and all(rule.is_about_text for rule in self.rules)
 
 
 class Derived(_Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -248,9 +249,25 @@ def read_path(table: Table, path: str) -> str:
     )
 
 
+def list_checks(client: ClickHouse, name: TableName) -> list[str]:
+    """The names of a table's CHECK constraints, as its definition writes them."""
+    definition = client.value(
+        "SELECT create_table_query FROM system.tables WHERE database = {database:String} AND name = {table:String}",
+        database=name.database,
+        table=name.table,
+    )
+    return re.findall(r"CONSTRAINT (`(?:[^`\\]|\\.)+`|\w+) CHECK", str(definition))
+
+
 def is_text(kind: str) -> bool:
     """True for the types of text columns."""
     return kind.removeprefix("LowCardinality(").removeprefix("Nullable(").startswith(("String", "FixedString"))
+
+
+def find_length(kind: str) -> int:
+    """The bytes that a text of this type can have at most; 0 where there is no limit, or it is no text."""
+    found = re.search(r"\bFixedString\((\d+)\)", kind) if is_text(kind) else None
+    return int(found[1]) if found else 0
 
 
 def is_nullable(kind: str) -> bool:

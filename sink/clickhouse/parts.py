@@ -17,10 +17,13 @@ from sink.names import TableName
 
 # ClickHouse keeps a replaced part for a second at least.
 _FIRST_PAUSE_SECONDS = 0.3
+# What a lightweight UPDATE has written stays active beside the parts that it is applied to, until those have it.
+_IS_PATCH = "startsWith(name, 'patch-')"
 # Replaced, or emptied: a part without rows keeps the value of its partition, which may be a person's, until it is dropped.
 _IS_OLD = (
     "(NOT active AND toUnixTimestamp(remove_time) <= {before:UInt32} "
-    "OR rows = 0 AND partition_id != 'all' AND toUnixTimestamp(modification_time) <= {before:UInt32})"
+    f"OR (rows = 0 AND partition_id != 'all' OR {_IS_PATCH}) "
+    "AND toUnixTimestamp(modification_time) <= {before:UInt32})"
 )
 _CLEANUP_SETTINGS = ", ".join(
     (
@@ -54,15 +57,23 @@ def express_delete(client: ClickHouse, table: TableName) -> str:
 
 
 def drop_hidden_rows(client: ClickHouse, table: TableName) -> None:
-    """Rewrite the parts of a table that hold rows which a lightweight DELETE has hidden."""
-    has_hidden = client.value(
-        f"SELECT count() FROM {client.replicas('system.parts')} WHERE database = {{database:String}} "
-        "AND table = {table:String} AND active AND has_lightweight_delete",
-        database=table.database,
-        table=table.table,
-    )
-    if has_hidden:
+    """Rewrite the parts of a table that hold rows which a lightweight DELETE has hidden, or an UPDATE has given new values."""
+    # Rows that a patch hides are hidden in the parts themselves first.
+    if _count_active(client, table, _IS_PATCH):
+        client.execute(f"ALTER TABLE {table.sql} {client.on_cluster} APPLY PATCHES", WAIT_FOR_MUTATIONS)
+    if _count_active(client, table, f"has_lightweight_delete AND NOT {_IS_PATCH}"):
         client.execute(f"ALTER TABLE {table.sql} {client.on_cluster} APPLY DELETED MASK", WAIT_FOR_MUTATIONS)
+
+
+def _count_active(client: ClickHouse, table: TableName, condition: str) -> int:
+    return int(
+        client.value(
+            f"SELECT count() FROM {client.replicas('system.parts')} WHERE database = {{database:String}} "
+            f"AND table = {{table:String}} AND active AND {condition}",
+            database=table.database,
+            table=table.table,
+        )
+    )
 
 
 def scrub(client: ClickHouse, tables: Iterable[TableName], within: float) -> datetime:

@@ -32,7 +32,7 @@ def anonymise_agents(text: bytes, secret: SecretStr) -> bytes | None:
             continue
         old = decode_string(text[node.start : node.end])
         new = old
-        if _is_identifier(node) and not is_pseudonym(old):
+        if _is_identifier(node) and not is_pseudonym(secret, old):
             new = shape_like(old, keyed_hash(secret, PSEUDONYM, f"agent:{fold(old).strip()}"))
         elif node.key == "name" and node.parent in agents:
             new = DEFAULT_REPLACEMENT

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from sink.erasure.pseudonyms import PSEUDONYM, is_pseudonym, keyed_hash, shape_like
+from sink.erasure.pseudonyms import PSEUDONYM, is_pseudonym, keyed_hash, shape_like, spell_as_before
 from sink.names import quote_text
 from sink.pii_map import Rule
 
@@ -113,12 +113,7 @@ class Redact(Change):
         if redaction.kind == "truncate":
             return _truncate(str(old), redaction.length)
         if redaction.kind in ("pseudonym", "hash"):
-            if is_pseudonym(str(old)):
-                # Made before, of whomever: nothing of a value is in it.
-                return old
-            if redaction.kind == "hash":
-                return self._hash(self.pii_types[path], subject)
-            return shape_like(str(old), self._hash(PSEUDONYM, subject))
+            return self._pseudonymise(path, subject, old)
         return ""
 
     @property
@@ -126,9 +121,17 @@ class Redact(Change):
         """See `Change`."""
         return "''"
 
-    def _hash(self, purpose: str, subject: str) -> str:
+    def _pseudonymise(self, path: str, subject: str, old: Any) -> Any:
         assert self.secret is not None
-        return keyed_hash(self.secret, purpose, subject)
+        if is_pseudonym(self.secret, str(old)):
+            # Made before, of whomever: nothing of a value is in it.
+            return old
+        is_hash = self.rule.on_retire.redact[path].kind == "hash"
+        hashed = keyed_hash(self.secret, self.pii_types[path] if is_hash else PSEUDONYM, subject)
+        earlier = spell_as_before(hashed)
+        if is_hash:
+            return old if old == earlier else hashed
+        return old if old == shape_like(str(old), earlier) else shape_like(str(old), hashed)
 
 
 def _truncate(text: str, length: int) -> str:

@@ -86,6 +86,14 @@ def explain_refusal(
     return _explain_uses(uses, table, rule, pii_columns, column) or _try(client, table, column, expression)
 
 
+def explain_failure(table: Table, columns: Sequence[str], error: QueryError) -> str:
+    """Why rows cannot be redacted whose values an expression of the map makes the engine fail on, with the fix."""
+    return (
+        f"{table.name}: a row has values for which the expression of {', '.join(columns)} cannot be computed ({error.name}); "
+        "correct the row, or write an expression for every value, with `accurateCastOrNull` or `nullIf`"
+    )
+
+
 def _explain_uses(
     uses: Sequence[_Use], table: Table, rule: Rule, pii_columns: set[str], column: str
 ) -> tuple[str, str] | None:

@@ -8,6 +8,8 @@ address would make each retirement as long as the events are many, for nothing.
 
 from __future__ import annotations
 
+import re
+
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse
 from sink.names import quote
@@ -16,6 +18,9 @@ from sink.names import quote
 _NAMING = ("mbox", "mailto", "MAILTO", "Mailto", "openid")
 # A merge takes away the parts that were to be looked at.
 _ATTEMPTS = 5
+# A lightweight UPDATE writes new values of rows into parts of their own, which `_part` never names: the rows are in the
+# partition that the patch's partition is called after.
+_PATCH = re.compile(r"patch-[0-9a-f]{32}-(.*)")
 
 Part = tuple[str, str, int, int]
 """Name, partition, last block, and when it was made, in seconds."""
@@ -45,7 +50,7 @@ def names_anybody(client: ClickHouse, table: Table, column: str) -> bool:
         new = [part for part in parts if _is_new(part, seen.get(part[1]))]
         if not new:
             return False
-        is_named = _look(client, table, column, [name for name, *_ in new])
+        is_named = _look(client, table, column, new)
         if is_named or set(new) <= set(_list_parts(client, table)):
             _write_down(client, table, column, new, is_named=is_named)
             return is_named
@@ -70,12 +75,15 @@ def _list_parts(client: ClickHouse, table: Table) -> Parts:
     )
 
 
-def _look(client: ClickHouse, table: Table, column: str, parts: list[str]) -> bool:
+def _look(client: ClickHouse, table: Table, column: str, parts: Parts) -> bool:
+    patched = {patch[1] for _, partition, *_ in parts if (patch := _PATCH.fullmatch(partition))}
     found = client.rows(
-        f"SELECT 1 FROM {table.name.sql} WHERE _part IN {{parts:Array(String)}} "
+        f"SELECT 1 FROM {table.name.sql} "
+        "WHERE (_part IN {parts:Array(String)} OR _partition_id IN {patched:Array(String)}) "
         f"AND multiSearchAny(toString({quote(column)}), {{words:Array(String)}}) LIMIT 1",
         INCLUDING_HIDDEN,
-        parts=parts,
+        parts=[name for name, *_ in parts],
+        patched=sorted(patched),
         words=list(_NAMING),
     )
     return bool(found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sink.clickhouse.catalog import is_nullable
+from sink.clickhouse.catalog import find_length, is_nullable
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.work import Work
 from sink.names import quote, quote_text
@@ -57,6 +57,17 @@ class NewValues:
         lookup = quote_text(str(work.table("lookup")))
         new = f"unhex(joinGet({lookup}, {quote_text(_name_new(column))}, {self.digest}))"
         return new if is_nullable(self.columns[column]) else f"assumeNotNull({new})"
+
+
+def explain_excess(column: str, kind: str, new: bytes) -> str:
+    """Why a column of this type cannot hold a text, with the fix; empty where it can."""
+    length = find_length(kind)
+    if not length or len(new) <= length:
+        return ""
+    return (
+        f"what takes the place of a text in {column} has {len(new)} bytes, and the column is {kind}; widen it (ALTER TABLE "
+        "… MODIFY COLUMN), or correct or delete the row"
+    )
 
 
 def _name_new(column: str) -> str:

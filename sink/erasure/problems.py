@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from sink.clickhouse.catalog import Table, is_json, is_nullable, is_text
+from sink.clickhouse.catalog import Table, find_length, is_json, is_nullable, is_text
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.expressions import explain_refusal
+from sink.erasure.json_paths import fits_path
 from sink.erasure.keys import explain_misfit
 from sink.erasure.pseudonyms import LONGEST as LONGEST_PSEUDONYM
 from sink.erasure.swap import keeps_rows_apart
@@ -69,7 +69,7 @@ def find_key_problems(pii_map: PiiMap, target_name: str, rule: Rule, table: Tabl
 def find_expression_problems(
     client: ClickHouse, target_name: str, target: Target, rule: Rule, table: Table
 ) -> list[Problem]:
-    """Have the engine parse the rule's expressions and hold them against what may stand in one.
+    """Have the engine look at what only it can tell: expressions, and values for paths that have types.
 
     Raises:
         DatabaseError: the engine cannot be asked.
@@ -79,7 +79,21 @@ def find_expression_problems(
         for path, redaction in rule.on_retire.redact.items()
         if redaction.kind == "expression"
     ]
+    refusals += [
+        (path, _explain_path(client, path, redaction, table))
+        for path, redaction in rule.on_retire.redact.items()
+        if "." in path
+    ]
     return [Problem(f"targets.{target_name}.redact.{path}", *refusal) for path, refusal in refusals if refusal]
+
+
+def _explain_path(client: ClickHouse, path: str, redaction: Redaction, table: Table) -> tuple[str, str] | None:
+    """Why what takes a value's place cannot stand at a path that has a type, as (reason, fix); None where it can."""
+    column, *keys = path.split(".")
+    if fits_path(client, table.columns[column], keys, _make_sample(redaction)):
+        return None
+    fix = "Declare the path as String (or, for `null`, as Nullable), use another redaction, or delete the rows."
+    return f"{redaction.kind} does not fit {'.'.join(keys)} in {table.columns[column]}", fix
 
 
 def _explain_misfits(
@@ -102,7 +116,7 @@ def _explain_misfits(
         misfits.append((f"null does not fit into {kind}", "Use `default` or `empty`."))
     elif redaction.kind in ("empty", "constant", "truncate", "hash", "pseudonym", "person") and not is_text(kind):
         misfits.append((f"{redaction.kind} needs a text column, and this is {kind}", "Use `default` or `null`."))
-    elif is_text(kind) and (length := _find_length(kind)) and (needed := _find_needed(redaction)) > length:
+    elif (length := find_length(kind)) and (needed := _find_needed(redaction)) > length:
         misfits.append(
             (f"{redaction.kind} needs {needed} bytes, and this is {kind}", "Use `empty`, or a wider column.")
         )
@@ -114,10 +128,11 @@ def _explain_misfits(
     return misfits
 
 
-def _find_length(kind: str) -> int:
-    """The bytes of a FixedString; 0 for other types."""
-    found = re.search(r"\bFixedString\((\d+)\)", kind)
-    return int(found[1]) if found else 0
+def _make_sample(redaction: Redaction) -> str | None:
+    """What can take a value's place."""
+    if redaction.kind in ("hash", "pseudonym"):
+        return "0" * _find_needed(redaction)
+    return {"null": None, "constant": redaction.constant, "truncate": "x" * redaction.length}.get(redaction.kind, "")
 
 
 def _find_needed(redaction: Redaction) -> int:

@@ -19,6 +19,7 @@ LONGEST = len("mailto:") + 32 + len("@") + len(RETIRED_DOMAIN)
 """The bytes of the longest pseudonym."""
 
 _HASHED_DIGITS = 24
+_CHECK_DIGITS = 8
 _SHA1_DIGITS = 40
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _SHAPES = re.compile(
@@ -29,11 +30,17 @@ _SHAPES = re.compile(
 def keyed_hash(secret: SecretStr, purpose: str, subject: int | str) -> str:
     """A pseudonym for a subject: 32 hexadecimal digits, the last 8 of which tell it from a value.
 
-    It is made by HMAC-SHA256 from the subject's id and not from the value, so that nothing of the value remains.
+    It is made by HMAC-SHA256 from the subject's id and not from the value, so that nothing of the value remains. The last
+    digits need the key too: nobody can choose a name that is taken for a pseudonym.
     """
-    message = f"{purpose}:{subject}".encode()
-    digits = hmac.new(secret.get_secret_value().encode(), message, hashlib.sha256).hexdigest()[:_HASHED_DIGITS]
-    return digits + _check_digits(digits)
+    digits = _hmac(secret, f"{purpose}:{subject}")[:_HASHED_DIGITS]
+    return digits + _check_digits(secret, digits)
+
+
+def spell_as_before(pseudonym: str) -> str:
+    """How earlier versions wrote the same pseudonym: with last digits that anybody could make."""
+    digits = pseudonym[:_HASHED_DIGITS]
+    return digits + hashlib.sha256(digits.encode()).hexdigest()[:_CHECK_DIGITS]
 
 
 def shape_like(old: str, pseudonym: str) -> str:
@@ -64,12 +71,16 @@ def express_shape(old: str, hashed: str) -> str:
     )
 
 
-def is_pseudonym(text: str) -> bool:
-    """True for what `keyed_hash` and `shape_like` make, whatever the secret; false for all but one in 4,000 million others."""
+def is_pseudonym(secret: SecretStr, text: str) -> bool:
+    """True for what `keyed_hash` and `shape_like` make with this secret; false for all but one in 4,000 million others."""
     found = _SHAPES.fullmatch(text)
     hashed = next(filter(None, found.groups()), "") if found else ""
-    return bool(hashed) and hashed[_HASHED_DIGITS:] == _check_digits(hashed[:_HASHED_DIGITS])
+    return bool(hashed) and hashed[_HASHED_DIGITS:] == _check_digits(secret, hashed[:_HASHED_DIGITS])
 
 
-def _check_digits(digits: str) -> str:
-    return hashlib.sha256(digits.encode()).hexdigest()[: 32 - _HASHED_DIGITS]
+def _check_digits(secret: SecretStr, digits: str) -> str:
+    return _hmac(secret, f"check:{digits}")[:_CHECK_DIGITS]
+
+
+def _hmac(secret: SecretStr, message: str) -> str:
+    return hmac.new(secret.get_secret_value().encode(), message.encode(), hashlib.sha256).hexdigest()

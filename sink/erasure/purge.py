@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -20,7 +21,7 @@ from sink.erasure.queues import flush_queues
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.suspects import Suspects, read_suspects
 from sink.erasure.verify import list_set_aside
-from sink.errors import ErasureError, RefusedError
+from sink.errors import DatabaseError, ErasureError, RefusedError, UnreachableError
 from sink.ledger.entries import Action
 from sink.ledger.leases import hold
 from sink.names import TableName, quote
@@ -159,11 +160,12 @@ def _carry_out(store: Store, plan: PurgePlan, accept: Sequence[str], actor: str 
     for table in plan.datasets:
         kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")
-    left = {step.table.name: _purge_step(store, step) for step in plan.steps}
+    outcomes = [_purge_step(store, step) for step in plan.steps]
+    left = list(dict.fromkeys(outcome.table for outcome in outcomes))
     reload(store, plan.others)
     forget_everything(store)
     require_scrubbed(store.client, left, scrub(store.client, left, store.policy.scrub_within))
-    _require_empty(store, left)
+    _require_empty(store, outcomes)
     # What was dropped may have been among them.
     suspects = read_suspects(store)
     store.ledger.record_event(
@@ -182,24 +184,61 @@ def _carry_out(store: Store, plan: PurgePlan, accept: Sequence[str], actor: str 
     return PurgeLeft(suspects.without([str(store.client.table(name)) for name in accept]), copies)
 
 
-def _require_empty(store: Store, left: Mapping[TableName, int]) -> None:
-    findings = [f"{count} rows of {name}" for name, count in left.items() if count]
-    for name in left:
+@dataclass(frozen=True)
+class _StepOutcome:
+    """What a step of a purge has left, and why."""
+
+    table: TableName
+    rows: int | None
+    """None where that cannot be told."""
+    reasons: Sequence[str]
+
+    def __str__(self) -> str:
+        rows = "rows that could not be counted" if self.rows is None else f"{self.rows} rows"
+        reasons = "; ".join(reason.removeprefix(f"{self.table}: ") for reason in self.reasons)
+        return f"{rows} of {self.table}" + (f" ({reasons})" if reasons else "")
+
+
+def _require_empty(store: Store, outcomes: Sequence[_StepOutcome]) -> None:
+    findings = [str(outcome) for outcome in outcomes if outcome.rows != 0]
+    for name in dict.fromkeys(outcome.table for outcome in outcomes):
         if count := count_detached_parts(store.client, name):
             findings.append(f"{count} detached parts of {name} (ALTER TABLE … DROP DETACHED PART removes them)")
     findings += [f"what {d.table.name} holds ({d.stuck})" for d in read_dependents(store) if d.stuck]
     if findings:
-        raise ErasureError(f"The purge left {', '.join(findings)}. Run it again.")
+        raise ErasureError(f"The purge left {', '.join(findings)}. See to that, then run it again.")
 
 
-def _purge_step(store: Store, step: Step) -> int:
-    """Delete or redact every row of the step's table that is not exempt, and return how many are left."""
+def _purge_step(store: Store, step: Step) -> _StepOutcome:
+    """Delete or redact every row of the step's table that is not exempt; a table that refuses stops no other."""
+    reasons: list[str] = []
+    rows: int | None = None
+    with _noted(reasons):
+        _hide_everybody(store, step, reasons)
+    with _noted(reasons):
+        rows = step.count_everybody(store.client)
+    return _StepOutcome(step.table.name, rows, sorted(set(reasons)))
+
+
+@contextmanager
+def _noted(reasons: list[str]) -> Iterator[None]:
+    """Note a refusal of what follows, and go on."""
+    try:
+        yield
+    except UnreachableError:
+        raise
+    except (DatabaseError, ErasureError) as error:
+        reasons.append(str(error))
+
+
+def _hide_everybody(store: Store, step: Step, reasons: list[str]) -> None:
+    """Carry out a step for everybody, and note why rows could not be changed."""
     for subjects in _list_named(store, step):
         # People of whom it is known who they are get the pseudonym that they have everywhere.
-        step.hide(store.client, subjects, read_identities(store, subjects), _SUBJECTS_AT_ONCE)
-    step.hide_everybody(store.client)
+        identities = read_identities(store, subjects)
+        reasons += step.hide(store.client, subjects, identities, _SUBJECTS_AT_ONCE).values()
+    reasons += step.hide_everybody(store.client).values()
     drop_hidden_rows(store.client, step.table.name)
-    return step.count_everybody(store.client)
 
 
 def _list_named(store: Store, step: Step) -> Iterator[list[SubjectId]]:

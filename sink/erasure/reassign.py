@@ -1,8 +1,8 @@
 """Handing over what a leaving user owned to somebody who stays.
 
-The map marks a target as `owned`; the column that its rules match on is the owner's id, and the columns that they
-redact carry the owner's name, which becomes the heir's. `asset` of a target is the column that says what a row is about,
-so that single assets can be handed over.
+The map marks a target as `owned`; the column that its rules match on is the owner's id. Of the columns that they redact,
+those with the owner's name get the heir's; what else they say of the owner is redacted, for no retirement finds the row
+any more. `asset` of a target is the column that says what a row is about, so that single assets can be handed over.
 
 .. pii: Reads name, user name and e-mail address of the heir, in memory only.
 .. pii_types: id, name, username, email_address
@@ -12,103 +12,30 @@ so that single assets can be handed over.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sink.clickhouse.catalog import Table, read_path, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.parts import drop_hidden_rows
-from sink.erasure.changes import Change
+from sink.erasure.changes import Redact
+from sink.erasure.hand_over import Assets, HandOver, Heir, name_in, require_movable, require_room
 from sink.erasure.identities import Identities
 from sink.erasure.interrupted import require_finished
-from sink.erasure.plan import Plan, read_plan, require_valid_plan
+from sink.erasure.keys import write_id
+from sink.erasure.plan import Plan, find_secret, read_plan, require_valid_plan
 from sink.erasure.rewrite import RewriteStep
 from sink.erasure.steps import Step
 from sink.errors import ErasureError, RefusedError
 from sink.ledger.entries import Action, State
 from sink.ledger.leases import hold
 from sink.names import quote
-from sink.pii_map import Rule, SubjectId
+from sink.pii_map import SubjectId
 from sink.store import Store
 
 _WAIT_FOR_OTHERS_SECONDS = 30.0
 # OEP-30 types of what names a person in rows of others.
 _CALLED_BY = ("name", "username", "email_address")
-
-
-@dataclass(frozen=True)
-class Heir:
-    """Who takes over."""
-
-    id: str
-    values: Mapping[str, str] = field(repr=False)
-    """What the heir is called, by OEP-30 type."""
-
-
-@dataclass(frozen=True)
-class Assets:
-    """Which rows of a table are handed over."""
-
-    expression: str
-    """The asset that a row is about, as text."""
-    wanted: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class HandOver(Change):
-    """Gives rows of an owned target to an heir instead of redacting them."""
-
-    rule: Rule
-    pii_types: Mapping[str, str]
-    heir: Heir
-    assets: Assets | None
-    """None for every row."""
-
-    @property
-    def paths(self) -> Sequence[str]:
-        """See `Change`."""
-        return [*self.rule.on_retire.redact, self.rule.key]
-
-    @property
-    def deletes(self) -> bool:
-        """See `Change`."""
-        return False
-
-    @property
-    def changes_key(self) -> bool:
-        """See `Change`."""
-        return True
-
-    @property
-    def expressed(self) -> Sequence[str]:
-        """See `Change`."""
-        return ()
-
-    def express(self, column: str) -> str:
-        """See `Change`."""
-        raise NotImplementedError(column)
-
-    def replace(self, path: str, subject: str, old: Any) -> Any:
-        """See `Change`."""
-        if path == self.rule.key:
-            return int(self.heir.id) if isinstance(old, int) else self.heir.id  # a number where JSON has one
-        return self.heir.values.get(self.pii_types[path], "")
-
-    @property
-    def further_condition(self) -> str:
-        """See `Change`."""
-        return f" AND {self.assets.expression} IN {{assets:Array(String)}}" if self.assets else ""
-
-    @property
-    def told_apart(self) -> str:
-        """See `Change`."""
-        return self.assets.expression if self.assets else "''"
-
-    @property
-    def further_values(self) -> dict[str, Any]:
-        """See `Change`."""
-        return {"assets": list(self.assets.wanted)} if self.assets else {}
 
 
 @dataclass(frozen=True)
@@ -144,8 +71,9 @@ def reassign(
         dry_run: only count.
 
     Raises:
-        RefusedError: the heir is not known here, is retired, or is the one who leaves; or assets are named, and the map
-            does not say how an owned target names them.
+        RefusedError: the heir is not known here, is retired, or is the one who leaves; a table with rows of `leaving`
+            cannot hold the heir's id or name; or assets are named, and the map does not say how an owned target names
+            them.
         MapError: the map cannot be carried out on the live schema.
         ErasureError: a row could not be changed, or an earlier change cannot be finished; what was done stays done.
     """
@@ -163,6 +91,9 @@ def reassign(
         if not dry_run:
             require_finished(store.client)
         unknown = set(assets or ()).difference(*(_find_assets(store.client, step, [leaving, heir]) for step in steps))
+        steps = [step for step in steps if _count(store.client, step, leaving)]
+        for step in steps:
+            require_room(store.client, step)
         rows = _hand_over(store.client, steps, leaving, dry_run=dry_run)
         if rows and not dry_run:
             # How many assets, and not which: what names them is not ours, and may name a person.
@@ -173,11 +104,15 @@ def reassign(
     return Reassigned(str(leaving), str(heir), rows, absent, sorted(unknown))
 
 
+def _count(client: ClickHouse, step: Step, leaving: SubjectId) -> int:
+    return step.count_left(client, [leaving], Identities()).get(str(leaving), 0)
+
+
 def _hand_over(client: ClickHouse, steps: Sequence[Step], leaving: SubjectId, *, dry_run: bool) -> dict[str, int]:
     """Carry out `steps`, or only count, and return the rows by table."""
     rows: Counter[str] = Counter()
     for step in steps:
-        count = step.count_left(client, [leaving], Identities()).get(str(leaving), 0)
+        count = _count(client, step, leaving)
         rows[str(step.table.name)] += count
         if count and not dry_run:
             if refused := step.hide(client, [leaving], Identities(), 1):
@@ -188,25 +123,17 @@ def _hand_over(client: ClickHouse, steps: Sequence[Step], leaving: SubjectId, *,
 
 def _list_steps(store: Store, plan: Plan, heir: Heir, assets: Sequence[str] | None) -> list[RewriteStep]:
     owned = {store.client.table(name): target for name, target in store.pii_map.targets.items() if target.owned}
+    secret = find_secret(store)
     steps = []
     for step in plan.steps:
         if step.table.name in owned and step.rule.is_by_id:
             meant = None if assets is None else _express_assets(step.table, owned[step.table.name].asset, assets)
-            change = HandOver(step.rule, step.pii_types, heir, meant)
-            _require_movable(step.table, change)
+            redact = Redact(step.rule, secret, step.pii_types, step.table.columns)
+            written = write_id(step.key_kind, heir.id)
+            change = HandOver(step.rule, redact, name_in(step, heir), written, meant)
+            require_movable(step.table, change)
             steps.append(RewriteStep(step.table, step.rule, step.pii_types, change))
     return steps
-
-
-def _require_movable(table: Table, change: HandOver) -> None:
-    changed = {path.partition(".")[0] for path in change.paths}
-    # An heir's rows are there already: with one key, a replacing engine would keep one of two.
-    if changed & table.key_columns and table.engine.removeprefix("Replicated").removeprefix("Shared") != "MergeTree":
-        raise RefusedError(
-            f"{table.name} is a {table.engine} with {', '.join(sorted(changed & table.key_columns))} in its sort or "
-            "partition key: with another owner its rows could replace those of others, or be added to them. Nothing was "
-            "handed over."
-        )
 
 
 def _express_assets(table: Table, path: str | None, wanted: Sequence[str]) -> Assets:

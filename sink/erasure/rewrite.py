@@ -13,16 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sink.clickhouse.catalog import is_json, is_text, read_path
+from sink.clickhouse.catalog import is_json, list_checks, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
 from sink.erasure import in_place
 from sink.erasure.changes import Change
+from sink.erasure.expressions import explain_failure
 from sink.erasure.identities import Identities, list_keys
 from sink.erasure.json_text import replace_values
-from sink.erasure.keys import write_id
-from sink.erasure.new_values import NewValues, hash_texts, or_zero
+from sink.erasure.keys import make_sample, write_id
+from sink.erasure.new_values import NewValues, explain_excess, hash_texts, or_zero
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.swap import swap
+from sink.errors import ErasureError, QueryError
 from sink.names import quote
 from sink.pii_map import SubjectId
 
@@ -32,6 +34,7 @@ from sink.pii_map import SubjectId
 
 _KEYS_AT_ONCE = 1_000
 _ROWS_AT_ONCE = 20_000
+_VIOLATED = "VIOLATED_CONSTRAINT"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class _Keys:
             rows += count
         if part:
             yield self._choose(part)
+
+    def halve(self) -> tuple[_Keys, _Keys]:
+        """The first half, and the others."""
+        keys = list(self.compared)
+        return self._choose(keys[: len(keys) // 2]), self._choose(keys[len(keys) // 2 :])
 
     def _choose(self, keys: Sequence[str]) -> _Keys:
         return _Keys({key: self.compared[key] for key in keys}, self.spelt)
@@ -141,9 +149,28 @@ class RewriteStep(Step):
         if self.change.deletes:
             in_place.delete_by_key(client, self.table.name, self._key, [""], self._meant, self._bound)
             return
-        empty = tuple(b"{}" if is_json(self.table.columns[column]) else b"" for column in self._changed_columns)
+        values = tuple(self._make_sample(column) for column in self._changed_columns)
         digests = client.column(f"SELECT {self._digest} FROM {self.table.name.sql}")
-        self._write(client, dict.fromkeys(digests or [0], empty))
+        try:
+            self._write(client, dict.fromkeys(digests or [0], values))
+        except QueryError as error:
+            if error.name != _VIOLATED:
+                raise
+            raise ErasureError(self._explain_violation(client)) from None
+
+    def _make_sample(self, column: str) -> bytes | None:
+        """What can come to stand in a column that was empty."""
+        if column not in self.change.paths:
+            return b"{}" if is_json(self.table.columns[column]) else b""
+        new = self.change.replace(column, make_sample(self.key_kind), "")
+        return None if new is None else str(new).encode()
+
+    def _explain_violation(self, client: ClickHouse) -> str:
+        return (
+            f"what takes the place of values in {', '.join(self._changed_columns)} violates a CHECK constraint of the table "
+            f"({', '.join(list_checks(client, self.table.name))}); change the constraint (ALTER TABLE … DROP CONSTRAINT and "
+            "ADD CONSTRAINT), or the redaction in the map"
+        )
 
     def _list_everybody(self, client: ClickHouse) -> Iterator[_Keys]:
         """Every key that the table holds, as key -> what takes the place of a subject's id."""
@@ -164,11 +191,23 @@ class RewriteStep(Step):
             return {}
         refused: dict[str, str] = {}
         for part in keys.split_by_rows(counts):
-            found = self._find(client, part, {})
-            refused |= found.refused
+            refused |= self._redact(client, part)
+        return refused
+
+    def _redact(self, client: ClickHouse, keys: _Keys) -> dict[str, str]:
+        found = self._find(client, keys, {})
+        try:
             if found.values:
                 self._write(client, found.values)
-        return refused
+        except QueryError as error:
+            if error.name != _VIOLATED:
+                raise
+            if len(keys.compared) == 1:
+                reason = f"{self.table.name}: {self._explain_violation(client)}"
+                return {**found.refused, **dict.fromkeys(found.left, reason)}
+            first, second = keys.halve()
+            return self._redact(client, first) | self._redact(client, second)
+        return found.refused
 
     def _write(self, client: ClickHouse, values: Mapping[int, tuple[bytes | None, ...]]) -> None:
         columns = {column: self.table.columns[column] for column in self._changed_columns}
@@ -256,15 +295,12 @@ class RewriteStep(Step):
 
     def _find(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> _Found:
         """The matching rows that have to change."""
-        # Texts need not be UTF-8, which the driver would turn into something else.
-        olds = "".join(f", hex(toString({quote(column)}))" for column in self._changed_columns)
-        rows = client.rows(
-            f"SELECT {self._digest} AS digest, {self._spelt} AS spelt, {self._key} AS found_key, count(), "
-            f"{self._express_differs()} AS differs{olds} "
-            f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY ALL",
-            settings,
-            **self.bind(keys.compared),
-        )
+        try:
+            rows = self._read(client, keys, settings)
+        except QueryError as error:
+            if not self.change.expressed:
+                raise
+            return self._find_in_parts(client, keys, settings, error)
         found = _Found()
         for digest, spelt, key, count, differs, *digits in rows:
             subject = keys.find_subject(spelt, key)
@@ -279,6 +315,32 @@ class RewriteStep(Step):
                 found.values[digest] = new
                 found.left[subject] += count
         return found
+
+    def _find_in_parts(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any], error: QueryError) -> _Found:
+        """The same where an expression fails on a row: whose that is, is refused alone."""
+        found = _Found()
+        if len(keys.compared) == 1:
+            for subject, count in self._count_by_subject(client, keys, settings):
+                found.refused[subject] = explain_failure(self.table, self.change.expressed, error)
+                found.left[subject] += count
+            return found
+        for half in keys.halve():
+            part = self._find(client, half, settings)
+            found.values |= part.values
+            found.left += part.left
+            found.refused |= part.refused
+        return found
+
+    def _read(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        # Texts need not be UTF-8, which the driver would turn into something else.
+        olds = "".join(f", hex(toString({quote(column)}))" for column in self._changed_columns)
+        return client.rows(
+            f"SELECT {self._digest} AS digest, {self._spelt} AS spelt, {self._key} AS found_key, count(), "
+            f"{self._express_differs()} AS differs{olds} "
+            f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY ALL",
+            settings,
+            **self.bind(keys.compared),
+        )
 
     def _express_differs(self) -> str:
         """True in SQL where a value that ClickHouse makes is not there yet."""
@@ -310,17 +372,9 @@ class RewriteStep(Step):
         if new is None:
             return None
         encoded = new.encode("utf-8", "surrogateescape")
-        length = self._find_length(column)
-        if length and len(encoded) > length:
-            raise ValueError(f"what takes the place of {column} has {len(encoded)} bytes, and the column {length}")
+        if excess := explain_excess(column, self.table.columns[column], encoded):
+            raise ValueError(excess)
         return encoded
-
-    def _find_length(self, column: str) -> int:
-        """The bytes of a FixedString; 0 for other types."""
-        kind = self.table.columns[column]
-        if not is_text(kind) or "FixedString(" not in kind:
-            return 0
-        return int(kind.partition("FixedString(")[2].partition(")")[0])
 
     def _change_json(self, subject: str, path: str, text: str) -> str:
         column, *inner = path.split(".")

@@ -23,7 +23,7 @@ from sink.erasure import in_place
 from sink.erasure.agents import anonymise_agents
 from sink.erasure.candidates import express_candidates, list_search_patterns
 from sink.erasure.identities import Identities
-from sink.erasure.new_values import NewValues, hash_texts, or_zero
+from sink.erasure.new_values import NewValues, explain_excess, hash_texts, or_zero
 from sink.erasure.people import People, Person
 from sink.erasure.pseudonyms import PSEUDONYM, keyed_hash
 from sink.erasure.statements import anonymise_statement
@@ -57,21 +57,32 @@ class StatementStep(Step):
     def hide(
         self, client: ClickHouse, subjects: Sequence[SubjectId], identities: Identities, batch_size: int
     ) -> dict[str, str]:
-        """See `Step`. Every text can be changed: what is no JSON is changed as text."""
+        """See `Step`. What is no JSON is changed as text; only what grows out of its column cannot be changed."""
+        refused: dict[str, str] = {}
         for persons in self._split(subjects, identities):
             people = People(persons.values())
             condition, patterns = express_candidates(self._text, _list_patterns(persons))
             for texts in self._read(client, condition, patterns, {}):
-                changed = {digest: anonymise_statement(text, people) for digest, (text, _) in texts.items()}
-                self._write(client, {digest: (new.text,) for digest, new in changed.items() if new})
-        return {}
+                values: dict[int, tuple[bytes | None, ...]] = {}
+                for digest, (text, _) in texts.items():
+                    new = anonymise_statement(text, people)
+                    if new and (excess := self._explain_excess(new.text)):
+                        refused |= dict.fromkeys(_find_concerned(persons, text, new.text), excess)
+                    elif new:
+                        values[digest] = (new.text,)
+                self._write(client, values)
+        return refused
 
     def hide_everybody(self, client: ClickHouse) -> dict[str, str]:
         """See `Step`."""
+        refused: dict[str, str] = {}
         for texts in self._read(client, self._named, {"naming": _NAMING}, {}):
             changed = {digest: anonymise_agents(text, self.secret) for digest, (text, _) in texts.items()}
-            self._write(client, {digest: (new,) for digest, new in changed.items() if new is not None})
-        return {}
+            excess = {digest: self._explain_excess(new) for digest, new in changed.items() if new is not None}
+            # Whose they are is not known: what they are refused under stands for nobody.
+            refused |= {str(digest): reason for digest, reason in excess.items() if reason}
+            self._write(client, {digest: (changed[digest],) for digest, reason in excess.items() if not reason})
+        return refused
 
     def count_everybody(self, client: ClickHouse) -> int:
         """See `Step`."""
@@ -163,6 +174,10 @@ class StatementStep(Step):
             after = rows[-1][0]
             if len(rows) < _TEXTS_AT_ONCE:
                 return
+
+    def _explain_excess(self, new: bytes) -> str:
+        excess = explain_excess(self._column, self.table.columns[self._column], new)
+        return f"{self.table.name}: {excess}" if excess else ""
 
     def _write(self, client: ClickHouse, values: Mapping[int, tuple[bytes | None, ...]]) -> None:
         if values:

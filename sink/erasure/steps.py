@@ -18,15 +18,19 @@ from pydantic import SecretStr
 from sink.clickhouse.catalog import Table, is_nullable, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, WAIT_FOR_MUTATIONS, ClickHouse, split_for_binding
 from sink.clickhouse.parts import express_delete
+from sink.erasure.expressions import explain_failure
 from sink.erasure.identities import Identities
 from sink.erasure.keys import bind_ids, find_bound_kind, find_kind, group_ids, make_sample
-from sink.erasure.pseudonyms import PSEUDONYM, express_shape, keyed_hash
+from sink.erasure.pseudonyms import PSEUDONYM, express_shape, keyed_hash, spell_as_before
+from sink.errors import QueryError
 from sink.names import quote
 from sink.pii_map import Rule, SubjectId
 
 # Values that are bound one a subject, such as hashes, would make a statement too long for a server's form limit.
 _SUBJECTS_WITH_VALUES = 2_000
 _SUBJECTS_TO_COUNT = 10_000
+# Of `if`, only what is meant is computed.
+_LAZILY = {"short_circuit_function_evaluation": "force_enable"}
 
 
 @dataclass(frozen=True)
@@ -160,12 +164,25 @@ class DirectStep(Step):
         self, client: ClickHouse, subjects: Sequence[SubjectId], identities: Identities, batch_size: int
     ) -> dict[str, str]:
         """See `Step`."""
+        refused: dict[str, str] = {}
         for batch in self._split(subjects, batch_size):
-            self._erase(client, self._of_subjects(), self._bind_subjects(batch))
-        return {}
+            # A mutation that fails for one would fail for all, and stay.
+            failing = self._find_failing(client, batch, {}) if self._computed else {}
+            able = [subject for subject in batch if subject not in failing]
+            if able:
+                self._erase(client, self._of_subjects(), self._bind_subjects(able))
+            refused |= {str(subject): reason for subject, reason in failing.items()}
+        return refused
 
     def hide_everybody(self, client: ClickHouse) -> dict[str, str]:
         """See `Step`."""
+        if self._computed:
+            try:
+                self._count_rows(
+                    client, f"{self._not_exempt()} AND {self._differs(self._not_exempt(), computed=True)}", {}
+                )
+            except QueryError as error:
+                return {"": explain_failure(self.table, self._computed, error)}
         if not self.needs_subjects:
             self._erase(client, self._not_exempt(), {})
         for texts in self._list_texts(client):
@@ -186,8 +203,39 @@ class DirectStep(Step):
         self._erase(client, self._of_subjects(), self._bind_subjects([make_sample(self.key_kind)]))
 
     def _count_left(self, client: ClickHouse, condition: str, values: Mapping[str, Any]) -> int:
-        sql = f"SELECT count() FROM {client.replicas(self.table.name.sql)} WHERE {self._left(condition)}"
-        return int(client.value(sql, INCLUDING_HIDDEN, **_choose_bound(sql, {**self._values(), **values})))
+        try:
+            return self._count_rows(client, self._left(condition), values)
+        except QueryError:
+            if not self._computed:
+                raise
+            # Unknown is not zero.
+            return self._count_rows(client, condition, values)
+
+    def _count_rows(self, client: ClickHouse, condition: str, values: Mapping[str, Any]) -> int:
+        sql = f"SELECT count() FROM {client.replicas(self.table.name.sql)} WHERE {condition}"
+        settings = {**INCLUDING_HIDDEN, **_LAZILY}
+        return int(client.value(sql, settings, **_choose_bound(sql, {**self._values(), **values})))
+
+    @property
+    def _computed(self) -> list[str]:
+        """The columns whose new value an expression of the map computes, which can fail on what a row holds."""
+        return [c for c in self.columns if self.rule.on_retire.redact[c].kind == "expression"]
+
+    def _find_failing(
+        self, client: ClickHouse, subjects: Sequence[SubjectId], settings: Mapping[str, Any]
+    ) -> dict[SubjectId, str]:
+        """Of whom a row makes the engine fail, with the reason."""
+        of_subjects = self._of_subjects()
+        condition = f"{of_subjects} AND {self._differs(of_subjects, computed=True)}"
+        try:
+            self._count_of_each(client, subjects, condition, settings)
+        except QueryError as error:
+            if len(subjects) == 1:
+                return {subjects[0]: explain_failure(self.table, self._computed, error)}
+            half = len(subjects) // 2
+            first, second = subjects[:half], subjects[half:]
+            return self._find_failing(client, first, settings) | self._find_failing(client, second, settings)
+        return {}
 
     def _list_texts(self, client: ClickHouse) -> Iterator[list[str]]:
         """Every id that the table holds, ids or not and NULL as an empty text; none where nothing depends on it."""
@@ -209,17 +257,34 @@ class DirectStep(Step):
         identities: Identities,
         settings: Mapping[str, Any],
     ) -> list[tuple[str, int]]:
+        counts: list[tuple[str, int]] = []
+        left = self._left(self._of_subjects())
+        for batch in self._split(subjects, _SUBJECTS_TO_COUNT):
+            try:
+                counts += self._count_of_each(client, batch, left, settings)
+            except QueryError:
+                if not self._computed:
+                    raise
+                failing = self._find_failing(client, batch, settings)
+                able = [subject for subject in batch if subject not in failing]
+                counts += self._count_of_each(client, able, left, settings)
+                # Unknown is not zero.
+                counts += self._count_of_each(client, list(failing), self._of_subjects(), settings)
+        return counts
+
+    def _count_of_each(
+        self, client: ClickHouse, subjects: Sequence[SubjectId], condition: str, settings: Mapping[str, Any]
+    ) -> list[tuple[str, int]]:
+        if not subjects:
+            return []
         sql = (
             f"SELECT {self.subject_expression} AS subject, count() FROM {client.replicas(self.table.name.sql)} "
-            f"WHERE {self._left(self._of_subjects())} GROUP BY subject"
+            f"WHERE {condition} GROUP BY subject"
         )
-        counts: list[tuple[str, int]] = []
-        for batch in self._split(subjects, _SUBJECTS_TO_COUNT):
-            spelt = self.group(batch)
-            values = self._values() | self._bind_subjects(batch)
-            rows = client.rows(sql, settings, **_choose_bound(sql, values))
-            counts += [(spelt[written][0], count) for written, count in rows]
-        return counts
+        spelt = self.group(subjects)
+        values = self._values() | self._bind_subjects(subjects)
+        rows = client.rows(sql, {**settings, **_LAZILY}, **_choose_bound(sql, values))
+        return [(spelt[written][0], count) for written, count in rows]
 
     def _erase(self, client: ClickHouse, condition: str, values: Mapping[str, Any]) -> None:
         table = f"{self.table.name.sql} {client.on_cluster}"
@@ -242,11 +307,18 @@ class DirectStep(Step):
         """The condition that finds rows of `condition` that still have to be erased."""
         if self.rule.on_retire.delete:
             return condition
+        return f"{condition} AND {self._differs(condition)}"
+
+    def _differs(self, condition: str, *, computed: bool = False) -> str:
+        """True in SQL where a row of `condition` has another value than it should; `computed`: by an expression.
+
+        With `_LAZILY` nothing is computed of other rows: an expression may fail on theirs.
+        """
         differs = " OR ".join(
             f"ifNull(toString({quote(column)}), '\\0') != ifNull(toString({self._replacement(column)}), '\\0')"
-            for column in self.columns
+            for column in (self._computed if computed else self.columns)
         )
-        return f"{condition} AND ({differs})"
+        return f"if({condition}, {differs}, false)" if self._computed else f"({differs})"
 
     def _split(self, subjects: Sequence[SubjectId], size: int) -> Iterator[Sequence[SubjectId]]:
         return split_for_binding(subjects, min(size, _SUBJECTS_WITH_VALUES) if self.needs_subjects else size)
@@ -264,8 +336,13 @@ class DirectStep(Step):
         name = self._name_value(column)
         if redaction.kind in ("hash", "pseudonym"):
             old = f"toString({quote(column)})"
-            hashed = f"transform({self._subject_text}, {{texts:Array(String)}}, {{{name}:Array(String)}}, {old})"
-            return express_shape(old, hashed) if redaction.kind == "pseudonym" else hashed
+            hashed, earlier = (
+                f"transform({self._subject_text}, {{texts:Array(String)}}, {{{values}:Array(String)}}, {old})"
+                for values in (name, f"{name}_earlier")
+            )
+            if redaction.kind == "pseudonym":
+                hashed, earlier = express_shape(old, hashed), express_shape(old, earlier)
+            return f"if({old} = {earlier}, {old}, {hashed})"
         return {
             "null": "NULL",
             "empty": "''",
@@ -302,7 +379,9 @@ class DirectStep(Step):
         values: dict[str, Any] = {"texts": list(subjects)}
         for column in self.columns:
             if self.rule.on_retire.redact[column].kind in ("hash", "pseudonym"):
-                values[self._name_value(column)] = [self._hash(column, subject) for subject in subjects.values()]
+                hashes = [self._hash(column, subject) for subject in subjects.values()]
+                name = self._name_value(column)
+                values |= {name: hashes, f"{name}_earlier": [spell_as_before(hashed) for hashed in hashes]}
         return values
 
     def _name_value(self, column: str) -> str:

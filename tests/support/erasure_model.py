@@ -360,21 +360,21 @@ def normalise(case: Case, rows: Iterable[Row], *, hide_pseudonyms: bool = False)
             # As the engine makes it from what is there.
             cells["low"] = bytes((cells["note"] or b"").lower())
         amount = int(cells.pop("n") or 0) if case.engine.startswith("Summing") else 1
-        key = tuple(sorted((c, _hide(v) if hide_pseudonyms else v) for c, v in cells.items()))
+        key = tuple(sorted((c, _hide(case.secret, v) if hide_pseudonyms else v) for c, v in cells.items()))
         counts[key] = counts[key] + amount if case.engine.startswith(("Merge", "Summing")) else 1
     return counts
 
 
-def _hide(value: bytes | None) -> bytes | None:
+def _hide(secret: SecretStr, value: bytes | None) -> bytes | None:
     if value is None:
         return None
     text = value.rstrip(b"\0").decode("utf-8", "replace")
-    if is_pseudonym(text):
+    if is_pseudonym(secret, text):
         return b"P"
     if '"actor": "mailto:' in text:
         before, _, rest = text.partition('"actor": "')
         actor, _, after = rest.partition('"')
-        if is_pseudonym(actor):
+        if is_pseudonym(secret, actor):
             return f'{before}"actor": "P"{after}'.encode()
     return value
 

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from sink.erasure.coverage import check_map
 from sink.erasure.problems import Problem
+from sink.erasure.pseudonyms import keyed_hash, spell_as_before
 from sink.erasure.purge import plan_purge, purge
 from sink.erasure.reassign import reassign
 from sink.erasure.verify import verify_subjects
 from sink.erasure.work import find_works
-from sink.errors import MapError, RefusedError
+from sink.errors import ErasureError, MapError, RefusedError
 from sink.pii_map import PiiMap
 from sink.retirement.retire import retire, sweep
 from sink.retirement.status import read_status
@@ -640,3 +642,241 @@ def kill_at(
         with pytest.raises(Killed):
             do()
     store.client.execute("TRUNCATE TABLE $pii_ledger.leases")
+
+
+def make_look_alike(secret: SecretStr | None = None) -> str:
+    """A name that looks like a pseudonym of ours: as anybody could make one of an earlier version, or with a key."""
+    pseudonym = keyed_hash(secret or SecretStr("a guess at the secret"), "pseudonym", 1)
+    return pseudonym if secret else spell_as_before(pseudonym)
+
+
+@pytest.mark.parametrize("redaction", ["pseudonym", "hash"])
+@pytest.mark.parametrize("match", [{"username": "username"}, {"user_id": "id"}], ids=["by name", "by id"])
+@covers("type", "a name that looks like a pseudonym", "erased")
+def test_a_name_that_looks_like_a_pseudonym_goes(
+    with_target: WithTarget, match: dict[str, str], redaction: str
+) -> None:
+    look_alike = make_look_alike()
+    definition = "(user_id Int64, username String, handle String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"username": redaction, "handle": redaction}}, match)
+    store.client.insert(
+        store.client.table("event_sink.user_profile"), ["user_id", "username"], [(7, look_alike), (8, "user8")]
+    )
+    store.client.insert(
+        store.client.table("event_sink.answers"),
+        ["user_id", "username", "handle"],
+        [(7, look_alike, look_alike), (8, "user8", look_alike)],
+    )
+    assert [outcome.state for outcome in retire(store, [7])] == ["erased"]
+    found = read_answers(store)
+    assert found.total() == 2
+    assert found[8, "user8", look_alike] == 1
+    assert sum(look_alike in row for row in found) == 1
+
+
+@pytest.mark.parametrize("redaction", ["pseudonym", "hash"])
+@pytest.mark.parametrize("match", [{"username": "username"}, {"user_id": "id"}], ids=["by name", "by id"])
+def test_a_pseudonym_of_the_subject_stays_as_an_earlier_version_wrote_it(
+    with_target: WithTarget, match: dict[str, str], redaction: str
+) -> None:
+    definition = "(user_id Int64, username String, handle String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"handle": redaction}}, match)
+    secret = store.policy.pseudonym_secret
+    assert secret is not None
+    hashed = keyed_hash(secret, "pseudonym" if redaction == "pseudonym" else "username", 1)
+    rows = [(1, "user1", spell_as_before(hashed)), (1, "user1", "a canary")]
+    store.client.insert(store.client.table("event_sink.answers"), ["user_id", "username", "handle"], rows)
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    assert read_answers(store, "handle") == {(spell_as_before(hashed),): 1, (hashed,): 1}
+
+
+def test_a_pseudonym_of_somebody_else_stays_in_a_row_found_by_name(with_target: WithTarget) -> None:
+    definition = "(username String, handle String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"handle": "pseudonym"}})
+    others = make_look_alike(store.policy.pseudonym_secret)
+    store.client.insert(
+        store.client.table("event_sink.answers"), ["username", "handle"], [("user2", others), ("user2", "a canary")]
+    )
+    assert [(outcome.state, outcome.rows) for outcome in retire(store, [2])] == [("erased", 2)]
+    found = read_answers(store, "handle")
+    assert found.total() == 2
+    assert found[others,] == 1
+    assert ("a canary",) not in found
+
+
+@covers("moment", "opting out, where a row cannot be changed", "open")
+def test_a_purge_says_which_rows_it_left_and_why_and_purges_the_rest(with_target: WithTarget) -> None:
+    definition = "(username String, doc String) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {"doc.who": "empty"}})
+    rows = [("user1", '{"who": "user1", cut'), ("user2", '{"who": "user2"}')]
+    store.client.insert(store.client.table("event_sink.answers"), ["username", "doc"], rows)
+    with pytest.raises(
+        ErasureError, match=r"1 rows of event_sink\.answers \(a row holds no valid JSON in doc; correct or delete it\)"
+    ):
+        purge(store, plan_purge(store, []), enabled=False)
+    assert read_answers(store) == {rows[0]: 1, ("user2", '{"who": ""}'): 1}
+    assert store.client.value("SELECT count() FROM $event_sink.user_profile") == 0
+    store.client.execute("ALTER TABLE $event_sink.answers DELETE WHERE username = 'user1'", {"mutations_sync": 2})
+    purge(store, plan_purge(store, []), enabled=False)
+
+
+def test_a_table_that_refuses_a_purge_is_named_and_stops_no_other(with_target: WithTarget) -> None:
+    definition = "(user_id Int64, username String) ENGINE = MergeTree ORDER BY user_id"
+    store = with_target(definition, NAMES, {"user_id": "id"}, "VALUES (1, 'user1')")
+    real = store.client.execute
+
+    def refuse(sql: str, *arguments: Any, **values: Any) -> None:
+        real(sql.replace("`answers`  UPDATE", "`answers`  UPDATE `no_such` = 1,"), *arguments, **values)
+
+    store.client.execute = refuse  # type: ignore[method-assign]
+    with pytest.raises(ErasureError, match=r"1 rows of event_sink\.answers \(.*NO_SUCH_COLUMN"):
+        purge(store, plan_purge(store, []), enabled=False)
+    assert store.client.value("SELECT count() FROM $event_sink.user_profile") == 0
+    store.client.execute = real  # type: ignore[method-assign]
+    purge(store, plan_purge(store, []), enabled=False)
+    assert read_answers(store) == {(1, "Deleted User"): 1}
+
+
+@covers("type", "a text that grows out of its FixedString", "open")
+def test_a_text_that_grows_out_of_its_column_stops_nobody_else(with_target: WithTarget) -> None:
+    definition = "(id UInt32, event FixedString(90)) ENGINE = MergeTree ORDER BY id"
+    tight, roomy = (
+        json.dumps({"actor": {"mbox": f"mailto:user{user}@example.com"}, "o": "x" * rest})
+        for user, rest in ((1, 25), (2, 0))
+    )
+    rows = f"VALUES (1, '{tight}'), (2, '{roomy}')"
+    store = with_target(definition, {"redact": {"event": "person"}}, {"event": "person"}, rows, pii={"event": "other"})
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 2])}
+    assert outcomes["2"].state == "erased", outcomes["2"].reason
+    assert outcomes["1"].state == "failed"
+    assert outcomes["1"].reason.startswith("event_sink.answers: what takes the place of a text in event has ")
+    assert "the column is FixedString(90); widen it (ALTER TABLE … MODIFY COLUMN)" in outcomes["1"].reason
+    texts = dict(store.client.rows("SELECT id, toString(event) FROM $event_sink.answers"))
+    assert texts[1].rstrip("\0") == tight
+    assert "user2" not in texts[2]
+    with pytest.raises(ErasureError, match=r"1 rows of event_sink\.answers \(what takes the place of a text in event"):
+        purge(store, plan_purge(store, []), enabled=False)
+    store.client.execute("ALTER TABLE $event_sink.answers MODIFY COLUMN event FixedString(120)")
+    assert [outcome.state for outcome in sweep(store)] == ["erased"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "redaction"),
+    [
+        ("JSON(age UInt32)", "age", {"constant": "gone"}),
+        # It would be read as a number again, and count as not erased for ever.
+        ("JSON(age UInt32)", "age", {"constant": "7"}),
+        ("JSON(age UInt32)", "age", "null"),
+        ("JSON(name FixedString(20))", "name", "hash"),
+        ("JSON(born Date)", "born", "empty"),
+        ("JSON(a JSON(born Date))", "a.born", "empty"),
+        ("JSON(a Array(JSON(born Date)))", "a.born", "empty"),
+        ("JSON(a Array(String))", "a", "empty"),
+        ("JSON(`a.b` UInt32)", "a.b", "pseudonym"),
+    ],
+)
+@covers("type", "JSON paths whose type cannot hold what takes a value's place", "refused")
+def test_a_path_whose_type_cannot_hold_the_redaction_is_a_problem_of_the_map(
+    with_target: WithTarget, kind: str, path: str, redaction: Any
+) -> None:
+    definition = f"(username String, doc {kind}) ENGINE = MergeTree ORDER BY tuple()"
+    store = with_target(definition, {"redact": {f"doc.{path}": redaction}})
+    (problem,) = find_problems(store)
+    assert problem.place == f"targets.event_sink.answers.redact.doc.{path}"
+    assert f"does not fit {path} in {kind}" in problem.reason
+    assert "Declare the path as String" in problem.fix
+    (outcome,) = retire(store, [1])
+    assert problem.fix in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "path", "redaction", "expected"),
+    [
+        ("JSON(age Nullable(UInt32))", {"age": 5}, "age", "null", {}),
+        ("JSON(name String, age UInt32)", {"name": "Ann", "age": 5}, "name", "hash", {"age": 5}),
+        ("JSON(name FixedString(40))", {"name": "Ann".ljust(40)}, "name", {"constant": "x" * 40}, {"name": "x" * 40}),
+        ("JSON(a Array(JSON(n String)))", {"a": [{"n": "Ann"}]}, "a.n", "empty", {"a": [{"n": ""}]}),
+        ("JSON(max_dynamic_paths = 2)", {"age": 5}, "age", {"constant": "gone"}, {"age": "gone"}),
+    ],
+)
+@covers("type", "JSON paths with types", "erased")
+def test_a_path_whose_type_can_hold_the_redaction_is_erased(
+    with_target: WithTarget, kind: str, value: Any, path: str, redaction: Any, expected: Any
+) -> None:
+    definition = f"(username String, doc {kind}) ENGINE = MergeTree ORDER BY tuple()"
+    rows = f"VALUES ('user1', '{json.dumps(value)}'), ('user2', '{json.dumps(value)}')"
+    store = with_target(definition, {"redact": {f"doc.{path}": redaction}}, rows=rows)
+    assert find_problems(store) == []
+    (outcome,) = retire(store, [1])
+    assert outcome.state == "erased", outcome.reason
+    found = dict(store.client.rows("SELECT username, toString(doc) FROM $event_sink.answers"))
+    after = json.loads(found["user1"])
+    assert {key: after[key] for key in expected} == expected
+    assert "Ann" not in found["user1"]
+    assert after.get("age") != 5 or "age" in expected
+    assert json.loads(found["user2"]) == value
+
+
+@pytest.mark.parametrize("match", [{"username": "username"}, {"user_id": "id"}], ids=["by name", "by id"])
+@pytest.mark.parametrize(
+    "expression", ["toString(toInt64(concat('0', raw)))", "toString(intDiv(1, length(raw) - 3))"], ids=["text", "zero"]
+)
+@covers("type", "a row for which an expression of the map cannot be computed", "open")
+def test_a_row_that_an_expression_fails_on_stops_nobody_else(
+    with_target: WithTarget, match: dict[str, str], expression: str
+) -> None:
+    definition = "(user_id Int64, username String, note String, raw String) ENGINE = MergeTree ORDER BY user_id"
+    rows = "VALUES (1, 'user1', 'n', 'x-y'), (2, 'user2', 'n', '12'), (3, 'user3', 'n', '9')"
+    store = with_target(definition, {"redact": {"note": {"expression": expression}}}, match, rows)
+    assert [outcome.state for outcome in retire(store, [2])] == ["erased"]
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 3, 4])}
+    assert [outcomes[subject].state for subject in ("1", "3", "4")] == ["failed", "erased", "erased"]
+    assert outcomes["1"].reason.startswith(
+        "event_sink.answers: a row has values for which the expression of note cannot"
+    )
+    assert "correct the row" in outcomes["1"].reason
+    notes = dict(store.client.rows("SELECT user_id, note FROM $event_sink.answers"))
+    assert notes[1] == "n"
+    assert "n" not in {notes[2], notes[3]}
+    findings = [str(f) for f in verify_subjects(store, [1]).findings if f.place == "event_sink.answers"]
+    assert findings == ["event_sink.answers: 1 rows of 1"]
+    with pytest.raises(ErasureError, match=r"event_sink\.answers \(a row has values for which the expression of note"):
+        purge(store, plan_purge(store, []), enabled=False)
+    assert store.client.value("SELECT count() FROM system.mutations WHERE NOT is_done") == 0
+    store.client.execute("ALTER TABLE $event_sink.answers UPDATE raw = '7' WHERE user_id = 1", {"mutations_sync": 2})
+    purge(store, plan_purge(store, []), enabled=False)
+
+
+@covers("type", "a CHECK constraint that a new sort key violates", "refused")
+def test_a_constraint_that_the_redaction_violates_is_foreseen_and_named(with_target: WithTarget) -> None:
+    columns = "username String, note String, CONSTRAINT short CHECK length(username) < 20"
+    definition = f"({columns}) ENGINE = MergeTree ORDER BY username"
+    store = with_target(definition, PSEUDONYMS, rows="VALUES ('user1', 'n'), ('user2', 'n')")
+    (problem,) = find_problems(store)
+    assert "username violates a CHECK constraint of the table (short)" in problem.reason
+    assert "erasing_" not in str(problem)
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 3])}
+    assert (outcomes["1"].state, outcomes["3"].state) == ("failed", "erased")
+    assert outcomes["1"].reason.startswith("event_sink.answers: what takes the place of values in username violates")
+    assert "(short); change the constraint (ALTER TABLE … DROP CONSTRAINT" in outcomes["1"].reason
+    assert read_answers(store) == {("user1", "n"): 1, ("user2", "n"): 1}
+    assert find_works(store.client) == []
+    store.client.execute("ALTER TABLE $event_sink.answers DROP CONSTRAINT short")
+    assert find_problems(store) == []
+    assert [outcome.state for outcome in sweep(store)] == ["erased"]
+
+
+@covers("type", "a CHECK constraint that the new sort key of one row violates", "open")
+def test_a_row_whose_new_key_violates_a_constraint_stops_nobody_else(with_target: WithTarget) -> None:
+    definition = (
+        "(username String, strict UInt8, CONSTRAINT short CHECK strict = 0 OR length(username) < 20) "
+        "ENGINE = MergeTree ORDER BY username"
+    )
+    store = with_target(definition, PSEUDONYMS, rows="VALUES ('user1', 1), ('user2', 0), ('user3', 0)")
+    outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 2, 3])}
+    assert [outcomes[subject].state for subject in ("1", "2", "3")] == ["failed", "erased", "erased"]
+    assert "(short)" in outcomes["1"].reason
+    found = read_answers(store)
+    assert found.total() == 3
+    assert found["user1", 1] == 1
+    assert not {("user2", 0), ("user3", 0)} & set(found)

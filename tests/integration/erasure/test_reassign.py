@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import yaml
 
 from sink.erasure.reassign import reassign
 from sink.errors import RefusedError
-from sink.pii_map import load_map
+from sink.pii_map import PiiMap, load_map
 from sink.resources import find_resource
 from sink.retirement.retire import retire
 from sink.store import Store
+from tests.support.coverage_page import covers
 
 TARGET = {
     "owned": True,
@@ -99,6 +101,90 @@ def test_an_heir_who_is_unknown_retired_or_the_leaver_is_refused(owners: Store) 
     for heir, reason in ((99, "not known"), (3, "is retired"), (1, "the one who leaves")):
         with pytest.raises(RefusedError, match=reason):
             reassign(owners, 1, heir)
+
+
+Owners = Callable[..., Store]
+
+
+@pytest.fixture
+def with_things(store: Store) -> Owners:
+    """A store with one owned table beside the profiles of 1, 2 and 70000: its columns, what a rule redacts, its rows."""
+
+    def make(columns: str, redact: dict[str, Any], rows: str, **pii: str) -> Store:
+        document = yaml.safe_load(find_resource("config/pii.yaml").read_text())
+        document["targets"]["event_sink.things"] = {
+            "owned": True,
+            "match": {"owner": "id"},
+            "pii": {"author": "name", **pii},
+            "on_retire": {"redact": {"author": "constant", **redact}},
+        }
+        store.client.execute(f"CREATE TABLE $event_sink.things ({columns}) ENGINE = MergeTree ORDER BY tuple()")
+        store.client.execute(f"INSERT INTO $event_sink.things VALUES {rows}")
+        store.client.insert(
+            store.client.table("event_sink.user_profile"),
+            ["user_id", "name", "username", "email"],
+            [(u, f"Name {u}", f"user{u}", f"user{u}@example.com") for u in (1, 2, 70_000)],
+        )
+        return dataclasses.replace(store, pii_map=PiiMap.model_validate(document))
+
+    return make
+
+
+def read_things(store: Store) -> list[Any]:
+    return sorted(store.client.rows("SELECT * FROM $event_sink.things"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ("owner UInt16, author String", "owner is UInt16"),
+        ("owner FixedString(4), author String", r"owner is FixedString\(4\)"),
+        ("owner UInt64, author FixedString(6)", r"author is FixedString\(6\)"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+@covers("type", "an heir whose id or name a column cannot hold", "refused")
+def test_an_heir_whom_a_column_cannot_hold_is_refused_before_anything(
+    with_things: Owners, columns: str, named: str, *, dry_run: bool
+) -> None:
+    # 4464 is what is left of 70000 in 16 bits.
+    store = with_things(
+        columns, {"author": "empty"}, "('1', 'Name 1')" + (", ('4464', 'Other')" if "UInt" in columns else "")
+    )
+    before = read_things(store)
+    with pytest.raises(RefusedError, match=f"{named}.*MODIFY COLUMN"):
+        reassign(store, 1, 70_000, dry_run=dry_run)
+    assert read_things(store) == before
+    assert reassign(store, 1, 2).rows == {"event_sink.things": 1}
+
+
+def test_a_narrow_column_is_no_obstacle_where_the_leaver_owns_nothing(with_things: Owners) -> None:
+    store = with_things("owner UInt16, author String", {}, "(4464, 'Other')")
+    assert reassign(store, 1, 70_000).rows == {}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "pii_type", "redaction", "expected"),
+    [
+        ("more Date", "2000-02-03", "birth_date", "default", "1970-01-01"),
+        ("more UInt64", "7", "other", "default", "0"),
+        ("more Nullable(IPv4)", "192.0.2.7", "ip", "null", None),
+        ("more Nullable(Date)", "2000-02-03", "birth_date", "default", None),
+        ("more LowCardinality(String)", "a canary", "other", {"constant": "gone"}, "gone"),
+        ("more String", "a canary", "other", {"expression": "concat('of ', kind)"}, "of quiz"),
+        ("more String", "Name 1", "name", "empty", "Name 2"),
+    ],
+)
+@covers("type", "a column of an owned target that is no name", "erased")
+def test_what_is_no_name_is_redacted_as_a_retirement_would(
+    with_things: Owners, column: str, value: str, pii_type: str, redaction: Any, expected: str | None
+) -> None:
+    columns = f"owner Int64, author String, kind String, {column}"
+    rows = f"(1, 'Name 1', 'quiz', '{value}'), (2, 'Name 2', 'quiz', '{value}')"
+    store = with_things(columns, {"more": redaction}, rows, more=pii_type)
+    assert reassign(store, 1, 2).rows == {"event_sink.things": 1}
+    found = store.client.rows("SELECT owner, author, toString(more) FROM $event_sink.things")
+    assert Counter(found) == Counter([(2, "Name 2", expected), (2, "Name 2", value)])
 
 
 def test_assets_that_are_not_named_stay(owners: Store) -> None:

@@ -82,7 +82,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     configured = load_settings(
         clickhouse_url=f"chdb://{folder}/clickhouse", receipts_dir=folder / "receipts", receipt_key="a key of the tests"
     )
-    with open_store(configured) as store:
+    with open_store(configured, creates=True) as store:
         migrations.migrate(store.client)
         yield store
 

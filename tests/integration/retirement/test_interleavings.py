@@ -93,7 +93,8 @@ class Life(RuleBasedStateMachine):
                 receipts_dir=self.folder / "receipts",
                 pseudonym_secret="a secret of the tests",
                 pii_map=self.map,
-            )
+            ),
+            creates=True,
         )
         return dataclasses.replace(store, policy=dataclasses.replace(store.policy, second_pass_after=0))
 

@@ -320,7 +320,7 @@ def test_verify_goes_on_after_what_is_no_receipt(signed: Command, files: dict[st
 
 def test_verify_of_an_unsigned_receipt_is_by_the_ledger(aspects_pii: Command, settings: Settings) -> None:
     aspects_pii("init")
-    aspects_pii("retire", 5)
+    aspects_pii("retire", 5, "--unknown")
     (file,) = list_files(settings)
     ran = aspects_pii("receipt", "verify", file)
     assert ran.status == 0

@@ -204,7 +204,7 @@ def test_retirement_of_many_users_is_one_statement_a_target(store: Store) -> Non
 
 def test_a_user_who_was_never_there_is_a_success_that_says_so(aspects_pii: Callable[..., Any]) -> None:
     assert aspects_pii("init").status == 0
-    ran = aspects_pii("retire", "4242")
+    ran = aspects_pii("retire", "4242", "--unknown")
     assert ran.status == 0
     assert "4242: nothing was stored" in ran.out
 
