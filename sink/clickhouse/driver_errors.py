@@ -61,6 +61,10 @@ def translate_error(error: ClickHouseError, address: Address, sql: str) -> Datab
     name = getattr(error, "name", None) or ""
     text = str(error)
     where = f"the embedded engine in {address.folder}" if address.is_embedded else address.url
+    if address.is_embedded and "EmbeddedServer already initialized" in text:
+        return EmbeddedBusyError(
+            f"The data folder {address.folder} cannot be opened: this process has the engine open in another folder."
+        )
     if address.is_embedded and "EmbeddedServer" in text:
         return _translate_embedded_start(address)
     found = _HTTP_STATUS.match(text) if not code else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from sink.clickhouse.client import split_for_binding
 from sink.copying.copies import Copy, express_digest, express_key
 from sink.lms.values import BadRow, Batch
 from sink.names import quote, quote_columns
@@ -90,6 +91,23 @@ def count_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: CopyCou
     counts.inserted += inserted
     counts.changed += changed
     counts.unchanged += unchanged
+
+
+def count_bad(store: Store, batch: Batch, counts: CopyCounts) -> None:
+    """Count the rows that could not be read; those of tombstoned users would not have been copied anyway."""
+    user_ids = sorted({bad.user_id for bad in batch.bad if bad.user_id is not None})
+    retired: set[int] = set()
+    for some in split_for_binding(user_ids):
+        retired |= set(
+            store.client.column(
+                "SELECT toInt64(user_id) FROM $pii_ledger.tombstones WHERE user_id IN {user_ids:Array(Int64)}",
+                None,
+                user_ids=some,
+            )
+        )
+    left = [bad for bad in batch.bad if bad.user_id not in retired]
+    counts.bad += left
+    counts.retired += len(batch.bad) - len(left)
 
 
 def write_batch(store: Store, copy: Copy, scope: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from sink.clickhouse.client import WAIT_FOR_MUTATIONS
 from sink.clickhouse.parts import drop_hidden_rows, scrub
-from sink.copying.batches import CopyCounts, count_batch, create_batch_table, write_batch
+from sink.copying.batches import CopyCounts, count_bad, count_batch, create_batch_table, write_batch
 from sink.copying.copies import WITHOUT_PII, Copy, plan_copies
 from sink.copying.removals import (
     check_removals,
@@ -175,7 +175,7 @@ def _copy_batches(
         if not dry_run:
             write_batch(store, copy, scope)
             delete_versions(store, copy, gone)
-        counts.bad += batch.bad
+        count_bad(store, batch, counts)
         counts.read += len(batch.rows) + len(batch.bad)
         progress(copy.object, counts.read, total)
         low = batch.last_user_id

@@ -24,6 +24,7 @@ from pydantic import SecretStr
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.connection import require_data
+from sink.datasets.dbt_folder import compose_program, working_folder
 from sink.datasets.dbt_log import DbtResult
 from sink.errors import SettingsError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
@@ -72,8 +73,8 @@ def build(
     if definer is None:
         with ClickHouse(address) as client:
             set_pseudonym_key(client, pseudonym_secret)
-    with tempfile.TemporaryDirectory(prefix="aspects-pii-dbt-") as folder, _served(address) as served:
-        command = [*_list_fixed_arguments(Path(folder)), *arguments]
+    with working_folder() as folder, _served(address) as served:
+        command = [*_list_fixed_arguments(folder), *arguments]
         _run_dbt(command, _make_environment(served, enable_pii, definer), report)
 
 
@@ -150,7 +151,7 @@ def _list_fixed_arguments(folder: Path) -> list[str]:
         sys.executable,
         "-P",  # A file called dbt.py in the working directory is not dbt.
         "-c",
-        "from dbt.cli.main import cli; cli()",
+        compose_program(folder),
         "build",
         "--project-dir",
         str(find_resource("dbt_project")),
@@ -200,7 +201,13 @@ def _run_dbt(command: Sequence[str], environment: Mapping[str, str], report: Cal
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(  # noqa: S603 - a fixed program, by its path; further arguments are the operator's own
-            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+            command,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
         ) as process,
     ):
         try:

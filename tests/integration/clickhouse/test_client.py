@@ -30,6 +30,7 @@ from sink.errors import (
     AuthenticationError,
     DatabaseError,
     DatabaseMissingError,
+    EmbeddedBusyError,
     EmbeddedDamagedError,
     OverloadedError,
     QueryError,
@@ -247,6 +248,14 @@ def test_folder_in_use_by_another_process(client: ClickHouse) -> None:
     assert str(client.address.folder) in other.stdout
     assert "in use by another process" in other.stdout
     assert "aspects-pii clickhouse" in other.stdout
+
+
+def test_second_folder_in_one_process_is_neither_in_use_by_another_nor_damaged(
+    client: ClickHouse, tmp_path: Path
+) -> None:
+    error = fail(lambda: ClickHouse(Address(f"chdb://{tmp_path}/second")))
+    assert isinstance(error, EmbeddedBusyError)
+    assert "this process has the engine open in another folder" in str(error)
 
 
 @pytest.mark.parametrize("content", [b"", b"ATTACH TABLE", b"\x00" * 100])

@@ -523,6 +523,26 @@ def test_an_anonymous_id_that_is_none_leaves_the_stored_one(site: Site) -> None:
     assert site.one(LEARNER, "external_id")["external_user_id"] == make_external_id(1, LEARNER)
 
 
+def test_a_bad_row_of_a_retired_user_fails_nothing(site: Site) -> None:
+    site.sync()
+    site.widen("gender", "varchar(200)")
+    site.execute("UPDATE auth_userprofile SET gender = 'Condor-Condor' WHERE user_id IN (2, 3)")
+    assert site.run("sync").status == 1
+    for user_id in (2, 3):
+        assert site.run("retire", user_id).status == 0
+    ran = site.run("sync", "--json")
+    assert ran.status == 0
+    assert "was not copied" not in ran.err
+    profiles = next(line for line in ran.json["objects"] if line["object"] == "user_profile")
+    assert (profiles["bad"], profiles["retired"]) == ([], 2)
+    assert profiles["read"] == profiles["retired"] + profiles["unchanged"]
+    site.execute("UPDATE auth_userprofile SET gender = 'Condor-Condor' WHERE user_id = 4")
+    again = site.run("sync")
+    assert again.status == 1
+    assert "user 4," in again.err
+    assert "user 2," not in again.err
+
+
 @on_both
 def test_table_that_the_lms_lacks_is_named_before_anything_is_copied(site: Site) -> None:
     site.execute("DROP TABLE student_courseaccessrole", "ALTER TABLE auth_userprofile DROP COLUMN phone_number")

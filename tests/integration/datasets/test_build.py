@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,9 +19,11 @@ from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
 from sink.datasets.build import DATASET_MARK, build, list_datasets, read_built
+from sink.datasets.dbt_folder import working_folder
 from sink.errors import BuildError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
+from tests.support.processes import Process, running, wait_until
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
 COURSE = "course-v1:Org+A+2026"
@@ -232,6 +235,37 @@ def test_a_failure_names_the_model_and_no_value_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
     assert len(said) > 1
     assert "SELECT" not in "".join(said).upper()
+
+
+def test_a_build_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {"ASPECTS_CLICKHOUSE_URL": f"chdb://{tmp_path}/clickhouse", "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", "from sink.doors.cli.main import main; main()"]
+    with running(Process("init", [*command, "init"], tmp_path, environment)) as made:
+        assert made.child is not None
+        assert made.child.wait(300) == 0
+    process = Process("build", [*command, "build"], tmp_path, environment)
+    with running(process):
+        wait_until(lambda: list(temporary.glob("*/target/*")), process.read_log, pause=0.01)
+        process.kill()
+    wait_until(lambda: list(temporary.iterdir()) == [], lambda: str(list(temporary.rglob("*"))))
+
+
+def test_what_killed_builds_have_left_is_removed_by_the_next_and_what_is_in_use_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, others = tmp_path / "aspects-pii-dbt-left", tmp_path / "something-else"
+    for folder in (left, others):
+        (folder / "target").mkdir(parents=True)
+    with working_folder() as first:
+        (first / "target").mkdir()
+        assert not left.exists()
+        with working_folder() as second:
+            assert {*tmp_path.iterdir()} == {others, first, second}
+            assert (first / "target").is_dir()
+    assert list(tmp_path.iterdir()) == [others]
 
 
 def test_pseudonyms_cannot_be_followed_from_course_to_course(built: ClickHouse) -> None:
