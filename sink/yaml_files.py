@@ -75,8 +75,8 @@ def load_model(
         raise MapError(f"{path}: {where}not valid YAML ({getattr(error, 'problem', 'not UTF-8')})") from None
     except MapError as error:
         raise MapError(f"{path}: {error}") from None
-    except ValueError:
-        # Of a date or a number; the message quotes it.
+    except Exception:
+        # Whatever PyYAML stumbles over in a value; its message quotes the value.
         raise MapError(f"{path}: not valid YAML (a date or a number that there cannot be)") from None
     if not isinstance(data, dict):
         raise MapError(f"{path}: the map is empty or not a mapping")
