@@ -26,22 +26,22 @@ def _split_url(url: str) -> SplitResult:
 def _check_clickhouse_url(url: str) -> str:
     parts = _split_url(url)
     if parts.scheme not in ("chdb", "http", "https"):
-        raise ValueError("the address begins with chdb://, http:// or https://")
+        raise ValueError("the address must begin with chdb://, http:// or https://")
     if parts.scheme == "chdb" and not url.removeprefix("chdb://"):
-        raise ValueError("the address of the embedded engine names a folder")
+        raise ValueError("the address of the embedded engine must name a folder")
     if parts.scheme != "chdb" and not parts.hostname:
-        raise ValueError("the address names a host")
+        raise ValueError("the address must name a host")
     if parts.username or parts.password:
         raise ValueError("user and password have settings of their own")
     if parts.scheme != "chdb" and (parts.path.strip("/") or parts.query or parts.fragment):
-        raise ValueError("the address ends after the host and the port, without a path")
+        raise ValueError("the address must end after the host and the port, without a path")
     return url
 
 
 def _check_superset_url(url: str) -> str:
     parts = _split_url(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("the address begins with http:// or https:// and a host")
+        raise ValueError("the address must begin with http:// or https:// and a host")
     if parts.username or parts.password:
         raise ValueError("user and password have settings of their own")
     return url.rstrip("/")

@@ -19,8 +19,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from sink.endpoint.confinement import confine
 from sink.endpoint.credentials import Account
-from sink.endpoint.engine import Engine
+from sink.endpoint.engine import Engine, read_options
 from sink.endpoint.handlers import Endpoint
 from sink.endpoint.passwords import find_password
 from sink.errors import SettingsError, UsageError
@@ -64,11 +65,16 @@ def serve(
     user: str = "default",
     password: SecretStr | None = None,
     users_file: Path | None = None,
+    *,
+    confined: bool = True,
 ) -> None:
     """Serve the engine in `folder` until SIGTERM or SIGINT; says where it is, and how to come in, when ready.
 
     Port 0 takes a free one. Running queries are waited for, and cancelled after `SHUTDOWN_GRACE_SECONDS` seconds.
     Without a password, or with an empty one, one is made and kept in the data folder.
+
+    This process, from here on, can reach nothing beside the data folder, whatever the engine is asked, unless `confined` is
+    False; where the kernel cannot see to that, standard error says so.
 
     Raises:
         UsageError: the address is not this host's own and no password was set, or it is in use; or the file of the
@@ -84,12 +90,23 @@ def serve(
                 "Or listen on 127.0.0.1."
             )
         password, kept = find_password(folder)
-    engine = Engine(folder, users_file)  # Here, where its exceptions reach the caller.
+    options = read_options(users_file)
+    listener, url = listen(host, port)
+    # Before the engine starts threads, which would not be confined.
+    files = [Path(options[name]) for name in ("config-file", "users_config") if name in options]
+    if confined and (open_to := confine(folder, files)):
+        sys.stderr.write(
+            f"Whoever has the password can reach {', '.join(open_to)} from here: this needs Linux 6.7 with Landlock.\n"
+        )
+    try:
+        engine = Engine(folder, users_file)  # Here, where its exceptions reach the caller.
+    except BaseException:
+        listener.close()
+        raise
     if users_file is None and engine.granted:
         raise SettingsError(
             f"The engine did not read {find_resource('config/engine')}, which keeps it from files and addresses."
         )
-    listener, url = listen(host, port)
     app = create_app(folder, Account(user, password), users_file=users_file)
 
     def announce() -> None:

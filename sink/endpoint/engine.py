@@ -55,12 +55,7 @@ class Engine:
             DatabaseError: one of its subclasses says why it does not start.
         """
         self._address = Address(url=f"chdb://{folder}")
-        self._options = {"config-file": str(find_resource("config/engine/engine.xml"))}
-        if users_file is not None:
-            if not users_file.is_file():
-                raise _refuse(users_file, "there is no such file")
-            self._options["users_config"] = str(users_file.resolve())
-        self._options |= ENGINE_OPTIONS
+        self._options = read_options(users_file)
         # Whatever opens the folder first decides who may do what there.
         self._parser = self._start(users_file)
         self._parsing = threading.Lock()
@@ -169,6 +164,20 @@ class Engine:
                 del self._sessions[request.session]
         if request.close_session:
             session.connection.close()
+
+
+def read_options(users_file: Path | None) -> dict[str, str]:
+    """What the engine is started with where it is served.
+
+    Raises:
+        SettingsError: `users_file` is not a file.
+    """
+    options = {"config-file": str(find_resource("config/engine/engine.xml"))}
+    if users_file is not None:
+        if not users_file.is_file():
+            raise _refuse(users_file, "there is no such file")
+        options["users_config"] = str(users_file.resolve())
+    return options | ENGINE_OPTIONS
 
 
 def _refuse(users_file: Path, reason: str) -> SettingsError:

@@ -48,6 +48,8 @@ _SOURCES_OF_DICTIONARIES = {
     "REDIS": "READ ON REDIS",
     "ODBC": "READ ON ODBC",
 }
+# What stands between these and a bracket is a name, and no call; of a table function after TABLE the engine sees to it.
+_BEFORE_A_NAME = frozenset({".", "INTO", "TABLE", "EXISTS", "VIEW", "TO", "INDEX", "PROJECTION", "WITH", "DICTIONARY"})
 _OWN_HOSTS = frozenset({"'localhost'", "'127.0.0.1'", "'::1'"})
 
 
@@ -70,13 +72,11 @@ def require_within_reach(tokens: Sequence[Token], granted: Collection[str]) -> N
 
 
 def _find_needs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    # What stands between these and a bracket is the name of a table, before its columns, and no call.
-    names_before = [["."], ["INTO"], ["TABLE"]] if words[0] == "CREATE" else [["."], ["INTO"]]
     for number, word in enumerate(words):
         following = words[number + 1 : number + 4]
         if word == "INTO" and following[:1] == ["OUTFILE"]:
             yield "INTO OUTFILE", "WRITE ON FILE"
-        elif following[:1] != ["("] or words[number - 1 : number] in names_before:
+        elif following[:1] != ["("] or words[max(number - 1, 0)] in _BEFORE_A_NAME:
             continue
         elif word.strip("`").lower() in _CALLS:
             yield f"{word}()", _CALLS[word.strip("`").lower()]

@@ -108,22 +108,27 @@ def _read(text: bytes | bytearray, format_query: Format) -> Statement:
         normal = format_query(head)
     tokens = list(_split(normal))
     kind = tokens[0].text.upper()
+    brings_data = kind == "INSERT" and not _list_outer(tokens) & {"SELECT", "WITH", "FROM"}
+    if not brings_data and len(head) < len(text):
+        # What fits by chance into the head goes on after it.
+        normal = format_query(head := bytes(text))
+        tokens = list(_split(normal))
     if kind != "INSERT":
-        if len(head) < len(text):
-            # What fits by chance into the head goes on after it.
-            normal = format_query(head := bytes(text))
-            tokens = list(_split(normal))
         return Statement(kind, head, _find_format(tokens), tokens=tokens)
-    outer = {token.text for token in tokens if token.depth == 0}
+    outer = _list_outer(tokens)
     if "INFILE" in outer:
         raise ProtocolError("NOT_IMPLEMENTED", "FROM INFILE reads a client's file, which a server does not have.")
     if any(token.text.lower() == "input" and following.text == "(" for token, following in pairwise(tokens)):
         raise ProtocolError("NOT_IMPLEMENTED", "The table function input() is not supported by the embedded engine.")
-    if outer & {"SELECT", "WITH", "FROM"}:
-        return Statement(kind, bytes(text), tokens=tokens)
+    if not brings_data:
+        return Statement(kind, head, tokens=tokens)
     start = _find_data(head, normal, format_query)
     sql = normal.encode(errors="surrogateescape")
     return Statement(kind, sql, _find_format(tokens), [memoryview(text)[start:]], tokens)
+
+
+def _list_outer(tokens: Sequence[Token]) -> set[str]:
+    return {token.text for token in tokens if token.depth == 0}
 
 
 def _find_data(head: bytes, normal: str, format_query: Format) -> int:

@@ -111,7 +111,7 @@ def _check_header(header: Mapping[str, Any], installation: Installation, trust: 
             raise refuse_line(1, "`installation` is not the one that --installation names")
         raise refuse_line(
             1,
-            f"`installation` is not {installation.id}, which is this one. If the ledger of the installation was lost and "
+            f"the file is of another `installation`; this one is {installation.id}. If the ledger of that one was lost and "
             "made anew, or this is a copy of it, take the id from the line and name it with --installation",
         )
     return newest
@@ -128,8 +128,8 @@ def _check_end(
     if not isinstance(name, str) or name not in installation.keys.secrets:
         raise refuse_line(
             number,
-            f"the signature cannot be checked: `key` is none of {', '.join(installation.keys.secrets)}. Set the secret by "
-            "which the file was signed, or, if you know where the file comes from, use --unsigned",
+            f"the signature cannot be checked: the file was signed with another key than {', '.join(installation.keys.secrets)}. "
+            "Set what was set then, and nothing else; or, if you know where the file comes from, use --unsigned",
         )
     unsigned = {field: value for field, value in end.items() if field != "signature"}
     expected = installation.keys.sign(name, _write(unsigned).encode())

@@ -17,12 +17,13 @@ from enum import StrEnum
 from typing import Any
 
 from sink.actors import check_actor
+from sink.actors import is_opaque as is_opaque_actor
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.errors import DatabaseError, LedgerError
 from sink.ledger.details import read_detail
 from sink.ledger.rules import BEGUN, FIELDS
 from sink.ledger.written import ask_ledger
-from sink.pii_map import SubjectId, is_opaque
+from sink.pii_map import SubjectId
 
 # .. no_pii: holds opaque user ids and counts.
 
@@ -348,7 +349,7 @@ class Ledger:
 
 def _read_actor(actor: str | None) -> str | None:
     """Who asked; nobody, where what stands there is no opaque id, since it may be a name."""
-    return actor if actor is not None and is_opaque(actor) else None
+    return actor if actor is not None and is_opaque_actor(actor) else None
 
 
 def _read_action(action: str) -> str:

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sink.clickhouse.client import ClickHouse
+from sink import actors
+from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.errors import UsageError
 from sink.ledger.chain import Trust, compose_lines, read_lines, refuse_line
 from sink.ledger.checking import TAKES_OUT_A_SOUND_ONE, check_ledger, judge_parsed
@@ -20,7 +22,7 @@ from sink.ledger.entries import Action
 from sink.ledger.installation_id import Installation
 from sink.ledger.rules import Course, Courses, find_problem, name_entry
 from sink.ledger.written import append_written, list_written, read_courses
-from sink.pii_map import Subject, is_opaque
+from sink.pii_map import Subject
 from sink.private_files import replace_private
 
 
@@ -46,7 +48,10 @@ def export_ledger(client: ClickHouse, installation: Installation, path: Path) ->
     try:
         replace_private(path, export)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}. For standard output the file is `-`.") from None
+        hint = (
+            "Make the folder first" if isinstance(error, FileNotFoundError) else "For standard output the file is `-`"
+        )
+        raise UsageError(f"{path} cannot be written: {error.strerror}. {hint}.") from None
     return export.count()
 
 
@@ -95,7 +100,7 @@ class _Sieve:
         for entry in written:
             if entry["is_voided"]:
                 continue
-            actor = entry["actor"] if entry["actor"] is None or is_opaque(entry["actor"]) else None
+            actor = entry["actor"] if entry["actor"] is None or actors.is_opaque(entry["actor"]) else None
             sound = {**entry, "actor": actor, "detail": read_detail(entry["action"], entry["detail"])}
             if judge_parsed(sound, None, self._courses, self._until):
                 self.left_out += 1
@@ -156,6 +161,10 @@ def _require_sound(client: ClickHouse, subject: Subject, first: int, entries: Se
     for number, entry in enumerate(entries, first):
         if problem := find_problem(entry, subject, until):
             raise refuse_line(number, problem)
+    owners = _read_owners(client, {entry["request"] for entry in entries})
+    for number, entry in enumerate(entries, first):
+        if owners.setdefault(entry["request"], entry["subject"]) != entry["subject"]:
+            raise refuse_line(number, "`request` is another subject's")
     courses = _read_courses(client, entries)
     for number, entry in enumerate(entries, first):
         if problem := judge_parsed(entry, subject, courses, until):
@@ -166,6 +175,18 @@ def _require_sound(client: ClickHouse, subject: Subject, first: int, entries: Se
         for number, name in voids:
             if name in sound:
                 raise refuse_line(number, TAKES_OUT_A_SOUND_ONE)
+
+
+def _read_owners(client: ClickHouse, requests: set[str]) -> dict[str, str]:
+    """Whose the requests are that the ledger has already."""
+    owners: dict[str, str] = {}
+    for batch in split_for_binding(sorted(requests)):
+        owners |= client.rows(
+            "SELECT toString(request), min(subject) FROM $pii_ledger.entries "
+            "WHERE request IN {requests:Array(UUID)} GROUP BY request",
+            requests=[uuid.UUID(request) for request in batch],
+        )
+    return owners
 
 
 def _read_courses(client: ClickHouse, entries: Sequence[Mapping[str, Any]]) -> Courses:

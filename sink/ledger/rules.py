@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sink import actors
 from sink.ledger.details import DETAILS, find_problem_of_detail
 from sink.pii_map import Subject, is_opaque
 
@@ -91,8 +92,8 @@ def _find_problem_of_request(value: Any) -> str | None:
 def _find_problem_of_actor(value: Any) -> str | None:
     return (
         None
-        if value is None or (isinstance(value, str) and is_opaque(value))
-        else "`actor` is neither an opaque id nor null"
+        if value is None or (isinstance(value, str) and actors.is_opaque(value))
+        else "`actor` is neither null nor a number, a UUID or service:NAME"
     )
 
 

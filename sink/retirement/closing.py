@@ -153,7 +153,9 @@ def _load_signer(policy: Policy) -> Signer:
     try:
         return load_signer(policy.receipt_key, policy.receipt_signing_key)
     except SettingsError as error:
-        raise ErasureError(f"The receipt could not be signed: {error} {_STAYS_OPEN}") from None
+        raise ErasureError(
+            f"The receipt could not be signed: {error} Put that right; then `aspects-pii sweep` finishes the retirement."
+        ) from None
 
 
 def _issue(

@@ -91,12 +91,17 @@ def read_receipt(path: Path) -> ReceiptFile:
     Raises:
         UsageError: the file cannot be read, or is no receipt; names the file and the field.
     """
+    if path.exists() and not path.is_file():
+        # A pipe would be waited for.
+        raise UsageError(f"{path} is not a file.")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     try:
         document = json.loads(data, object_pairs_hook=_refuse_repetitions)
+        # A lone half of a character can be in no signed text.
+        json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no receipt: {error if type(error) is ValueError else 'it is not JSON'}.") from None
     if not isinstance(document, dict) or document.get("version") not in VERSIONS:
@@ -120,8 +125,11 @@ def list_receipts(folder: Path) -> tuple[list[ReceiptFile], list[str]]:
     """
     try:
         paths = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    except FileNotFoundError:
+        # The first receipt makes it.
+        return [], []
     except OSError as error:
-        raise UsageError(f"ASPECTS_RECEIPTS_DIR: {folder} cannot be read: {error.strerror}.") from None
+        raise UsageError(f"ASPECTS_RECEIPTS_DIR: {folder.resolve()} cannot be read: {error.strerror}.") from None
     receipts, problems = [], []
     for path in paths:
         try:

@@ -64,10 +64,10 @@ def _compose(file: ReceiptFile, responsible: Responsible) -> Iterable[Section]:
     yield Section(
         "When",
         items=[
-            f"{_date(receipt.requested_at)}: the erasure was requested by "
-            + (f"{receipt.actor}." if receipt.actor else "the system itself."),
-            f"{_date(receipt.hidden_at)}: from here no query showed the data.",
-            f"{_date(receipt.erased_at)}: the data was off the disks too, and that was checked.",
+            f"{_date(receipt.requested_at)}: the erasure was requested"
+            + (f" by {receipt.actor}." if receipt.actor else ". The receipt does not say by whom."),
+            f"{_date(receipt.hidden_at)}: from here no query showed data of the user.",
+            f"{_date(receipt.erased_at)}: the files were checked too. None held data of the user.",
         ],
     )
     yield Section("Where", [_say_where(receipt)])
@@ -173,6 +173,11 @@ def _say_how_genuine(file: ReceiptFile) -> Section:
     if file.digest:
         items.append(f"SHA-256 of the file: {file.digest}")
     signatures = list_signatures(file.document)
+    how = (
+        "`aspects-pii receipt verify FILE --public-key KEY` checks its signature."
+        if signatures
+        else "`aspects-pii receipt verify FILE` compares it with the ledger."
+    )
     for signature in signatures:
         key = f", by the key {signature['key']}" if signature.get("key") else ""
         items.append(f"Signed: {signature.get('algorithm')}{key}")
@@ -182,10 +187,7 @@ def _say_how_genuine(file: ReceiptFile) -> Section:
         items.append(f"In the place of {receipt.supersedes.file}, SHA-256 {receipt.supersedes.sha256 or 'unknown'}")
     return Section(
         "Is this receipt genuine?",
-        [
-            "This page is for reading. The receipt is the JSON file that it names; "
-            "`aspects-pii receipt verify FILE --public-key KEY` checks its signature."
-        ],
+        ["This page is for reading. The receipt is the JSON file that it names. " + how],
         items,
     )
 

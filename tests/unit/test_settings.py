@@ -63,9 +63,9 @@ def test_environment_name() -> None:
     ("name", "value", "reason"),
     [
         ("ASPECTS_ENABLE_PII", "perhaps", "boolean"),
-        ("ASPECTS_CLICKHOUSE_URL", "tcp://clickhouse:9000", "begins with chdb://"),
-        ("ASPECTS_CLICKHOUSE_URL", "chdb://", "names a folder"),
-        ("ASPECTS_CLICKHOUSE_URL", "http://", "names a host"),
+        ("ASPECTS_CLICKHOUSE_URL", "tcp://clickhouse:9000", "must begin with chdb://"),
+        ("ASPECTS_CLICKHOUSE_URL", "chdb://", "must name a folder"),
+        ("ASPECTS_CLICKHOUSE_URL", "http://", "must name a host"),
         ("ASPECTS_CLICKHOUSE_URL", "http://clickhouse:port", "a host and a port"),
         ("ASPECTS_CLICKHOUSE_URL", "http://clickhouse:99999", "a host and a port"),
         ("ASPECTS_CLICKHOUSE_URL", "http://[clickhouse", "not an address"),

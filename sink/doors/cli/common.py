@@ -20,7 +20,7 @@ from sink.store import Store
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Scan = Annotated[
-    bool, typer.Option("--scan", help="Also search every text of the databases for user name and e-mail address.")
+    bool, typer.Option("--scan", help="Also search every text of the databases for names and e-mail addresses.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Even where it touches much of a table.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -24,6 +24,12 @@ def clickhouse_command(
         str, typer.Option(help="Address to listen on; others than loopback need a password that is set.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8123,
+    unconfined: Annotated[
+        bool,
+        typer.Option(
+            "--unconfined", help="Let statements reach files and hosts, as ASPECTS_CLICKHOUSE_USERS_FILE grants."
+        ),
+    ] = False,
 ) -> int:
     """Serve the embedded engine over ClickHouse's HTTP protocol, so that several processes can use it."""
     from sink.endpoint.app import serve
@@ -41,6 +47,7 @@ def clickhouse_command(
         user=address.user,
         password=address.password,
         users_file=settings.clickhouse_users_file,
+        confined=not unconfined,
     )
     return 0
 

@@ -49,10 +49,13 @@ class Format(StrEnum):
 @commands.command("list")
 def receipt_list(as_json: Json = False) -> int:
     """List the receipts in ASPECTS_RECEIPTS_DIR, the newest last."""
-    receipts, problems = list_receipts(load_settings().receipts_dir)
+    folder = load_settings().receipts_dir
+    receipts, problems = list_receipts(folder)
     superseded = {file.receipt.supersedes.file for file in receipts if file.receipt.supersedes}
     if as_json:
         print_json([_describe(file, superseded) for file in receipts])
+    elif not receipts:
+        print_lines([f"No receipts are in {folder.resolve()}."])
     else:
         print_table(
             ("subject", "erased at", "file", "signed", "superseded"),

@@ -40,13 +40,18 @@ def retire_command(
     force: Force = False,
     unknown: Annotated[
         bool,
-        typer.Option("--unknown", help="Also ids that neither the LMS nor this store knows: nobody gets them then."),
+        typer.Option(
+            "--unknown",
+            help="Also retire ids that neither the LMS nor this store knows. Whoever is given such an id later is never copied.",
+        ),
     ] = False,
     yes: Yes = False,
     scan: Scan = False,
     leave_contested: Annotated[
         bool,
-        typer.Option("--leave-contested", help="Rows under a name that somebody else has too are that person's."),
+        typer.Option(
+            "--leave-contested", help="Leave rows under a name that somebody else has too: they are that person's."
+        ),
     ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -61,10 +66,10 @@ def retire_command(
         # All of this before anything is recorded: a tombstone bars whoever has the id for ever.
         if dry_run or not (unknown and force):
             planned = plan_retirement(store, subjects)
-            if dry_run:
-                _show_retirement_plan(store, subjects, planned, as_json)
             if not unknown:
                 require_known(store, settings, subjects, planned)
+            if dry_run:
+                _show_retirement_plan(store, subjects, planned, as_json)
             require_small_share(store, planned, force=force)
         if dry_run:
             return 0

@@ -30,11 +30,11 @@ def read_subjects(subject: Subject, arguments: Sequence[str], file: Path | None 
 
 def _list_texts(arguments: Sequence[str], file: Path | None) -> Iterator[tuple[str, str]]:
     """Where a text stands, and the text."""
-    for argument in arguments:
+    for number, argument in enumerate(arguments, 1):
         if argument == "-":
             yield from _list_lines("standard input", sys.stdin.read().removeprefix("\ufeff"))
         else:
-            yield "command line", argument
+            yield f"argument {number}", argument
     if file is not None:
         try:
             content = file.read_text(encoding="utf-8-sig")

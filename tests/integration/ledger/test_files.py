@@ -174,7 +174,7 @@ def test_a_file_of_another_installation_needs_its_id_to_be_named(store: Store, f
     store.client.execute("TRUNCATE TABLE $pii_ledger.installation")
     ours = find_installation(store).id
     assert ours != theirs
-    assert f"`installation` is not {ours}" in refused(store, file)
+    assert f"the file is of another `installation`; this one is {ours}" in refused(store, file)
     assert "not the one that --installation names" in refused(store, file, Trust(ours))
     assert take(store, file, Trust(theirs)) == 8
 
@@ -278,6 +278,8 @@ WRONG = {
     "a request that is no UUID": (entry(request="42"), "`request` is no UUID"),
     "a request in capitals": (entry(request=str(uuid.UUID(int=0xABC)).upper()), "`request` is no UUID"),
     "an actor with an address": (entry(actor="jane@example.com"), "`actor` is neither"),
+    "an actor that may be a name": (entry(actor="Jane"), "`actor` is neither"),
+    "a request of somebody else": (entry(request=str(uuid.UUID(int=1))), "`request` is another subject's"),
     "an actor that is a number": (entry(actor=7), "`actor` is neither"),
     "a detail that is a list": (entry(detail=[]), "`detail` is no JSON object"),
     "a detail that is a text": (entry(detail="x"), "`detail` is no JSON object"),
