@@ -163,7 +163,8 @@ def _require_sound(client: ClickHouse, subject: Subject, first: int, entries: Se
             raise refuse_line(number, problem)
     owners = _read_owners(client, {entry["request"] for entry in entries})
     for number, entry in enumerate(entries, first):
-        if owners.setdefault(entry["request"], entry["subject"]) != entry["subject"]:
+        # What is about no one subject may name the request of one.
+        if entry["subject"] and owners.setdefault(entry["request"], entry["subject"]) != entry["subject"]:
             raise refuse_line(number, "`request` is another subject's")
     courses = _read_courses(client, entries)
     for number, entry in enumerate(entries, first):
@@ -183,7 +184,7 @@ def _read_owners(client: ClickHouse, requests: set[str]) -> dict[str, str]:
     for batch in split_for_binding(sorted(requests)):
         owners |= client.rows(
             "SELECT toString(request), min(subject) FROM $pii_ledger.entries "
-            "WHERE request IN {requests:Array(UUID)} GROUP BY request",
+            "WHERE request IN {requests:Array(UUID)} AND subject != '' GROUP BY request",
             requests=[uuid.UUID(request) for request in batch],
         )
     return owners

@@ -35,7 +35,7 @@ def test_tells_every_step_and_removes_its_folder(installation: Installation) -> 
     assert len(events) == 3
     assert len(set(events)) == 1
     assert int(events[0].replace(",", "")) > USERS
-    assert '"subject":' in out
+    assert "Receipt: personal data of user" in out
     assert ": no PII is left. Tombstones and ledger stay." in out
     folder = Path(re.findall(r"Everything was in (\S+)\.", out)[0])
     assert folder.parent == installation.left_behind / "work"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
@@ -194,9 +195,28 @@ def test_receipts_are_listed_by_time_and_nothing_else_is(tmp_path: Path) -> None
     assert list_receipts(tmp_path) == ([first, second], [])
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_holds_no_receipts(tmp_path: Path) -> None:
+    assert list_receipts(tmp_path / "receipts") == ([], [])
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "receipts").write_text("")
     with pytest.raises(UsageError, match="ASPECTS_RECEIPTS_DIR"):
         list_receipts(tmp_path / "receipts")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / f"{REQUEST}.json")
+    receipts, problems = list_receipts(tmp_path)
+    assert receipts == []
+    assert problems == [f"{tmp_path / REQUEST}.json is not a file."]
+
+
+def test_half_a_character_is_no_receipt(tmp_path: Path) -> None:
+    path = tmp_path / f"{REQUEST}.json"
+    path.write_text(json.dumps({**RECEIPT.to_dict(), "subject": "\ud800"}))
+    with pytest.raises(UsageError, match="is no receipt"):
+        read_receipt(path)
 
 
 @pytest.mark.parametrize("receipt", [None, {}, {"version": 2}, {**RECEIPT.to_dict(), "targets": [{}]}, "no receipt"])
