@@ -16,6 +16,7 @@ import pytest
 from tests.superset import stack
 from tests.superset.viewer import Rows, Viewer, create_user
 from tests.superset.world import World, load_events, make_world
+from tests.support import served
 
 HERE = Path(__file__).parent
 COURSE_STAFF, PRIVACY = "aspects_pii_course_staff", "aspects_pii_privacy"
@@ -84,6 +85,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         clickhouse = running.enter_context(stack.serve_clickhouse(folder / "clickhouse"))
         environment = {
             "ASPECTS_CLICKHOUSE_URL": clickhouse,
+            **served.ENVIRONMENT,
             "ASPECTS_LMS_DATABASE_URL": world.lms_url,
             "ASPECTS_ENABLE_PII": "true",
             "ASPECTS_RECEIPTS_DIR": str(folder / "receipts"),

@@ -18,6 +18,8 @@ from typing import IO
 
 import httpx
 
+from tests.support import served
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ENVIRONMENT = Path(os.environ.get("SUPERSET_VENV", ROOT / ".venv-superset"))
@@ -52,7 +54,7 @@ def run_command(environment: Mapping[str, str], *arguments: object) -> Ran:
 @contextmanager
 def serve_clickhouse(folder: Path) -> Iterator[str]:
     """`aspects-pii clickhouse` on a free port; yields its address."""
-    environment = {"ASPECTS_CLICKHOUSE_URL": f"chdb://{folder}"}
+    environment = {"ASPECTS_CLICKHOUSE_URL": f"chdb://{folder}", **served.ENVIRONMENT}
     command = [str(Path(sys.executable).parent / "aspects-pii"), "clickhouse", "--port", "0"]
     with _running(command, {**_without_settings(), **environment}, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -15,6 +15,7 @@ from sink.dashboards.superset_api import Superset
 from sink.settings import load_settings
 from tests.superset import stack
 from tests.superset.conftest import Site
+from tests.support import served
 from tests.support.dashboards_contract import DashboardsContract
 
 
@@ -29,7 +30,9 @@ def superset(site: Site) -> Iterator[Superset]:
 @pytest.fixture
 def described(site: Site) -> Described:
     """The dashboards of the site."""
-    address = Address(site.environment["ASPECTS_CLICKHOUSE_URL"], databases=load_settings().databases)
+    address = Address(
+        site.environment["ASPECTS_CLICKHOUSE_URL"], password=served.PASSWORD, databases=load_settings().databases
+    )
     return describe_site(address, url=None, user=None, password=None, language="en")
 
 

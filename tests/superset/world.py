@@ -25,6 +25,7 @@ from sink.demo_data.lms_description import DemoLms
 from sink.demo_data.people import make_username
 from sink.installation import open_store
 from sink.settings import load_settings
+from tests.support import served
 
 SEED = 11
 # Each look at a chart reads all events: few are enough, unless somebody wants pretty pictures.
@@ -75,7 +76,8 @@ def make_world(folder: Path) -> World:
 
 def load_events(world: World, clickhouse_url: str) -> None:
     """What Aspects would have put into ClickHouse."""
-    with open_store(load_settings(clickhouse_url=clickhouse_url)) as store:
+    settings = load_settings(clickhouse_url=clickhouse_url, clickhouse_password=served.PASSWORD)
+    with open_store(settings) as store:
         client = store.client
         for enrolments in course_enrollment_rows(world.lms):
             client.insert(client.table("event_sink.course_enrollment"), COURSE_ENROLLMENT_COLUMNS, enrolments)
