@@ -222,12 +222,14 @@ def summarise(line: dict[str, Any]) -> tuple[int, ...]:
 def test_the_first_copy_brings_everything_and_the_second_writes_nothing(site: Site) -> None:
     first = site.run("sync")
     assert first.status == 0, first.err
-    assert [line.split()[:3] for line in first.out.splitlines()] == [
+    *table, where = first.out.splitlines()
+    assert [line.split()[:3] for line in table] == [
         ["object", "read", "new"],
         ["user_profile", "60", "60"],
         ["external_id", "63", "63"],
         ["course_access", "11", "11"],
     ]
+    assert where.startswith("Copied to ")
     # Progress is for people, and so are its numbers.
     assert "user_profile: 60 of 60 rows" in first.err
 
