@@ -178,7 +178,7 @@ def test_whoever_nobody_can_name_was_not_searched_for(store: Store) -> None:
 def test_retire_with_scan_of_somebody_without_a_name_ends_with_1(aspects_pii: Callable[..., Any]) -> None:
     assert aspects_pii("init").status == 0
     for _ in range(2):
-        done = aspects_pii("retire", "1", "--scan")
+        done = aspects_pii("retire", "1", "--scan", "--unknown")
         assert done.status == 1
         assert "texts were not searched" in done.out
     assert aspects_pii("retire", "1").status == 0
