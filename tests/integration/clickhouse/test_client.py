@@ -124,7 +124,7 @@ def test_insert_leaves_no_file_behind(client: ClickHouse, tmp_path: Path) -> Non
 
 def test_temporary_table_is_this_connection_s_own(client: ClickHouse, settings: Settings) -> None:
     client.execute("CREATE TEMPORARY TABLE batch (text String)")
-    with connect(settings) as other, pytest.raises(QueryError) as caught:
+    with connect(settings, creates=True) as other, pytest.raises(QueryError) as caught:
         other.rows("SELECT * FROM batch")
     assert caught.value.name == "UNKNOWN_TABLE"
 

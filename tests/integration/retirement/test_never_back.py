@@ -171,7 +171,7 @@ def test_replay_from_a_file_where_the_ledger_itself_was_restored(settings: Setti
         add_profiles(store, range(1, 6))
         retire(store, [4])
         entries = len(store.ledger.show())
-        with pytest.raises(UsageError, match=r"line 1: `installation`.*--installation"):
+        with pytest.raises(UsageError, match=r"line 1: the file is of another `installation`.*--installation"):
             replay(store, file=file)
         assert len(store.ledger.show()) == entries
         # The secret of the settings has outlived the loss, so that the file can be checked.
