@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import socket
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support import served
+from tests.support.listener import Listener, listening
 from tests.support.processes import make_endpoint, running
 
 AUTH = ("default", served.PASSWORD.get_secret_value())
@@ -23,24 +22,6 @@ VERSION = ctypes.CDLL(None).syscall(444, None, 0, 1) if sys.platform == "linux" 
 pytestmark = pytest.mark.skipif(VERSION < 4, reason="this kernel has no Landlock that knows TCP (Linux 6.7)")
 
 
-@dataclass
-class Listener:
-    """Somebody's host: takes connections, and counts them."""
-
-    socket: socket.socket
-    connections: int = 0
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> None:
-        self.socket.settimeout(0.1)
-        while not self.stop.is_set():
-            try:
-                self.socket.accept()[0].close()
-            except TimeoutError:
-                continue
-            self.connections += 1
-
-
 @dataclass(frozen=True)
 class Server:
     url: str
@@ -48,7 +29,7 @@ class Server:
     listener: Listener
 
     def ask(self, sql: str, **parameters: str) -> httpx.Response:
-        port = str(self.listener.socket.getsockname()[1])
+        port = str(self.listener.port)
         texts = [sql, *parameters.values()]
         sql, *values = [text.replace("<outside>", str(self.outside)).replace("<port>", port) for text in texts]
         given = {"database": "shop", **dict(zip(parameters, values, strict=True))}
@@ -65,20 +46,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (outside / "folder").mkdir()
     (outside / "folder" / "file").write_text("of somebody else")
     folder = tmp_path_factory.mktemp("engine")
-    with (
-        socket.create_server(("127.0.0.1", 0)) as taking,
-        running(make_endpoint(folder, folder / "clickhouse")) as process,
-    ):
-        listener = Listener(taking)
-        thread = threading.Thread(target=listener.run)
-        thread.start()
+    with listening() as listener, running(make_endpoint(folder, folder / "clickhouse")) as process:
         server = Server(f"http://127.0.0.1:{process.port}", outside, listener)
         assert server.ask("CREATE DATABASE shop", database="").status_code == 200
         made = server.ask("CREATE TABLE people (id UInt64, name String) ENGINE = MergeTree ORDER BY id")
         assert made.status_code == 200
         yield server
-        listener.stop.set()
-        thread.join()
 
 
 FILE = "'<outside>/secret.csv'"

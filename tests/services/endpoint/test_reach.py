@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -17,31 +15,10 @@ from pydantic import SecretStr
 
 from sink.endpoint.app import running
 from sink.resources import find_resource
+from tests.support.listener import Listener, listening
 
 PASSWORD = SecretStr("the key of these tests")
 CANARY = "canary-of-a-file"
-
-
-@dataclass
-class Listener:
-    """Somebody's host: takes connections, and counts them."""
-
-    socket: socket.socket
-    connections: int = 0
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def port(self) -> int:
-        return int(self.socket.getsockname()[1])
-
-    def run(self) -> None:
-        self.socket.settimeout(0.1)
-        while not self.stop.is_set():
-            try:
-                self.socket.accept()[0].close()
-            except TimeoutError:
-                continue
-            self.connections += 1
 
 
 @dataclass(frozen=True)
@@ -64,13 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     outside = tmp_path_factory.mktemp("outside")
     (outside / "secret.csv").write_text(f"1,{CANARY}\n")
     (outside / "row.txt").write_text(f"{CANARY} ${{a:CSV}}\n")
-    with (
-        socket.create_server(("127.0.0.1", 0)) as taking,
-        running(tmp_path_factory.mktemp("clickhouse"), password=PASSWORD) as url,
-    ):
-        listener = Listener(taking)
-        thread = threading.Thread(target=listener.run)
-        thread.start()
+    with listening() as listener, running(tmp_path_factory.mktemp("clickhouse"), password=PASSWORD) as url:
         server = Server(url, outside, listener)
         for sql in (
             "CREATE DATABASE shop",
@@ -80,8 +51,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             response = server.post(sql, **({"database": ""} if "DATABASE" in sql else {}))
             assert response.status_code == 200, response.text
         yield server
-        listener.stop.set()
-        thread.join()
 
 
 READING_FILES = [

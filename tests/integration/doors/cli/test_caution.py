@@ -15,7 +15,7 @@ from sink.installation import open_store
 from sink.ledger.entries import Action
 from sink.settings import load_settings
 from tests.support.lms_writer import LmsWriter
-from tests.support.small_lms import make_small_lms
+from tests.support.profiles import make_store_of
 
 Command = Callable[..., Any]
 
@@ -23,35 +23,9 @@ NAMES = ("Jane Doe", "jane", "jane@example.org", "jane-7", "17a", "service:Jane"
 NOWHERE = "mysql+pymysql://reader:hidden@127.0.0.1:1/openedx"
 
 
-def fill(aspects_pii: Command, people: int) -> None:
-    """Make a store with profiles of users 1 to `people`."""
-    assert aspects_pii("init").status == 0
-    with open_store(load_settings()) as store:
-        rows = [(n, f"u{n}") for n in range(1, people + 1)]
-        store.client.insert(store.client.table("event_sink.user_profile"), ("user_id", "username"), rows)
-
-
 def read_ledger(aspects_pii: Command) -> list[str]:
     """The actions on record."""
     return [entry["action"] for entry in aspects_pii("ledger", "show", "--limit", "100000", "--json").json]
-
-
-@pytest.fixture
-def lms_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/lms.sqlite3"
-
-
-@pytest.fixture
-def lms(lms_url: str) -> LmsWriter:
-    """Users 1 to 5 in an LMS."""
-    return make_small_lms(lms_url)
-
-
-@pytest.fixture
-def stored(aspects_pii: Command) -> Command:
-    """The command line, with profiles of users 1 to 5 stored."""
-    fill(aspects_pii, 5)
-    return aspects_pii
 
 
 class Terminal(io.StringIO):
@@ -136,7 +110,7 @@ def test_where_the_lms_cannot_say_nothing_is_recorded(stored: Command, monkeypat
 def test_much_of_a_table_is_refused_once_and_before_anything_is_recorded(
     aspects_pii: Command, tmp_path: Path, dry_run: tuple[str, ...]
 ) -> None:
-    fill(aspects_pii, 1_200)
+    make_store_of(aspects_pii, 1_200)
     file = tmp_path / "ids.txt"
     file.write_text("\n".join(map(str, range(1, 1_001))))
     ran = aspects_pii("retire", "--file", file, *dry_run)
@@ -146,7 +120,7 @@ def test_much_of_a_table_is_refused_once_and_before_anything_is_recorded(
 
 
 def test_what_stops_many_retirements_is_said_once(aspects_pii: Command) -> None:
-    fill(aspects_pii, 1_200)
+    make_store_of(aspects_pii, 1_200)
     with open_store(load_settings()) as store:
         store.ledger.request(list(range(1, 1_001)))
     ran = aspects_pii("sweep")

@@ -9,22 +9,12 @@ from typing import Any
 import pytest
 
 from sink.errors import QueryError
-from sink.installation import connect, open_store
+from sink.installation import connect
 from sink.settings import Settings, load_settings
 
 Command = Callable[..., Any]
 
 SECRETS = {"RECEIPT_KEY": "hidden-1", "LMS_DATABASE_URL": "sqlite:////hidden-2", "CLICKHOUSE_PASSWORD": "hidden-3"}
-
-
-@pytest.fixture
-def stored(aspects_pii: Command) -> Command:
-    """The command line, with profiles of users 1 to 5 stored."""
-    assert aspects_pii("init").status == 0
-    with open_store(load_settings()) as store:
-        rows = [(n, f"u{n}") for n in range(1, 6)]
-        store.client.insert(store.client.table("event_sink.user_profile"), ("user_id", "username"), rows)
-    return aspects_pii
 
 
 def make_dataset(flag: str) -> None:

@@ -22,16 +22,6 @@ Command = Callable[..., Any]
 
 
 @pytest.fixture
-def stored(aspects_pii: Command) -> Command:
-    """The command line, with profiles of users 1 to 5 stored."""
-    assert aspects_pii("init").status == 0
-    with open_store(load_settings()) as store:
-        rows = [(n, f"u{n}") for n in range(1, 6)]
-        store.client.insert(store.client.table("event_sink.user_profile"), ("user_id", "username"), rows)
-    return aspects_pii
-
-
-@pytest.fixture
 def place(tmp_path: Path) -> str:
     return f"chdb://{tmp_path}/clickhouse"
 

@@ -12,10 +12,9 @@ from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.datasets.build import build
 from sink.errors import StoreMissingError
-from sink.installation import connect, find_address, open_store
+from sink.installation import connect, find_address
 from sink.settings import load_settings
 from tests.support.lms_writer import LmsWriter
-from tests.support.small_lms import make_small_lms
 
 Command = Callable[..., Any]
 
@@ -36,27 +35,6 @@ OPENING = (
     ("map", "check"),
     ("ledger", "show"),
 )
-
-
-@pytest.fixture
-def lms_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/lms.sqlite3"
-
-
-@pytest.fixture
-def lms(lms_url: str) -> LmsWriter:
-    """Users 1 to 5 in an LMS."""
-    return make_small_lms(lms_url)
-
-
-@pytest.fixture
-def stored(aspects_pii: Command) -> Command:
-    """The command line, with profiles of users 1 to 5 stored."""
-    assert aspects_pii("init").status == 0
-    with open_store(load_settings()) as store:
-        rows = [(n, f"u{n}") for n in range(1, 6)]
-        store.client.insert(store.client.table("event_sink.user_profile"), ("user_id", "username"), rows)
-    return aspects_pii
 
 
 @pytest.mark.parametrize("command", OPENING)
