@@ -43,8 +43,11 @@ _PROTOCOL_PARAMETERS = frozenset(
 # Parameters that change what a request means and that the engine in process cannot honour.
 _UNSUPPORTED_PARAMETERS = ("compress", "decompress", "role")
 
-# How much of a compressed body is unpacked at a time.
+# How much of a compressed body is unpacked at a time, and out of how much of it: what is left is copied for each frame.
 _STEP_BYTES = 1 << 20
+_WINDOW_BYTES = 1 << 16
+# Clients compress blocks of many rows; frames of a few bytes would cost more than they bring.
+_MAX_FRAMES = 100_000
 
 
 @dataclass(frozen=True)
@@ -159,23 +162,28 @@ def _decompress(body: bytes | bytearray, encoding: str, max_body_bytes: int) -> 
         return body
     if encoding not in makers:
         raise ProtocolError("UNKNOWN_COMPRESSION_METHOD", "Send the body as gzip, deflate, zstd, lz4 or uncompressed.")
-    result = bytearray()
-    while body:
-        frame = makers[encoding]()
-        try:
-            for piece in _unpack(frame, body):
-                result += piece
-                if len(result) > max_body_bytes:
-                    raise too_large(max_body_bytes)
-        except (zlib.error, zstd.ZstdError, RuntimeError, EOFError):
-            raise ProtocolError("CANNOT_DECOMPRESS", "The body cannot be decompressed.") from None
-        if not frame.eof:
-            raise ProtocolError("CANNOT_DECOMPRESS", "The compressed body is cut off.")
-        body = frame.unused_data
+    result, frame, frames = bytearray(), None, 0
+    for start in range(0, len(body), _WINDOW_BYTES):
+        window = bytes(memoryview(body)[start : start + _WINDOW_BYTES])
+        while window:
+            if frame is None:
+                frame, frames = makers[encoding](), frames + 1
+            if frames > _MAX_FRAMES:
+                raise ProtocolError("TOO_MANY_BYTES", f"The body has more than {_MAX_FRAMES} compressed frames.")
+            try:
+                for piece in _unpack(frame, window):
+                    result += piece
+                    if len(result) > max_body_bytes:
+                        raise too_large(max_body_bytes)
+            except (zlib.error, zstd.ZstdError, RuntimeError, EOFError):
+                raise ProtocolError("CANNOT_DECOMPRESS", "The body cannot be decompressed.") from None
+            window, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    if frame is not None:
+        raise ProtocolError("CANNOT_DECOMPRESS", "The compressed body is cut off.")
     return result
 
 
-def _unpack(frame: Any, body: bytes | bytearray) -> Iterator[bytes]:
+def _unpack(frame: Any, body: bytes) -> Iterator[bytes]:
     """Piece by piece, so that a small body that becomes a huge one is noticed before it is there."""
     while not frame.eof:
         piece = frame.decompress(body, _STEP_BYTES)

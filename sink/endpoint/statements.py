@@ -27,7 +27,13 @@ _MAX_STATEMENT_BYTES = 1 << 24
 _MAX_TRIED = 100
 
 _TOKEN = re.compile(r"'(?:[^'\\]|\\.)*+'|`(?:[^`\\]|\\.)*+`|\w++|\S", re.DOTALL)
-_BEGINNING = re.compile(rb"\b(?:FORMAT\s+\w+|VALUES)\b", re.IGNORECASE)
+# A comment is bounded, so that many that never end cost no more than one look at each.
+_COMMENT = rb"/\*(?:[^*]|\*(?!/)){0,1000}\*/|--[^\n]*"
+_BEGINNING = re.compile(rb"\b(?:FORMAT(?:\s|" + _COMMENT + rb")+\w+|VALUES)\b", re.IGNORECASE)
+# Rows as VALUES has them, up to what ends the statement.
+_QUOTED = rb"'(?:[^'\\]|\\.)*+'|`(?:[^`\\]|\\.)*+`|\"(?:[^\"\\]|\\.)*+\""
+_ROWS = re.compile(rb"(?:[^;'\"`/-]++|" + _QUOTED + rb"|" + _COMMENT + rb"|[/-])*+", re.DOTALL)
+_NOTHING = re.compile(rb"(?:[\s;]++|" + _COMMENT + rb")*+")
 _END_OF_LINE = re.compile(rb"[ \t\f]*;?[ \t\f]*\r?\n?")
 
 
@@ -88,9 +94,35 @@ def read_statement(query: bytes, body: bytes | bytearray, format_query: Format) 
         if begun and begun.data is not None:
             # Not joined to one text: the body may be large.
             pieces = [memoryview(bytes(piece) + b"\n") for piece in begun.data if piece.nbytes]
-            return Statement(begun.kind, begun.sql, begun.format, [*pieces, memoryview(body)], begun.tokens)
-        return _read(query + b"\n" + body, format_query)
-    return _read(query or body, format_query)
+            return _require_one(
+                Statement(begun.kind, begun.sql, begun.format, [*pieces, memoryview(body)], begun.tokens)
+            )
+        return _require_one(_read(query + b"\n" + body, format_query))
+    return _require_one(_read(query or body, format_query))
+
+
+def _require_one(statement: Statement) -> Statement:
+    """The statement, where no other one follows its rows: the engine would pass over it without a word.
+
+    Raises:
+        ProtocolError: another one follows.
+    """
+    if (statement.format or "").upper() != "VALUES":
+        return statement
+    pieces = iter(statement.data or ())
+    for piece in pieces:
+        rows = _ROWS.match(piece)
+        end = rows.end() if rows else 0
+        if bytes(piece[end : end + 1]) == b";" and not all(_is_nothing(rest) for rest in (piece[end:], *pieces)):
+            raise ProtocolError(
+                "SYNTAX_ERROR", "Syntax error: something follows the rows. Send one statement at a time."
+            )
+    return statement
+
+
+def _is_nothing(data: memoryview) -> bool:
+    found = _NOTHING.match(data)
+    return found is not None and found.end() == data.nbytes
 
 
 def _read(text: bytes | bytearray, format_query: Format) -> Statement:

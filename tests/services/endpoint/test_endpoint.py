@@ -59,7 +59,11 @@ class Server:
         return clickhouse_connect.get_client(host="127.0.0.1", port=self.port, **{**own, **options})
 
     def post(self, sql: str | bytes = b"", /, **parameters: str) -> httpx.Response:
-        return httpx.post(self.url, params={**SHOP, **parameters}, content=sql, auth=AUTH, timeout=60)
+        return self.post_encoded(sql, "identity", **parameters)
+
+    def post_encoded(self, body: str | bytes, encoding: str, /, **parameters: str) -> httpx.Response:
+        own, headers = {**SHOP, **parameters}, {"Content-Encoding": encoding}
+        return httpx.post(self.url, params=own, content=body, headers=headers, auth=AUTH, timeout=60)
 
     def get(self, sql: str, /, **parameters: str) -> httpx.Response:
         return httpx.get(self.url, params={**SHOP, "query": sql, **parameters}, auth=AUTH, timeout=60)
@@ -229,7 +233,9 @@ def test_formats(server: Server) -> None:
         ("INSERT INTO people FORMAT CSV", "1,anna\n2,berta\n"),
         ("INSERT INTO people (id, name) FORMAT JSONEachRow", '{"id":1,"name":"anna"}\n{"id":2,"name":"berta"}'),
         ("INSERT INTO people FORMAT CSV\n1,anna", "2,berta"),
+        ("", "INSERT INTO people FORMAT/* as rows */CSV\n1,anna\n2,berta\n"),
         ("INSERT INTO people VALUES", "(1, 'anna'), (2, 'berta');"),
+        ("", "INSERT INTO people VALUES (1, 'anna'), (2, 'berta') ; -- and that is all"),
         (
             "",
             "/* FORMAT x */ INSERT INTO people SETTINGS async_insert = 0 VALUES (1, 'anna'), (2, concat('ber', 'ta'))",
@@ -244,6 +250,30 @@ def test_inserts_in_every_form(server: Server, table: str, query: str, body: str
     assert response.status_code == 200, response.text
     assert json.loads(response.headers["X-ClickHouse-Summary"])["written_rows"] == "2"
     assert names(server) == ["anna", "berta"]
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("", "INSERT INTO people VALUES (1, ';'); DROP TABLE people"),
+        ("", "INSERT INTO people VALUES (1, 'anna'); (2, 'berta')"),
+        ("INSERT INTO people FORMAT Values", "(1, concat('\\';', 'x')) /* ; */ ; SELECT 1"),
+        ("INSERT INTO people VALUES (1, 'anna');", "(2, 'berta')"),
+    ],
+)
+def test_an_insert_with_something_after_its_rows_is_refused(server: Server, table: str, query: str, body: str) -> None:
+    response = server.post(body, query=query)
+    assert (response.status_code, response.headers["X-ClickHouse-Exception-Code"]) == (400, "62")
+    assert "one statement at a time" in response.text
+    assert names(server) == []
+
+
+def test_a_body_of_countless_empty_frames_is_refused(server: Server, table: str) -> None:
+    frames = gzip.compress(b"") * 200_000
+    body = frames + gzip.compress(b"1,anna\n")
+    response = server.post_encoded(body, "gzip", query="INSERT INTO people FORMAT CSV")
+    assert (response.status_code, response.headers["X-ClickHouse-Exception-Code"]) == (413, "307")
+    assert names(server) == []
 
 
 def test_an_insert_that_is_not_stored_fails(server: Server) -> None:
