@@ -12,7 +12,7 @@ from typing import Any
 
 from sink.ledger.entries import Action
 from sink.retirement.receipt_files import ReceiptFile, find_recorded, is_recorded
-from sink.retirement.signatures import Checked, Keys, check_signatures
+from sink.retirement.signatures import ED25519, Checked, Keys, check_signatures
 from sink.store import Store
 
 # More entries than any one subject has.
@@ -65,13 +65,16 @@ def check_receipt(file: ReceiptFile, keys: Keys, store: Store | None = None) -> 
 
 
 def _judge_signature(verdict: Verdict, signature: Checked, keys: Keys) -> None:
+    if signature.problem:
+        verdict.wrong.append(signature.problem)
+        return
     name = f"{signature.algorithm} signature" + (f" by the key {signature.key}" if signature.key else "")
     if signature.is_genuine:
         verdict.signed_by.append(signature.algorithm)
         verdict.holds.append(f"The {name} is genuine.")
     elif signature.is_genuine is False:
         verdict.wrong.append(f"The {name} does not fit: the receipt was changed, or another key has signed it.")
-    elif keys.is_given and signature.key:
+    elif keys.is_given and signature.algorithm == ED25519:
         verdict.wrong.append(f"The {name} is not by the key that was given.")
     else:
         verdict.holds.append(f"The {name} was not checked: the key is not there.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ ED25519 = "Ed25519"
 # Nobody but the owner may write the key, and nobody but owner and group may read it: containers get secrets by group.
 _TOO_OPEN = stat.S_IWGRP | stat.S_IRWXO
 _SETTING = "ASPECTS_RECEIPT_SIGNING_KEY"
+_MEMBERS = {"algorithm", "key", "value"}
+_HEX = re.compile("[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Signer:
         message = _express(document)
         signatures = []
         if self.hmac_key is not None:
-            signatures.append({"algorithm": HMAC, "value": _compute_hmac(message, self.hmac_key)})
+            value = _compute_hmac(message, self.hmac_key)
+            signatures.append({"algorithm": HMAC, "key": name_hmac_key(self.hmac_key), "value": value})
         if self.private_key is not None:
             fingerprint = compute_fingerprint(self.private_key.public_key())
             value = self.private_key.sign(message).hex()
@@ -80,26 +84,54 @@ class Checked:
     key: str | None
     is_genuine: bool | None
     """None where it could not be checked: the key is not there."""
+    problem: str | None = None
+    """Why it is no signature at all."""
 
 
 def check_signatures(document: Mapping[str, Any], keys: Keys) -> Iterator[Checked]:
     """Check each signature of a receipt, of any version, by the key that it names, where that is there."""
     message = _express(document)
     by_fingerprint = {compute_fingerprint(key): key for key in keys.public_keys}
-    for signature in list_signatures(document):
-        algorithm, key, value = (str(signature.get(name) or "") for name in ("algorithm", "key", "value"))
+    for signature in _list_members(document):
+        if problem := _find_problem(signature):
+            yield Checked("", None, False, problem)
+            continue
+        algorithm, key, value = signature["algorithm"], signature.get("key"), signature["value"]
         is_genuine = None
-        if algorithm == HMAC and keys.hmac_key is not None:
+        # Those of earlier versions name no key.
+        if algorithm == HMAC and keys.hmac_key is not None and key in (None, name_hmac_key(keys.hmac_key)):
             is_genuine = hmac.compare_digest(value.encode(), _compute_hmac(message, keys.hmac_key).encode())
         elif algorithm == ED25519 and key in by_fingerprint:
             is_genuine = _is_signed(by_fingerprint[key], value, message)
-        yield Checked(algorithm, key or None, is_genuine)
+        yield Checked(algorithm, key, is_genuine)
+
+
+def _find_problem(signature: Any) -> str | None:
+    """Why a member of `signatures` is none, or None. What is added there is not signed, so nothing may be added."""
+    if not isinstance(signature, dict) or not {"algorithm", "value"} <= set(signature) <= _MEMBERS:
+        return "`signatures` holds what is no signature."
+    if signature["algorithm"] not in (HMAC, ED25519):
+        return "`signatures` names an algorithm that receipts are not signed with."
+    if not all(isinstance(value, str) for value in signature.values()) or not _HEX.fullmatch(signature["value"]):
+        return "`signatures` holds a signature that is not in hexadecimal digits."
+    return None
 
 
 def list_signatures(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The signatures of a receipt: version 1 has one at most."""
-    found = [document.get("signature")] if document.get("version") == 1 else document.get("signatures", [])
-    return [signature for signature in found if isinstance(signature, dict)] if isinstance(found, list) else []
+    return [signature for signature in _list_members(document) if isinstance(signature, dict)]
+
+
+def _list_members(document: Mapping[str, Any]) -> list[Any]:
+    if document.get("version") == 1:
+        return [document["signature"]] if document.get("signature") is not None else []
+    found = document.get("signatures", [])
+    return found if isinstance(found, list) else [found]
+
+
+def name_hmac_key(key: SecretStr) -> str:
+    """What a key of `ASPECTS_RECEIPT_KEY` is known by: 16 hexadecimal digits that tell nothing of it."""
+    return _compute_hmac(b"the name of this key", key)[:16]
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:

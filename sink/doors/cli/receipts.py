@@ -126,10 +126,15 @@ def _find_receipt(settings: Settings, subject: str) -> tuple[ReceiptFile, list[s
         details = store.ledger.find_erasures([retirement]).get(retirement.subject)
         if not details:
             raise UsageError(f"There is no receipt: {wanted} is {retirement.state}, and not erased, on {place}.")
-        recorded = find_recorded(details[-1], settings.receipts_dir, str(retirement.request))
+        # The last that is one: an entry may have been forged, or written by a version that we do not know.
+        request = str(retirement.request)
+        found = [find_recorded(detail, settings.receipts_dir, request) for detail in details]
+        recorded = next((file for file in reversed(found) if file is not None), None)
         if recorded is None:
             raise UsageError(f"The ledger on {place} says that {wanted} was erased, and has no receipt.")
         notes = []
+        if found[-1] is None:
+            notes.append(f"The ledger on {place} has a later entry without a receipt that can be read.")
         if retirement.is_open:
             notes.append("The retirement is open again: something was found after this receipt.")
         try:
