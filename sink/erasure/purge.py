@@ -56,11 +56,20 @@ class PurgePlan:
     """Everything that a purge would do."""
 
     steps: list[Step]
-    rows: dict[TableName, int]
+    counts: list[int]
+    """Rows that hold anybody, for each step."""
     datasets: list[Table]
     others: list[Dependent]
     suspects: Suspects
     """What the purge leaves, since the map does not know it."""
+
+    @property
+    def rows(self) -> dict[TableName, int]:
+        """Rows by table: of the rule that finds most of them, since rules of one table may find the same rows."""
+        found: dict[TableName, int] = {}
+        for step, rows in zip(self.steps, self.counts, strict=True):
+            found[step.table.name] = max(rows, found.get(step.table.name, 0))
+        return found
 
     @property
     def lines(self) -> list[PurgeLine]:
@@ -71,10 +80,10 @@ class PurgePlan:
                 PurgeLine(
                     str(step.table.name),
                     PurgeAction.EMPTY if step.rule.on_retire.delete else PurgeAction.REDACT,
-                    self.rows[step.table.name],
+                    rows,
                     step.columns,
                 )
-                for step in self.steps
+                for step, rows in zip(self.steps, self.counts, strict=True)
             ),
             *(PurgeLine(str(other.table.name), PurgeAction.RELOAD) for other in self.others),
         ]
@@ -105,10 +114,9 @@ def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
     require_valid_plan(plan)
     dependents = read_dependents(store)
     ours = set(datasets)
-    rows = {step.table.name: step.count_everybody(store.client) for step in plan.steps}
     return PurgePlan(
         plan.steps,
-        rows,
+        [step.count_everybody(store.client) for step in plan.steps],
         [dependent.table for dependent in dependents if dependent.table.name in ours],
         [d for d in dependents if d.table.name not in ours and (d.table.is_dictionary or d.table.refresh is not None)],
         read_suspects(store),
