@@ -270,7 +270,9 @@ class Target(_Model):
 
     pii: dict[ColumnPath, PiiType] = Field(min_length=1, description="The columns with PII and their OEP-30 types.")
     keep: list[str] | None = Field(
-        None, min_length=1, description="The columns that `sync` copies; the others are never stored."
+        None,
+        min_length=1,
+        description="The columns that `sync` copies, of `meta` the keys (`meta.KEY`); the others are never stored.",
     )
     rules: list[Rule] = Field(min_length=1)
     owned: bool = Field(False, description="`reassign` hands the rows over to another user.")
