@@ -30,6 +30,8 @@ What is told to people; each has the exit status of a command, and says whether 
     ├── BuildError                  dbt could not build or test a dataset; the message names it
     ├── LedgerError                 retriable: what was done could not be recorded, so it counts as not done
     ├── ErasureError                retriable: residue was found, or could not be looked for
+    ├── RetirementDriverError       inside Open edX's retirement pipeline: the hook or the LMS refused
+    │   └── RetirementDriverRetryError  retriable
     ├── HeartbeatError              worker or consumer is stuck or gone: start it again
     └── DemoError                   a step of the demo ended otherwise than its story says
 
@@ -215,6 +217,16 @@ class LedgerError(AspectsPiiError):
 
 class ErasureError(AspectsPiiError):
     """Something of a retired subject is still there, or could not be looked for."""
+
+    retriable = True
+
+
+class RetirementDriverError(AspectsPiiError):
+    """The retirement could not be handed over to aspects-pii."""
+
+
+class RetirementDriverRetryError(RetirementDriverError):
+    """The retirement could not be handed over to aspects-pii for now."""
 
     retriable = True
 

@@ -58,7 +58,9 @@ def split_keep(place: str, keep: Iterable[str]) -> tuple[list[str], tuple[str, .
                 "that your reports need, or leave it out."
             )
         if key in _NEVER:
-            raise UsageError(f"targets.{place}.keep: {entry} is never stored: it opens the user's session. Take it out.")
+            raise UsageError(
+                f"targets.{place}.keep: {entry} is never stored: it opens the user's session. Take it out."
+            )
         keys.append(key)
         if META not in columns:
             columns.append(META)

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from sink.doors.web.models import ProblemDetails, RetireLearner, RetireUser
+from sink.doors.web.models import ProblemDetails, RetireUser
 from sink.errors import HttpProblemError
 
 # .. no_pii: names of fields; what was sent in them is not repeated.
@@ -28,7 +28,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 """For the OpenAPI document."""
 
-_FIELDS = frozenset({*RetireUser.model_fields, *RetireLearner.model_fields})
+_FIELDS = frozenset(RetireUser.model_fields)
 
 
 def add_error_handlers(app: FastAPI, retire_path: str) -> None:
