@@ -249,8 +249,8 @@ class Settings(BaseSettings):
     )
     web_jwt_secret: SecretStr | None = Field(
         None,
-        min_length=16,
-        description="Secret that the LMS signs its tokens with (HS256).",
+        min_length=1,
+        description="Secret that the LMS signs its tokens with (HS256); below 32 bytes the hook warns.",
         examples=["JWT_SECRET_KEY of the LMS"],
     )
     web_jwt_public_keys: Path | None = Field(

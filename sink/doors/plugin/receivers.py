@@ -39,7 +39,7 @@ def connect_receivers() -> None:
         signal = _find_signal(name)
         if signal is not None:
             signal.connect(on_retirement, dispatch_uid=f"aspects_pii.{name}")
-    connect_events(settings.ASPECTS_PII_RETIREMENT_EVENTS, _retire_after_commit)
+    connect_events(getattr(settings, "ASPECTS_PII_RETIREMENT_EVENTS", ()), _retire_after_commit)
     # After the LMS's own receiver of this signal, which Django has connected with the models.
     pre_save.connect(on_profile_saving, sender="student.UserProfile", dispatch_uid="aspects_pii.saving.profile")
     for model in _USER_MODELS:

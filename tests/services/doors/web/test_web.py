@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -409,6 +410,22 @@ def test_callers_must_authenticate(settings: Settings, store: Store) -> None:
             assert response.status_code == 204
         # Monitoring has no token that could erase anybody.
         assert httpx.get(url + "/health").status_code == 200
+
+
+@pytest.mark.parametrize("length", [8, 31, 32])
+def test_a_short_secret_of_the_lms_counts_with_a_warning(
+    settings: Settings, store: Store, caplog: pytest.LogCaptureFixture, length: int
+) -> None:
+    secret = "s" * length
+    with serving(change(settings, web_jwt_secret=secret, web_jwt_users=WORKER)) as url:
+        with warnings.catch_warnings(action="ignore"):
+            token = sign(key=secret)
+        assert call_as_driver(url, LEARNER, token).status_code == 204
+        assert call_as_driver(url, LEARNER, sign()).status_code == 401
+    said = [record.getMessage() for record in caplog.records if "ASPECTS_WEB_JWT_SECRET" in record.getMessage()]
+    assert len(said) == (length < 32)
+    assert all(f"ASPECTS_WEB_JWT_SECRET has {length} bytes" in line and "openssl rand -hex 32" in line for line in said)
+    assert secret not in caplog.text
 
 
 def _pem(key: rsa.RSAPrivateKey) -> str:
