@@ -16,7 +16,7 @@ from sink.doors.cli.effective import find_env_file, list_effective
 from sink.doors.cli.folders import list_open_folders
 from sink.doors.cli.stopping import describe_purged, stopping_with
 from sink.erasure.purge import plan_purge, purge, require_off
-from sink.errors import RefusedError
+from sink.errors import UsageError
 from sink.installation import find_map
 from sink.retirement.status import Status, read_status
 from sink.settings import Settings
@@ -55,7 +55,7 @@ def purge_command(
         require_off(settings.enable_pii, force)
         if not yes:
             if not sys.stdin.isatty():
-                raise RefusedError("Nobody is there to be asked. Use --yes.")
+                raise UsageError("Nobody is there to be asked, as standard input is no terminal. Say --yes.")
             typer.confirm(f"Remove all of this from {store.name} for good?", abort=True, err=True)
         left = purge(store, plan, enabled=settings.enable_pii, force=force, accept=accept or (), actor=actor)
     for line in left.copies:

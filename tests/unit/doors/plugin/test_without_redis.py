@@ -31,7 +31,7 @@ print("the LMS goes on")
 
 @pytest.mark.parametrize(
     ("broker", "logged"),
-    [("memory://", []), ("redis://127.0.0.1:1/0", ["retirement of 1 users not sent", "change of 1 users not sent"])],
+    [("memory://", []), ("redis://127.0.0.1:1/0", ["retirement of 1 user not sent", "change of 1 user not sent"])],
 )
 def test_the_plugin_sends_what_it_can_and_logs_the_rest(broker: str, logged: list[str]) -> None:
     ran = subprocess.run(
