@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import stamina
 
@@ -72,7 +72,7 @@ class RetirementDriver:
         for attempt in stamina.retry_context(RetirementDriverRetryError, attempts=None, timeout=RETRY_SECONDS):
             with attempt:
                 headers = {"Content-Type": "application/json", "Authorization": self._authorize()}
-                _post(self._find_address("aspects_pii") + _RETIRE_PATH, body, headers, "The retirement hook")
+                _post(self._find_address("aspects_pii") + _RETIRE_PATH, body, headers, "The retirement hook", 204)
         return "The retirement is in the ledger of aspects-pii."
 
     def _authorize(self) -> str:
@@ -81,7 +81,7 @@ class RetirementDriver:
             return f"Bearer {token}"
         form = {name: self._config.get(name, "") for name in ("client_id", "client_secret")}
         form |= {"grant_type": "client_credentials", "token_type": "jwt"}
-        answer = _post(self._find_address("lms") + _TOKEN_PATH, urlencode(form), {}, "The LMS")
+        answer = _post(self._find_address("lms") + _TOKEN_PATH, urlencode(form), {}, "The LMS", 200)
         try:
             return f"JWT {json.loads(answer)['access_token']}"
         except (ValueError, KeyError, TypeError):
@@ -96,14 +96,27 @@ class RetirementDriver:
         return address.rstrip("/")
 
 
-def _post(url: str, body: str, headers: Mapping[str, str], whom: str) -> bytes:
-    """What it answers. No text of an answer is passed on: the pipeline keeps what is raised in the LMS's database."""
+class _NoRedirects(HTTPRedirectHandler):
+    """A redirected POST comes as a GET without its body, and whatever page answers that is no success."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none: the redirection is the answer."""
+        return
+
+
+def _post(url: str, body: str, headers: Mapping[str, str], whom: str, expected: int) -> bytes:
+    """What it answers, with the status that is expected.
+
+    No text of an answer is passed on: the pipeline keeps what is raised in the LMS's database.
+    """
     request = Request(url, body.encode(), {"User-Agent": "aspects-pii", **headers}, method="POST")  # noqa: S310
     failure: AspectsPiiError
     try:
-        with urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - the address is checked above
+        with build_opener(_NoRedirects).open(request, timeout=_TIMEOUT_SECONDS) as response:
             answer: bytes = response.read()
-            return answer
+            if response.status == expected:
+                return answer
+            failure = RetirementDriverError(f"{whom} answered {response.status}.")
     except HTTPError as error:
         error.close()
         kind = RetirementDriverRetryError if error.code >= 500 or error.code == 429 else RetirementDriverError

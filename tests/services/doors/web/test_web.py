@@ -142,8 +142,12 @@ def answering(path: str, *answers: tuple[int, bytes]) -> Iterator[tuple[str, lis
             status, answer = answers[min(len(bodies), len(answers) - 1)]
             bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
             self.send_response(status)
+            self.send_header("Location", "/")
             self.end_headers()
             self.wfile.write(answer)
+
+        def do_GET(self) -> None:
+            raise AssertionError("nobody follows")
 
         def log_message(self, *_: object) -> None:
             pass
@@ -214,6 +218,15 @@ class TestTheDriverOfTheEntryPoint:
             config = {"base_urls": {"aspects_pii": url}, "aspects_pii_token": TOKEN, "retirement_pipeline": PIPELINE}
             assert len(run_pipeline(config, LEARNER)) == 1
         assert bodies == ['{"lms_user_id": 42}'] * 3
+
+    @pytest.mark.parametrize("status", [200, 302, 404])
+    def test_takes_nothing_but_the_hooks_own_answer_for_success(self, status: int) -> None:
+        with answering(PATH, (status, b"zaphod")) as (url, bodies):
+            config = {"base_urls": {"aspects_pii": url}, "aspects_pii_token": TOKEN, "retirement_pipeline": PIPELINE}
+            with pytest.raises(RetirementDriverError) as raised:
+                run_pipeline(config, LEARNER)
+        assert str(raised.value) == f"The retirement hook answered {status}."
+        assert len(bodies) == 1
 
     def test_gives_up_in_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
