@@ -142,7 +142,7 @@ def _say_how_checked(receipt: Receipt) -> Section:
     return Section(
         "How it was checked",
         [
-            f"After the erasure {count} {'place was' if count == 1 else 'places were'} asked for the user, by query, "
+            f"After the erasure {counted(count, 'place was', 'places were')} asked for the user, by query, "
             "and had nothing" + (f": {_enumerate(receipt.verified)}." if count else "."),
             "The files of these tables were checked as well: none holds replaced or deleted rows of the user.",
         ],

@@ -52,9 +52,9 @@ def ledger_export(
             ]
         )
     if wrong := exported.left_out + exported.mended:
-        entries = counted(wrong, "entry", "entries")
+        entries, left_out = counted(wrong, "entry", "entries"), counted(exported.left_out, "of them is", "of them are")
         say(
-            f"Warning: {entries} cannot be right: {exported.left_out} of them are not in the file, and of the others "
+            f"Warning: {entries} cannot be right: {left_out} not in the file, and of the others "
             "what is wrong is not. `aspects-pii ledger check` lists them, `ledger void` takes them out."
         )
     return 1 if exported.left_out else 0

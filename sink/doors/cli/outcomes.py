@@ -8,7 +8,7 @@ from typing import Any
 from sink.doors.cli.common import print_json
 from sink.doors.cli.display import print_lines
 from sink.retirement.batch import Outcome, Result
-from sink.wording import counted
+from sink.wording import choose, counted
 
 _ADVICE = "Set ASPECTS_LMS_DATABASE_URL so that the LMS is asked for names, or look there by hand."
 
@@ -62,8 +62,9 @@ def describe_suspects(places: Collection[str]) -> list[str]:
     """What is said of columns outside the map; nothing where there are none."""
     if not places:
         return []
+    are = choose(len(places), "is", "are")
     return [
-        f"Not looked at: {', '.join(sorted(places))} may hold PII and are not in the PII map. Run `aspects-pii map check`."
+        f"Not looked at: {', '.join(sorted(places))} may hold PII and {are} not in the PII map. Run `aspects-pii map check`."
     ]
 
 

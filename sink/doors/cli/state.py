@@ -20,6 +20,7 @@ from sink.errors import UsageError
 from sink.installation import find_map
 from sink.retirement.status import Status, read_status
 from sink.settings import Settings
+from sink.wording import choose
 
 commands = typer.Typer()
 
@@ -61,9 +62,10 @@ def purge_command(
     for line in left.copies:
         say(f"Purged on {store.name}, but for {line}.")
     if left.suspects:
+        are, them = choose(len(left.suspects), "is", "are"), choose(len(left.suspects), "it", "them")
         say(
-            f"Purged on {store.name} what the PII map names. {', '.join(left.suspects)} may hold PII and are not in it: "
-            "add them to the map and purge again, name them under `not_pii`, or accept their tables with --accept."
+            f"Purged on {store.name} what the PII map names. {', '.join(left.suspects)} may hold PII and {are} not in it: "
+            f"add {them} to the map and purge again, name {them} under `not_pii`, or accept the table with --accept."
         )
     elif not as_json and not left.copies:
         print_lines([f"Purged and verified on {store.name}: no PII is left. Tombstones and ledger stay."])

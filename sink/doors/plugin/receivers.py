@@ -105,11 +105,12 @@ def _without_session(meta: dict[str, Any]) -> dict[str, Any]:
 
 def on_change(instance: Any = None, using: str | None = None, **_: Any) -> None:
     """Something of a user was saved or deleted."""
-    if not settings.ASPECTS_ENABLE_PII or vars(instance).pop(_NOTHING_NEW, False):
+    if not settings.ASPECTS_ENABLE_PII:
         return
     user_id = getattr(instance, "user_id", None)
     with _log_failure("change", user_id):
-        _sync_after_commit(user_id, using or DEFAULT_DB_ALIAS)
+        if not vars(instance).pop(_NOTHING_NEW, False):
+            _sync_after_commit(user_id, using or DEFAULT_DB_ALIAS)
 
 
 def on_user_change(
