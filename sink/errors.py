@@ -14,7 +14,8 @@ What is told to people; each has the exit status of a command, and says whether 
     ├── DatabaseError               ClickHouse
     │   ├── UnreachableError        retriable: no answer, or the connection broke
     │   ├── OverloadedError         retriable: too many queries, parts or too little memory
-    │   ├── AuthenticationError
+    │   ├── AuthenticationError     exit status 2: user or password in the settings is wrong
+    │   ├── AddressError            exit status 2: what answers is no ClickHouse, or is not trusted
     │   ├── DatabaseMissingError
     │   ├── ReadOnlyError
     │   ├── EmbeddedBusyError       another process holds the embedded data folder
@@ -22,14 +23,17 @@ What is told to people; each has the exit status of a command, and says whether 
     │   └── QueryError              the engine refused a statement
     ├── LmsError                    the LMS database
     │   ├── LmsUnreachableError     retriable
+    │   ├── LmsAddressError         exit status 2: user, password or database in the address is wrong
     │   └── LmsSchemaError          a table or column that we read is missing
     ├── SupersetError               Superset refused, or is not as it has to be
     │   ├── SupersetUnreachableError    retriable
-    │   └── SupersetAuthenticationError
+    │   └── SupersetAuthenticationError exit status 2: user or password in the settings is wrong
     ├── StreamsUnreachableError     retriable: Redis or Kafka gives no answer, or one that makes no sense
     ├── BuildError                  dbt could not build or test a dataset; the message names it
     ├── LedgerError                 retriable: what was done could not be recorded, so it counts as not done
     ├── ErasureError                retriable: residue was found, or could not be looked for
+    ├── RetirementDriverError       inside Open edX's retirement pipeline: the hook or the LMS refused
+    │   └── RetirementDriverRetryError  retriable
     ├── HeartbeatError              worker or consumer is stuck or gone: start it again
     └── DemoError                   a step of the demo ended otherwise than its story says
 
@@ -140,6 +144,14 @@ class OverloadedError(DatabaseError):
 class AuthenticationError(DatabaseError):
     """ClickHouse refused the user name or the password."""
 
+    exit_status = 2
+
+
+class AddressError(DatabaseError):
+    """What answers at ASPECTS_CLICKHOUSE_URL is not ClickHouse, or cannot be trusted."""
+
+    exit_status = 2
+
 
 class DatabaseMissingError(DatabaseError):
     """The ClickHouse database does not exist."""
@@ -179,6 +191,12 @@ class LmsUnreachableError(LmsError):
     retriable = True
 
 
+class LmsAddressError(LmsError):
+    """ASPECTS_LMS_DATABASE_URL names a user, a password or a database that the server does not know."""
+
+    exit_status = 2
+
+
 class LmsSchemaError(LmsError):
     """The LMS database lacks a table or column that is read."""
 
@@ -194,7 +212,9 @@ class SupersetUnreachableError(SupersetError):
 
 
 class SupersetAuthenticationError(SupersetError):
-    """Superset refused the user, the password, or what the user may do."""
+    """Superset refused the user or the password."""
+
+    exit_status = 2
 
 
 class StreamsUnreachableError(AspectsPiiError):
@@ -215,6 +235,16 @@ class LedgerError(AspectsPiiError):
 
 class ErasureError(AspectsPiiError):
     """Something of a retired subject is still there, or could not be looked for."""
+
+    retriable = True
+
+
+class RetirementDriverError(AspectsPiiError):
+    """The retirement could not be handed over to aspects-pii."""
+
+
+class RetirementDriverRetryError(RetirementDriverError):
+    """The retirement could not be handed over to aspects-pii for now."""
 
     retriable = True
 

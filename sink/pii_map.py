@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from sink.names import check_name
+from sink.wording import explain_invalid
 from sink.yaml_files import load_model
 
 # OEP-30's types of PII, as .pii_annotations.yml of the LMS lists them.
@@ -270,7 +271,9 @@ class Target(_Model):
 
     pii: dict[ColumnPath, PiiType] = Field(min_length=1, description="The columns with PII and their OEP-30 types.")
     keep: list[str] | None = Field(
-        None, min_length=1, description="The columns that `sync` copies; the others are never stored."
+        None,
+        min_length=1,
+        description="The columns that `sync` copies, of `meta` the keys (`meta.KEY`); the others are never stored.",
     )
     rules: list[Rule] = Field(min_length=1)
     owned: bool = Field(False, description="`reassign` hands the rows over to another user.")
@@ -475,10 +478,8 @@ def _explain(problem: Any, data: dict[str, Any]) -> str:
     if place[2:4] == ["rules", 0] and "rules" not in data["targets"][place[1]]:
         # Written without `rules`, which stand in the model only.
         del place[2:4]
-    message = problem["msg"].removeprefix("Value error, ")
+    message = explain_invalid(problem)
     if problem["type"] == "extra_forbidden":
-        message = "unknown word; see docs/map.md for what can stand here"
-    if problem["type"] == "missing":
-        message = "is missing"
+        message += "; see docs/map.md for what can stand here"
     # What is wrong with the map as a whole names its place itself.
     return f"{'.'.join(map(str, place))}: {message}" if place else message

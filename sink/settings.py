@@ -18,6 +18,7 @@ from sink.env_file import EnvFile, read_env_file
 from sink.errors import SettingsError
 from sink.secret_files import MIN_SIMILARITY, FileText, SecretFiles
 from sink.setting_types import ClickHouseUrl, Identifier, LedgerDatabase, LmsUrl, Names, SupersetUrl
+from sink.wording import explain_invalid
 
 PREFIX = "ASPECTS_"
 ENV_FILE = ".env"
@@ -249,8 +250,8 @@ class Settings(BaseSettings):
     )
     web_jwt_secret: SecretStr | None = Field(
         None,
-        min_length=16,
-        description="Secret that the LMS signs its tokens with (HS256).",
+        min_length=1,
+        description="Secret that the LMS signs its tokens with (HS256); below 32 bytes the hook warns.",
         examples=["JWT_SECRET_KEY of the LMS"],
     )
     web_jwt_public_keys: Path | None = Field(
@@ -354,7 +355,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _explain(problem: Any) -> str:
     field = str(problem["loc"][0])
-    reason = problem["msg"].removeprefix("Value error, ")
+    reason = explain_invalid(problem)
     example = (Settings.model_fields[field].examples or [""])[0]
     # Of what was given only the name of the file that it was in may be shown.
     where = f" ({problem['input'].path})" if isinstance(problem["input"], FileText) else ""

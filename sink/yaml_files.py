@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sink.errors import MapError
+from sink.wording import explain_invalid
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -44,7 +45,7 @@ class _UniqueKeyLoader(_Loader):  # type: ignore[misc, valid-type]
 
 def explain_problem(problem: Any, _data: dict[str, Any]) -> str:
     """What pydantic found, as `path.of.the.line: message`."""
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
+    return f"{'.'.join(map(str, problem['loc']))}: {explain_invalid(problem)}"
 
 
 def load_model(

@@ -13,6 +13,7 @@ from urllib3.exceptions import ReadTimeoutError
 
 from sink.clickhouse.address import Address
 from sink.errors import (
+    AddressError,
     AuthenticationError,
     DatabaseError,
     DatabaseMissingError,
@@ -84,7 +85,7 @@ def translate_error(error: ClickHouseError, address: Address, sql: str) -> Datab
     if code in _OVERLOADED:
         return OverloadedError(f"ClickHouse at {where} is too busy ({name or _OVERLOADED[code]}).", code, name)
     if _has_cause(error, ssl.SSLCertVerificationError):
-        return DatabaseError(
+        return AddressError(
             f"The certificate of {where} is not trusted; set ASPECTS_CLICKHOUSE_CA_FILE to the authority that signed it."
         )
     if _has_cause(error, TimeoutError, ReadTimeoutError):
@@ -95,7 +96,7 @@ def translate_error(error: ClickHouseError, address: Address, sql: str) -> Datab
         message = f"ClickHouse at {where} cannot be reached; check ASPECTS_CLICKHOUSE_URL and that it runs."
         return UnreachableError(message, code, name)
     if status:
-        return DatabaseError(
+        return AddressError(
             f"What answers at {where} is not ClickHouse (HTTP status {status}); check ASPECTS_CLICKHOUSE_URL."
         )
     return QueryError(

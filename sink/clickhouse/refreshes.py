@@ -11,6 +11,7 @@ from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import ClickHouse
 from sink.errors import DatabaseError, QueryError
 from sink.names import TableName
+from sink.wording import counted
 
 _REFRESH_FAILED = 730
 COPIES = ".tmp.inner_id."
@@ -81,7 +82,8 @@ def describe_replaced_copies(client: ClickHouse, view: Table) -> list[str]:
     if not count:
         return []
     return [
-        f"files of {count} replaced copies of {view.name}, which ClickHouse removes by itself at {until} of its clock"
+        f"files of {counted(count, 'replaced copy', 'replaced copies')} of {view.name}, which ClickHouse removes by itself at "
+        f"{until} of its clock"
     ]
 
 

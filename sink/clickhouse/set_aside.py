@@ -11,6 +11,7 @@ from sink.clickhouse.catalog import SYSTEM_DATABASES, list_detached
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.refreshes import COPIES
 from sink.names import TableName
+from sink.wording import counted
 
 # Where the engine keeps what a session makes for itself.
 _TEMPORARY = "_temporary_and_external_tables"
@@ -67,7 +68,7 @@ def _describe_parts(client: ClickHouse, known: Collection[TableName], databases:
         databases=databases,
     )
     return [
-        f"{count} detached parts of {database}.{table}, which is not in the PII map"
+        f"{counted(count, 'detached part')} of {database}.{table}, which is not in the PII map"
         for database, table, count in rows
         if TableName(database, table) not in known
     ]

@@ -1,7 +1,7 @@
 """What is copied: which columns of which object of the LMS go into which table.
 
-.. pii: Makes digests of user names while PII is off.
-.. pii_types: username
+.. pii: Makes digests of user names while PII is off, and takes from the profile's extended fields what is kept.
+.. pii_types: username, other
 .. pii_retirement: consumer_api
 """
 
@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from sink.clickhouse.catalog import Table, is_text, read_tables
+from sink.copying.meta import META, pick, split_keep
 from sink.errors import MigrationError, UsageError
 from sink.ledger.pseudonym_key import read_viewer_digest, set_pseudonym_key
 from sink.lms.objects import OBJECTS
@@ -48,6 +49,8 @@ class Copy:
     dump_id: uuid.UUID
     digest: Callable[[str], str] | None = None
     """Makes of a user name what is stored of it while PII is off."""
+    meta_keys: tuple[str, ...] = ()
+    """What is kept of `meta`, where that is among the columns."""
 
     @property
     def source_columns(self) -> tuple[str, ...]:
@@ -56,10 +59,11 @@ class Copy:
 
     def convert(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """What is stored of rows of `source_columns`."""
-        if self.digest is None:
-            return rows
-        digest, at = self.digest, self.columns.index(_VIEWER)
-        return [(*row[:at], digest(row[at]), *row[at + 1 :]) for row in rows]
+        if self.digest is not None:
+            return _change_column(rows, self.columns.index(_VIEWER), self.digest)
+        if META in self.columns:
+            return _change_column(rows, self.columns.index(META), lambda text: pick(text, self.meta_keys))
+        return rows
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -75,6 +79,10 @@ class Copy:
     def temporary(self) -> str:
         """The temporary table that a batch is sent to."""
         return f"batch_{self.object}"
+
+
+def _change_column(rows: list[tuple[Any, ...]], at: int, change: Callable[[str], str]) -> list[tuple[Any, ...]]:
+    return [(*row[:at], change(row[at]), *row[at + 1 :]) for row in rows]
 
 
 def plan_copies(store: Store, objects: Iterable[str], *, enabled: bool = True) -> list[Copy]:
@@ -102,12 +110,12 @@ def plan_copies(store: Store, objects: Iterable[str], *, enabled: bool = True) -
         table = tables.get(table_name)
         if table is None:
             raise MigrationError(f"The table {table_name} does not exist. Run `aspects-pii init`.")
-        columns = _choose_columns(name, places[name], target, table)
+        columns, meta_keys = _choose_columns(name, places[name], target, table)
         dropped = [
             c for c in target.pii_columns if c in table.columns and c not in columns and c not in table.key_columns
         ]
         digest = None if enabled else _make_digest(store)
-        copies.append(Copy(name, table, columns, tuple(sorted(dropped)), version, dump_id, digest))
+        copies.append(Copy(name, table, columns, tuple(sorted(dropped)), version, dump_id, digest, meta_keys))
     return copies
 
 
@@ -117,13 +125,14 @@ def _make_digest(store: Store) -> Callable[[str], str]:
     return read_viewer_digest(store.client)
 
 
-def _choose_columns(name: str, place: str, target: Target, table: Table) -> tuple[str, ...]:
+def _choose_columns(name: str, place: str, target: Target, table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns that are copied, and the keys of `meta` that are."""
     available = list(OBJECTS[name].columns)
     needed = set(IDENTITY[name])
     if place == KEYED:
         available[available.index("username")] = _VIEWER
         needed.add(_VIEWER)
-    keep = list(target.keep or available)
+    keep, meta_keys = split_keep(place, target.keep or [column for column in available if column != META])
     for column in keep:
         if column not in available:
             raise UsageError(f"targets.{place}.keep: the LMS has no {column}. Possible: {', '.join(available)}.")
@@ -135,7 +144,7 @@ def _choose_columns(name: str, place: str, target: Target, table: Table) -> tupl
     needed |= {column for column in available if column in table.key_columns}
     if missing := sorted(needed - set(keep)):
         raise UsageError(f"targets.{place}.keep: {', '.join(missing)} cannot be left out.")
-    return tuple(keep)
+    return tuple(keep), meta_keys
 
 
 def _read_clock(store: Store, tables: Sequence[Table]) -> datetime:

@@ -16,6 +16,7 @@ from sink.lms.snapshot import Snapshot
 from sink.lms.values import Batch
 from sink.names import TableName, quote
 from sink.store import Store
+from sink.wording import counted
 
 # Losing one's role is not leaving: such rows come and go, and only an LMS without any user is suspicious.
 _COME_AND_GO = ("course_access",)
@@ -83,7 +84,7 @@ def check_removals(store: Store, snapshot: Snapshot, copy: Copy, leavers: Sequen
     limit = store.policy.sync_max_removed_share
     if len(leavers) > held * limit:
         raise RefusedError(
-            f"This sync would remove {len(leavers)} of {held} users from {copy.table.name}, more than the share of "
+            f"This sync would remove {len(leavers)} of {counted(held, 'user')} from {copy.table.name}, more than the share of "
             f"{limit:g} that ASPECTS_SYNC_MAX_REMOVED_SHARE allows; nothing was copied. Is ASPECTS_LMS_DATABASE_URL "
             "the right database? If those users really left, run it again with --allow-removals."
         )

@@ -18,6 +18,7 @@ from sink.clickhouse.client import WAIT_FOR_MUTATIONS
 from sink.clickhouse.parts import drop_hidden_rows, scrub
 from sink.copying.batches import CopyCounts, count_bad, count_batch, create_batch_table, write_batch
 from sink.copying.copies import WITHOUT_PII, Copy, plan_copies
+from sink.copying.meta import META, drop_other_keys
 from sink.copying.removals import (
     check_removals,
     count_rows,
@@ -183,7 +184,7 @@ def _copy_batches(
 
 
 def _purge_columns(store: Store, copy: Copy, dry_run: bool) -> list[str]:
-    """Empty the columns that the map no longer keeps."""
+    """Empty the columns that the map no longer keeps, and take out the keys of `meta` that it does not keep."""
     default = {column: f"defaultValueOfTypeName({{type_{i}:String}})" for i, column in enumerate(copy.dropped)}
     types: dict[str, Any] = {f"type_{i}": copy.table.columns[column] for i, column in enumerate(copy.dropped)}
     filled = [
@@ -202,4 +203,6 @@ def _purge_columns(store: Store, copy: Copy, dry_run: bool) -> list[str]:
             WAIT_FOR_MUTATIONS,
             **types,
         )
+    if META in copy.columns and drop_other_keys(store.client, copy.table.name, copy.meta_keys, dry_run=dry_run):
+        filled.append(f"{META} (keys that are not kept)")
     return filled

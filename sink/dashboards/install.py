@@ -16,6 +16,7 @@ from sink.dashboards.bundle import Bundle, Role, RowLevelRule, pack
 from sink.dashboards.site import Site, require_uri
 from sink.dashboards.superset_api import Kind, Permission, StoredRowLevelRule, Superset
 from sink.errors import SupersetError
+from sink.wording import counted
 
 # What a role needs to look at a dashboard, filter it, and download a table. It does not get SQL Lab, own charts, samples
 # of datasets, or the keys under which Superset keeps what somebody filtered by.
@@ -180,7 +181,8 @@ def _remove_all_but(superset: Superset, everything: Bundle, stays: Bundle) -> tu
         gone = everything.documents(kind).keys() - stays.documents(kind).keys()
         for object_id in superset.find(kind, gone).values():
             if kind == "database" and (others := _count_datasets(superset, object_id)):
-                kept.append(f"The connection to ClickHouse stays: {others} datasets of others use it.")
+                users = counted(others, "dataset of others uses", "datasets of others use")
+                kept.append(f"The connection to ClickHouse stays: {users} it.")
                 continue
             superset.delete(kind, object_id)
             removed[kind] += 1

@@ -126,7 +126,7 @@ class SupersetSession:
         """The JSON of an answer, or the reason why there is none."""
         where = f"Superset at {self.address.url}"
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise SupersetAuthenticationError(
+            raise SupersetError(
                 f"{where} does not let ASPECTS_SUPERSET_USER do this ({what}). The user needs the role Admin."
             )
         if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):

@@ -24,6 +24,7 @@ from sink.ledger.entries import Action, Ledger
 from sink.names import TableName, quote
 from sink.pii_map import PiiMap
 from sink.store import Store
+from sink.wording import counted
 
 _STATEMENTS_LOOKED_AT = 1_000_000
 # From here two names are so much alike that one may be meant by the other.
@@ -147,7 +148,8 @@ def _find_named_actors(
                 warnings.append(
                     Problem(
                         f"{table.name}.event.actor.{field_name}",
-                        f"{found} statements name their actor by e-mail address (XAPI_AGENT_IFI_TYPE of the LMS)",
+                        f"{counted(found, 'statement names its actor', 'statements name their actor')} by e-mail address "
+                        "(XAPI_AGENT_IFI_TYPE of the LMS)",
                         "Set it to external_id, and add a rule for the old ones: docs/map.md, "
                         "«Events that are not anonymous».",
                     )
@@ -200,7 +202,9 @@ def _find_keys_in_arrays(client: ClickHouse, plan: Plan) -> list[Problem]:
             "LIMIT {limit:UInt64})"
         )
         if found := int(client.value(sql, limit=_STATEMENTS_LOOKED_AT)):
-            reason = f"in {found} rows the path leads through an array, and no row is found by an element of one"
+            reason = (
+                f"in {counted(found, 'row')} the path leads through an array, and no row is found by an element of one"
+            )
             fix = "Keep one row a person, with a path to the one value, or say `retain` with the reason."
             problems.append(Problem(f"{step.table.name}.{step.rule.key}", reason, fix))
     return problems

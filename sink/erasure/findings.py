@@ -11,6 +11,7 @@ from functools import cached_property
 
 from sink.erasure.named_rows import LEFT, NOT_ASKED
 from sink.pii_map import SubjectId
+from sink.wording import choose, counted
 
 
 class Kind(StrEnum):
@@ -40,6 +41,16 @@ class Kind(StrEnum):
 
 OF_A_TABLE = (Kind.OLD_PARTS, Kind.DETACHED_PARTS, Kind.QUEUED, Kind.INTERRUPTED)
 """Kinds of findings that are about whoever a table held, and nobody in particular."""
+# What is said of one of them; of several it is the kind itself.
+_ONE = {
+    Kind.ROWS: "row",
+    Kind.HIDDEN_ROWS: "hidden row",
+    Kind.OLD_PARTS: "old part",
+    Kind.DETACHED_PARTS: "detached part",
+    Kind.QUEUED: "file of waiting rows",
+    Kind.INTERRUPTED: "interrupted change",
+    Kind.TEXTS: "text",
+}
 _FIXES = {
     Kind.DETACHED_PARTS: "ClickHouse set them aside, mostly as broken, and no statement reaches them. Look at "
     "system.detached_parts, then restore them or remove them with ALTER TABLE … DROP DETACHED PART",
@@ -62,20 +73,21 @@ class Finding:
         if self.kind is Kind.UNCHECKED:
             return f"{self.place}: {self.reason}"
         if self.kind is Kind.WORDS:
-            return (
-                f"{self.place}: {self.count} texts with a word that {self.subject} is called and that may mean another"
-            )
+            texts = counted(self.count, "text")
+            return f"{self.place}: {texts} with a word that {self.subject} is called and that may mean another"
         if self.kind is Kind.RETAINED:
-            return f"{self.place}: {self.count} texts of {self.subject} stay: {self.reason}"
+            stay = choose(self.count, "stays", "stay")
+            return f"{self.place}: {counted(self.count, 'text')} of {self.subject} {stay}: {self.reason}"
         if self.kind is Kind.CONTESTED:
             return (
-                f"{self.place}: {self.count} rows are under a name of {self.subject} that somebody has, or had, who is not "
-                f"retired. Find out whose they are, delete those of {self.subject} by hand, and leave the others with "
-                "`aspects-pii retire --leave-contested`"
+                f"{self.place}: {counted(self.count, 'row is', 'rows are')} under a name of {self.subject} that somebody has, or "
+                f"had, who is not retired. Find out whose they are, delete those of {self.subject} by hand, and leave the "
+                "others with `aspects-pii retire --leave-contested`"
             )
         explanation = self.reason or _FIXES.get(self.kind, "")
         explained = f" ({explanation})" if explanation else ""
-        return f"{self.place}: {self.count} {self.kind}{f' of {self.subject}' if self.subject else ''}{explained}"
+        found = counted(self.count, _ONE.get(self.kind, self.kind), self.kind)
+        return f"{self.place}: {found}{f' of {self.subject}' if self.subject else ''}{explained}"
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,7 @@ class Report:
         lines = []
         for subject in self.not_retired:
             rows = sum(finding.count for finding in self.findings if finding.subject == subject)
-            held = f"{rows} rows are held, and are no residue" if rows else "nothing is held"
+            held = f"{counted(rows, 'row is', 'rows are')} held, and no residue" if rows else "nothing is held"
             lines.append(f"{subject} was never retired: {held}.")
         return lines
 
@@ -158,7 +170,7 @@ class Report:
         left = [finding for finding in self.left if finding.subject == str(subject)]
         return [
             *(f"{place}: {NOT_ASKED}" for place in self.places_not_asked(subject)),
-            *(f"{finding.place}: {finding.count} rows {LEFT}" for finding in left),
+            *(f"{finding.place}: {counted(finding.count, 'row')} {LEFT}" for finding in left),
         ]
 
     @cached_property

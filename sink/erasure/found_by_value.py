@@ -23,6 +23,7 @@ from sink.erasure.text_forms import read_forms, squeeze
 from sink.errors import DatabaseError
 from sink.names import TableName, quote
 from sink.store import Store
+from sink.wording import counted
 
 # A temporary table of the session, in memory: digests of what the PII tables know, alone and with its kind.
 _KNOWN = "known_values"
@@ -171,7 +172,8 @@ def _check_table(store: Store, table: Table, columns: list[str], *, with_ids: bo
             share = 100 * match.count(with_ids=with_ids) / match.texts
             yield (
                 column,
-                f"{share:.3g} % of {match.texts:,} texts looked at hold {' and '.join(kinds)} of people that the PII tables know",
+                f"{share:.3g} % of {counted(match.texts, 'text')} looked at hold {' and '.join(kinds)} of people that the "
+                "PII tables know",
             )
 
 

@@ -27,6 +27,7 @@ from sink.ledger.leases import hold
 from sink.names import TableName, quote
 from sink.pii_map import SubjectId
 from sink.store import Store
+from sink.wording import counted
 
 _SUBJECTS_AT_ONCE = 10_000
 _WAIT_FOR_OTHERS_SECONDS = 30.0
@@ -202,7 +203,7 @@ class _StepOutcome:
     reasons: Sequence[str]
 
     def __str__(self) -> str:
-        rows = "rows that could not be counted" if self.rows is None else f"{self.rows} rows"
+        rows = "rows that could not be counted" if self.rows is None else counted(self.rows, "row")
         reasons = "; ".join(reason.removeprefix(f"{self.table}: ") for reason in self.reasons)
         return f"{rows} of {self.table}" + (f" ({reasons})" if reasons else "")
 
@@ -211,7 +212,9 @@ def _require_empty(store: Store, outcomes: Sequence[_StepOutcome]) -> None:
     findings = [str(outcome) for outcome in outcomes if outcome.rows != 0]
     for name in dict.fromkeys(outcome.table for outcome in outcomes):
         if count := count_detached_parts(store.client, name):
-            findings.append(f"{count} detached parts of {name} (ALTER TABLE … DROP DETACHED PART removes them)")
+            findings.append(
+                f"{counted(count, 'detached part')} of {name} (ALTER TABLE … DROP DETACHED PART removes them)"
+            )
     findings += [f"what {d.table.name} holds ({d.stuck})" for d in read_dependents(store) if d.stuck]
     if findings:
         raise ErasureError(f"The purge left {', '.join(findings)}. See to that, then run it again.")

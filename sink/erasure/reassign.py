@@ -2,7 +2,8 @@
 
 The map marks a target as `owned`; the column that its rules match on is the owner's id. Of the columns that they redact,
 those with the owner's name get the heir's; what else they say of the owner is redacted, for no retirement finds the row
-any more. `asset` of a target is the column that says what a row is about, so that single assets can be handed over.
+any more. Where the map has no table of people, so that nobody's name is known, the heir's id is enough, and names are
+redacted too. `asset` of a target is the column that says what a row is about, so that single assets can be handed over.
 
 .. pii: Reads name, user name and e-mail address of the heir, in memory only.
 .. pii_types: id, name, username, email_address
@@ -158,7 +159,8 @@ def _describe_heir(store: Store, heir: SubjectId) -> dict[str, str] | None:
     """What the PII tables say that the heir is called, by OEP-30 type; None where they do not know the heir."""
     source = next(iter(store.pii_map.subject.identifiers.values()), "").rpartition(".")[0]
     if not source:
-        return None
+        # Nowhere would anybody be known.
+        return {}
     target, name = store.pii_map.targets[source], store.client.table(source)
     table = read_tables(store.client, [name]).get(name)
     if table is None:

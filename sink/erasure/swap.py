@@ -32,6 +32,7 @@ from sink.erasure.new_values import NewValues, express_content
 from sink.erasure.work import Work, ended_on_failure, start
 from sink.errors import ErasureError, QueryError
 from sink.names import TableName, quote, quote_columns
+from sink.wording import choose, counted
 
 _COPYING = {
     # A replacing engine would take rows with one key together before they are counted.
@@ -84,7 +85,9 @@ def finish(client: ClickHouse, work: Work, *, interrupted: bool = True) -> None:
         if there != copied and progress.nothing_shows(client, work):
             return
         if there != copied:
-            raise ErasureError(_explain(work, f"{there} of {copied} old rows are there"))
+            raise ErasureError(
+                _explain(work, f"{there} of {counted(copied, 'old row')} {choose(there, 'is', 'are')} there")
+            )
     try:
         _match_columns(client, work, table)
         _attach(client, work, progress, in_doubt=interrupted)
@@ -199,7 +202,8 @@ def _write_down(client: ClickHouse, work: Work, table: Table) -> None:
     found = sum(rows for _, rows in counts)
     if wanted != found:
         raise ErasureError(
-            f"{wanted} rows of {table.name} were to be replaced by {found}; nothing was changed. "
+            f"{counted(wanted, 'row')} of {table.name} {choose(wanted, 'was', 'were')} to be replaced by {found}; nothing was "
+            "changed. "
             "`aspects-pii sweep` tries again."
         )
     # One insert, which is there whole or not at all.

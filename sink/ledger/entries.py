@@ -24,6 +24,7 @@ from sink.ledger.details import read_detail
 from sink.ledger.rules import BEGUN, FIELDS
 from sink.ledger.written import ask_ledger
 from sink.pii_map import SubjectId
+from sink.wording import choose, counted
 
 # .. no_pii: holds opaque user ids and counts.
 
@@ -178,7 +179,8 @@ class Ledger:
         shown = {(retirement.subject, retirement.request) for retirement in found}
         if lost := {(str(subject), request) for subject, request in new.items()} - shown:
             raise LedgerError(
-                f"The ledger took {len(lost)} requests and does not show them, so nothing was recorded. Is the disk full?"
+                f"The ledger took {counted(len(lost), 'request')} and does not show {choose(len(lost), 'it', 'them')}, so "
+                "nothing was recorded. Is the disk full?"
             )
         return found
 

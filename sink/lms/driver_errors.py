@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, translated
+from sink.errors import LmsAddressError, LmsError, LmsSchemaError, LmsUnreachableError, translated
 from sink.lms.connection import EXAMPLE
 
 T = TypeVar("T")
@@ -35,10 +35,10 @@ _MESSAGES: Mapping[Problem, tuple[type[LmsError], str]] = {
         "{place} cannot be reached ({code}); check ASPECTS_LMS_DATABASE_URL and that it runs.",
     ),
     "authentication": (
-        LmsError,
+        LmsAddressError,
         "{place} refused the user or the password ({code}); check ASPECTS_LMS_DATABASE_URL. {example}",
     ),
-    "no database": (LmsError, "{place} does not exist ({code}); check ASPECTS_LMS_DATABASE_URL. {example}"),
+    "no database": (LmsAddressError, "{place} does not exist ({code}); check ASPECTS_LMS_DATABASE_URL. {example}"),
     "denied": (
         LmsError,
         "{place} does not let the user of ASPECTS_LMS_DATABASE_URL read ({code}); grant it SELECT.",

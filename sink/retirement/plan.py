@@ -14,6 +14,7 @@ from sink.erasure.steps import Step
 from sink.errors import RefusedError
 from sink.pii_map import SubjectId
 from sink.store import Store
+from sink.wording import counted
 
 # Below this a table is so small that one learner may well be most of it.
 _SMALL_TABLE_ROWS = 1_000
@@ -103,6 +104,6 @@ def require_small_share(store: Store, planned: Planned, *, force: bool) -> None:
         rows, touched = count.step.table.rows, sum(count.rows.values())
         if rows >= _SMALL_TABLE_ROWS and touched > rows * limit:
             raise RefusedError(
-                f"This would touch {touched} of {rows} rows of {count.step.table.name}, more than the share of {limit:g} "
-                "that ASPECTS_RETIRE_MAX_SHARE allows. Look at the map and the ids, then insist with --force."
+                f"This would touch {touched} of {counted(rows, 'row')} of {count.step.table.name}, more than the share of "
+                f"{limit:g} that ASPECTS_RETIRE_MAX_SHARE allows. Look at the map and the ids, then insist with --force."
             )

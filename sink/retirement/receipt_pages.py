@@ -13,6 +13,7 @@ from sink.retirement.pages import Page, Section
 from sink.retirement.receipt import Receipt, TargetLine
 from sink.retirement.receipt_files import ReceiptFile
 from sink.retirement.signatures import list_signatures
+from sink.wording import counted
 
 _KINDS = {
     "id": "identifier",
@@ -100,9 +101,7 @@ def _say_what(receipt: Receipt) -> Section:
     rows = sum(line.rows_before for line in found)
     return Section(
         "What was erased",
-        [
-            f"{rows:,} {'row' if rows == 1 else 'rows'} with personal data of user {receipt.subject}. Afterwards none was found."
-        ],
+        [f"{counted(rows, 'row')} with personal data of user {receipt.subject}. Afterwards none was found."],
         head=("Table", "What was done", "Kinds of personal data", "Rows"),
         rows=[
             (line.target, _ACTIONS.get(line.action, line.action), _name_data(line), f"{line.rows_before:,}")
@@ -143,7 +142,7 @@ def _say_how_checked(receipt: Receipt) -> Section:
     return Section(
         "How it was checked",
         [
-            f"After the erasure {count} {'place was' if count == 1 else 'places were'} asked for the user, by query, "
+            f"After the erasure {counted(count, 'place was', 'places were')} asked for the user, by query, "
             "and had nothing" + (f": {_enumerate(receipt.verified)}." if count else "."),
             "The files of these tables were checked as well: none holds replaced or deleted rows of the user.",
         ],

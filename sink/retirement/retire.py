@@ -42,6 +42,7 @@ from sink.retirement.closing import NOT_SEARCHED, Proof, record_erased
 from sink.retirement.outcomes import find_named_elsewhere, record_found
 from sink.retirement.plan import Planned, plan_retirement, require_small_share
 from sink.store import Store
+from sink.wording import counted
 
 # How long to wait for another process that is erasing, and for mutations of others.
 _WAIT_FOR_OTHERS_SECONDS = 30.0
@@ -230,7 +231,7 @@ def hide(store: Store, batch: Batch, planned: Planned) -> None:
         if step.needs_identities:
             subjects = [subject for subject in subjects if str(subject) in batch.pending]
             left = step.count_left(store.client, subjects, planned.identities)
-            batch.fail({subject: f"{step.table.name}: {rows} rows" for subject, rows in left.items()})
+            batch.fail({subject: f"{step.table.name}: {counted(rows, 'row')}" for subject, rows in left.items()})
 
 
 def reload_dependents(store: Store, batch: Batch) -> list[str]:

@@ -16,6 +16,7 @@ from sink.names import TableName, quote
 from sink.resources import VERSION
 from sink.retirement.batch import UNREADABLE
 from sink.store import Store
+from sink.wording import choose, counted
 
 
 @dataclass(frozen=True)
@@ -144,17 +145,19 @@ def _warn_of_datasets(enabled: bool, built: Built, subjects: int) -> list[str]:
         return []
     setting, datasets = ("on", "off") if enabled else ("off", "on")
     return [
-        f"PII is {setting} and of {subjects} subjects held, but {against} datasets were built while it was {datasets}, and "
-        "dashboards say so. Run `aspects-pii build`."
+        f"PII is {setting} and of {counted(subjects, 'subject')} held, but "
+        f"{counted(against, 'dataset was', 'datasets were')} built while it was {datasets}, and dashboards say "
+        "so. Run `aspects-pii build`."
     ]
 
 
 def _warn_of(suspects: list[str]) -> list[str]:
     if not suspects:
         return []
+    columns, number = counted(len(suspects), "column"), len(suspects)
     return [
-        f"{len(suspects)} columns may hold PII and are not in the PII map, so no retirement reaches them: "
-        f"{', '.join(suspects)}. Run `aspects-pii map check`."
+        f"{columns} may hold PII and {choose(number, 'is', 'are')} not in the PII map, so no retirement reaches "
+        f"{choose(number, 'it', 'them')}: {', '.join(suspects)}. Run `aspects-pii map check`."
     ]
 
 
@@ -163,21 +166,22 @@ def _warn(
 ) -> list[str]:
     warnings = []
     if pending:
-        warnings.append(f"{len(pending)} migrations are pending. Run `aspects-pii init`.")
+        warnings.append(f"{counted(len(pending), 'migration is', 'migrations are')} pending. Run `aspects-pii init`.")
     if failed:
-        warnings.append(f"{failed} retirements failed. See the reasons, then run `aspects-pii sweep`.")
+        warnings.append(f"{counted(failed, 'retirement')} failed. See the reasons, then run `aspects-pii sweep`.")
     if oldest is not None and oldest > store.policy.scrub_within:
         warnings.append(f"The oldest open retirement is {oldest:.0f} s old. Run `aspects-pii sweep`.")
     if not enabled and subjects:
-        warnings.append(f"PII is off, but PII of {subjects} subjects is held. Run `aspects-pii purge`.")
+        warnings.append(f"PII is off, but PII of {counted(subjects, 'subject')} is held. Run `aspects-pii purge`.")
     return warnings
 
 
 def _warn_of_unreadable(store: Store, retirements: list[Retirement]) -> list[str]:
     _, unreadable = store.pii_map.subject.sort_out(retirement.subject for retirement in retirements)
-    return (
-        [f"{len(unreadable)} open retirements are of {', '.join(unreadable[:10])}: {UNREADABLE}."] if unreadable else []
-    )
+    if not unreadable:
+        return []
+    open_ones = counted(len(unreadable), "open retirement is", "open retirements are")
+    return [f"{open_ones} of {', '.join(unreadable[:10])}: {UNREADABLE}."]
 
 
 def _warn_of_works(store: Store) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.support.lms_writer import LmsWriter
 
 CANARY, OTHER, BAD = 1001, 1002, 1003
 TEXT_COLUMNS = (
-    *("name", "meta", "courseware", "language", "location", "mailing_address", "city", "goals", "bio"),
+    *("name", "courseware", "language", "location", "mailing_address", "city", "goals", "bio"),
     *("phone_number", "gender", "level_of_education"),
 )
 PII_TABLES = ("user_profile", "external_id", "course_access", "course_enrollment")
@@ -36,6 +37,7 @@ def marks(number: int) -> list[str]:
 
 def register(lms: LmsWriter, number: int, course: str) -> uuid.UUID:
     profile: dict[str, Any] = {column: mark(number, column) for column in TEXT_COLUMNS if column != "name"}
+    profile["meta"] = json.dumps({"session_id": mark(number, "session")})
     external_id = lms.register_user(
         number, mark(number, "username"), f"{mark(number, 'email')}@example.org", mark(number, "name"), **profile
     )
@@ -92,7 +94,8 @@ def test_no_canary_is_anywhere(installation: Installation, tmp_path: Path) -> No
     # Of whoever is copied, the old name must go as well.
     old = "Motmot" + uuid.uuid4().hex
     writer.change_profile(CANARY, name=old)
-    canaries, everybody = [*marks(CANARY), old], [*marks(CANARY), *marks(OTHER), *marks(BAD), old]
+    sessions = [mark(user, "session") for user in (*ids, BAD)]
+    canaries, everybody = [*marks(CANARY), old], [*marks(CANARY), *marks(OTHER), *marks(BAD), old, *sessions]
 
     installation.run("init")
     with installation.clickhouse() as client:
@@ -115,7 +118,8 @@ def test_no_canary_is_anywhere(installation: Installation, tmp_path: Path) -> No
         "reporting.dim_user_pii",
         "reporting.enrolled_learners",
     }
-    assert installation.find_in_tables(old) == set()
+    assert installation.find_in_tables(old, *sessions) == set()
+    assert installation.find_in_files(*sessions, below=installation.data) == set()
     for text in marks(CANARY):
         assert installation.find_in_files(text, below=installation.data)
     assert installation.find_in_files(*everybody, below=installation.left_behind) == set()

@@ -62,7 +62,7 @@ def test_environment_name() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("ASPECTS_ENABLE_PII", "perhaps", "boolean"),
+        ("ASPECTS_ENABLE_PII", "perhaps", "true or false"),
         ("ASPECTS_CLICKHOUSE_URL", "tcp://clickhouse:9000", "must begin with chdb://"),
         ("ASPECTS_CLICKHOUSE_URL", "chdb://", "must name a folder"),
         ("ASPECTS_CLICKHOUSE_URL", "http://", "must name a host"),
@@ -74,9 +74,9 @@ def test_environment_name() -> None:
         ("ASPECTS_CLICKHOUSE_URL", "https://clickhouse:8443?password=hunter2", "path"),
         ("ASPECTS_CLICKHOUSE_CLUSTER", "aspects`; DROP", "letters, digits and underscores"),
         ("ASPECTS_EVENT_SINK_DATABASE", "event-sink", "letters, digits and underscores"),
-        ("ASPECTS_CLICKHOUSE_TIMEOUT", "0.5", "integer"),
-        ("ASPECTS_CLICKHOUSE_RETRIES", "-1", "greater than or equal to 0"),
-        ("ASPECTS_SYNC_MAX_REMOVED_SHARE", "1.5", "less than or equal to 1"),
+        ("ASPECTS_CLICKHOUSE_TIMEOUT", "0.5", "a whole number"),
+        ("ASPECTS_CLICKHOUSE_RETRIES", "-1", "0 or more"),
+        ("ASPECTS_SYNC_MAX_REMOVED_SHARE", "1.5", "has to be 1 or less"),
         ("ASPECTS_LMS_DATABASE_URL", "hunter2", "not an SQLAlchemy address"),
         ("ASPECTS_LMS_DATABASE_URL", "mysql://reader:hunter2@host:port/openedx", "not an SQLAlchemy address"),
         ("ASPECTS_PSEUDONYM_SECRET", "hunter2", "at least 16"),

@@ -18,6 +18,7 @@ from sink.ledger.chain import Trust
 from sink.retirement.reconcile import reconcile, second_pass
 from sink.retirement.replay import Replayed, backfill_retired, replay
 from sink.settings import load_settings
+from sink.wording import choose, counted
 
 commands = typer.Typer()
 
@@ -37,9 +38,9 @@ def reconcile_command(
         documents = [describe_as_json(outcome) for outcome in result.outcomes]
         print_json({"store": store.name, "in_lms": result.in_lms, "missed": result.missed, "retirements": documents})
         return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
-    print_lines(
-        [f"{result.in_lms} users are retired in the LMS, {len(result.missed)} of them were not on {store.name}."]
-    )
+    retired, missed = counted(result.in_lms, "user is", "users are"), len(result.missed)
+    were = counted(missed, "of them was", "of them were")
+    print_lines([f"{retired} retired in the LMS, {were} not on {store.name}."])
     if dry_run:
         print_lines(result.missed)
         return 0
@@ -105,10 +106,11 @@ def _show_replayed(result: Replayed, dry_run: bool, as_json: bool, place: str) -
         print_json({"store": place, **document, "retirements": retirements})
         return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
     if result.entries_restored:
-        verb = "would be" if dry_run else "were"
-        print_lines([f"{result.entries_restored} entries of the ledger {verb} restored."])
+        verb = "would be" if dry_run else choose(result.entries_restored, "was", "were")
+        print_lines([f"{counted(result.entries_restored, 'entry', 'entries')} of the ledger {verb} restored."])
     print_table(("table", "rows of retired users"), sorted(result.rows.items()))
-    print_lines([f"{result.retired} users are retired; rows of {len(result.subjects)} of them were on {place}."])
+    retired = counted(result.retired, "user is", "users are")
+    print_lines([f"{retired} retired; rows of {len(result.subjects):,} of them were on {place}."])
     if result.open:
-        print_lines([f"{len(result.open)} retirements were open."])
+        print_lines([f"{counted(len(result.open), 'retirement was', 'retirements were')} open."])
     return 0 if dry_run or not result.outcomes else show_outcomes(result.outcomes, as_json, place)

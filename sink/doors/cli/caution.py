@@ -18,6 +18,7 @@ from sink.retirement.plan import Planned
 from sink.retirement.unknown import find_strangers, find_without_trace
 from sink.settings import Settings
 from sink.store import Store
+from sink.wording import counted
 
 
 def require_known(store: Store, settings: Settings, subjects: Sequence[SubjectId], planned: Planned) -> None:
@@ -55,5 +56,5 @@ def confirm_retirement(count: int, place: str) -> None:
         typer.Abort: they do not want it.
     """
     if sys.stdin.isatty() and sys.stdout.isatty():
-        people = "1 person" if count == 1 else f"{count:,} people"
+        people = counted(count, "person", "people")
         typer.confirm(f"Retire {people} on {place}? This cannot be undone.", abort=True, err=True)

@@ -30,6 +30,7 @@ from sink.doors.cli.display import print_lines, print_table, say
 from sink.errors import DemoError, UsageError
 from sink.installation import open_store
 from sink.settings import load_settings
+from sink.wording import counted
 
 # By this file the demo knows a folder as its own, and may remove it.
 _MARK = ".made-by-aspects-pii-demo"
@@ -126,7 +127,8 @@ def _run_story(shell: _Shell, folder: Path, users: int, seed: int) -> None:
     lms = create_lms(f"sqlite:///{folder}/lms.sqlite3", users=users, seed=seed)
     shell.type("init")
     events = _load_aspects(lms)
-    print_lines([f"{users:,} users, {len(lms.courses)} courses, {events:,} anonymised events (seed {seed})."])
+    made = [counted(users, "user"), counted(len(lms.courses), "course"), counted(events, "anonymised event")]
+    print_lines([f"{', '.join(made)} (seed {seed})."])
 
     _print_heading("2", "Off means off")
     shell.type("sync", expected=3)
@@ -193,8 +195,8 @@ def _check_events(expected: int) -> None:
     with open_store(load_settings()) as store:
         found = _count_events(store.client)
     if found != expected:
-        raise DemoError(f"There were {expected:,} events, and there are {found:,}.")
-    print_lines([f"{found:,} events, as before."])
+        raise DemoError(f"There were {counted(expected, 'event')}, and there are {found:,}.")
+    print_lines([f"{counted(found, 'event')}, as before."])
 
 
 def _show_learners_to_reach(course: str) -> list[tuple[str, ...]]:

@@ -19,6 +19,7 @@ from sink.ledger.checking import check_ledger, void_entries
 from sink.ledger.files import Exported, export_ledger, write_ledger
 from sink.ledger.installation_id import Installation, read_installation
 from sink.store import Store
+from sink.wording import counted
 
 commands = typer.Typer(
     help="The audit log: exports, what cannot be right in it, and taking that out.", no_args_is_help=True
@@ -41,14 +42,19 @@ def ledger_export(
             _write_to_output(store, installation) if to_output else export_ledger(store.client, installation, file)
         )
     if to_output:
-        say(f"{exported.entries} entries. The installation is {installation.id}.")
+        say(f"{counted(exported.entries, 'entry', 'entries')}. The installation is {installation.id}.")
     elif as_json:
         print_json({**asdict(exported), "file": file, "installation": installation.id})
     else:
-        print_lines([f"{exported.entries} entries are in {file}. The installation is {installation.id}."])
+        print_lines(
+            [
+                f"{counted(exported.entries, 'entry is', 'entries are')} in {file}. The installation is {installation.id}."
+            ]
+        )
     if wrong := exported.left_out + exported.mended:
+        entries, left_out = counted(wrong, "entry", "entries"), counted(exported.left_out, "of them is", "of them are")
         say(
-            f"Warning: {wrong} entries cannot be right: {exported.left_out} of them are not in the file, and of the others "
+            f"Warning: {entries} cannot be right: {left_out} not in the file, and of the others "
             "what is wrong is not. `aspects-pii ledger check` lists them, `ledger void` takes them out."
         )
     return 1 if exported.left_out else 0
@@ -76,9 +82,8 @@ def ledger_check(as_json: Json = False) -> int:
             ("entry", "at", "subject", "action", "why it cannot be right"),
             [(f.entry, f.at, f.subject or "(no id)", f.action or "(unknown)", f.reason) for f in flagged],
         )
-        print_lines(
-            [f"{len(flagged)} entries cannot be right. `aspects-pii ledger void ENTRY --reason TEXT` takes one out."]
-        )
+        entries = counted(len(flagged), "entry", "entries")
+        print_lines([f"{entries} cannot be right. `aspects-pii ledger void ENTRY --reason TEXT` takes one out."])
     else:
         print_lines(["Every entry can be right."])
     return 1 if flagged else 0

@@ -11,6 +11,7 @@ from sink.doors.cli.display import print_lines, print_table
 from sink.erasure import coverage
 from sink.installation import read_map
 from sink.settings import load_settings
+from sink.wording import counted
 
 commands = typer.Typer(help="The PII map: what is where, and whether anything is missing in it.", no_args_is_help=True)
 
@@ -27,7 +28,8 @@ def map_check(as_json: Json = False) -> int:
             print_lines([f"{name}: absent." for name in found.absent])
             print_lines([str(problem) for problem in found.problems])
             print_lines([f"Warning: {warning}" for warning in found.warnings])
-            print_lines([f"{len(found.targets)} targets, {len(found.absent)} absent, {len(found.problems)} problems."])
+            targets, problems = counted(len(found.targets), "target"), counted(len(found.problems), "problem")
+            print_lines([f"{targets}, {len(found.absent):,} absent, {problems}."])
         # After what was found is said, as the ledger may not take it.
         coverage.record_coverage(store.ledger, found)
     return 0 if found.is_complete else 1

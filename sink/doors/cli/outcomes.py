@@ -8,6 +8,7 @@ from typing import Any
 from sink.doors.cli.common import print_json
 from sink.doors.cli.display import print_lines
 from sink.retirement.batch import Outcome, Result
+from sink.wording import choose, counted
 
 _ADVICE = "Set ASPECTS_LMS_DATABASE_URL so that the LMS is asked for names, or look there by hand."
 
@@ -34,7 +35,8 @@ def show_outcomes(outcomes: Sequence[Outcome], as_json: bool, place: str) -> int
         print_lines([_describe_outcome(outcome) for outcome in outcomes if outcome.is_done])
         print_lines(_describe_failed([outcome for outcome in outcomes if not outcome.is_done]))
         proved = sum(outcome.is_proved for outcome in outcomes)
-        done = f"{proved} of {len(outcomes)} retirements are erased and verified on {place}."
+        are = counted(len(outcomes), "retirement is", "retirements are")
+        done = f"{proved:,} of {are} erased and verified on {place}."
         print_lines([done if outcomes else f"Nothing is open on {place}."])
         if gaps := sum(outcome.is_done and not outcome.is_proved for outcome in outcomes):
             print_lines([f"{gaps} could not be looked for everywhere. {_ADVICE}"])
@@ -60,8 +62,9 @@ def describe_suspects(places: Collection[str]) -> list[str]:
     """What is said of columns outside the map; nothing where there are none."""
     if not places:
         return []
+    are = choose(len(places), "is", "are")
     return [
-        f"Not looked at: {', '.join(sorted(places))} may hold PII and are not in the PII map. Run `aspects-pii map check`."
+        f"Not looked at: {', '.join(sorted(places))} may hold PII and {are} not in the PII map. Run `aspects-pii map check`."
     ]
 
 
@@ -96,5 +99,5 @@ def _describe_state(outcome: Outcome) -> str:
     not_searched = f" But {outcome.reason}." if outcome.not_searched else ""
     if outcome.state is Result.ALREADY_ERASED:
         return f"{outcome.subject}: was erased before, and nothing came back.{not_searched}"
-    what = "nothing was stored" if outcome.rows == 0 else f"{outcome.rows} rows erased"
+    what = "nothing was stored" if outcome.rows == 0 else f"{counted(outcome.rows, 'row')} erased"
     return f"{outcome.subject}: {what}. Receipt: {outcome.receipt_path}{not_searched}"

@@ -26,6 +26,7 @@ from sink.pii_map import SubjectId
 from sink.retirement.plan import Planned, plan_retirement, require_small_share
 from sink.retirement.retire import retire, sweep, withdraw
 from sink.store import Store
+from sink.wording import counted
 
 commands = typer.Typer()
 
@@ -144,10 +145,12 @@ def _show_report(report: Report, suspects: Suspects, as_json: bool, place: str) 
         print_lines([*map(str, report.findings), *report.gaps])
         print_lines([f"Listed, and no residue: {finding}" for finding in report.listed])
         print_lines(report.describe_not_retired())
-        result = "nothing is left." if report.is_proved else f"{len(report.findings)} findings."
+        result = "nothing is left." if report.is_proved else f"{counted(len(report.findings), 'finding')}."
         if report.with_gaps:
             result += f" {report.with_gaps} could not be looked for everywhere."
-        print_lines([f"{report.subjects} subjects, {len(report.checked)} places on {place}: {result}"])
+        print_lines(
+            [f"{counted(report.subjects, 'subject')}, {counted(len(report.checked), 'place')} on {place}: {result}"]
+        )
         print_lines(describe_suspects(suspects.places))
 
 
@@ -189,7 +192,7 @@ def reassign_command(
         print_lines([f"{name} is absent." for name in result.absent])
         verb = "would go" if dry_run else "went"
         rows = sum(result.rows.values())
-        print_lines([f"{rows} rows {verb} from {result.leaving} to {result.heir} on {store.name}."])
+        print_lines([f"{counted(rows, 'row')} {verb} from {result.leaving} to {result.heir} on {store.name}."])
     for name in result.unknown:
         say(f"{name}: neither {result.leaving} nor {result.heir} owns such an asset.")
     return 1 if result.unknown else 0

@@ -16,10 +16,11 @@ from sink.doors.cli.effective import find_env_file, list_effective
 from sink.doors.cli.folders import list_open_folders
 from sink.doors.cli.stopping import describe_purged, stopping_with
 from sink.erasure.purge import plan_purge, purge, require_off
-from sink.errors import RefusedError
+from sink.errors import UsageError
 from sink.installation import find_map
 from sink.retirement.status import Status, read_status
 from sink.settings import Settings
+from sink.wording import choose
 
 commands = typer.Typer()
 
@@ -55,15 +56,16 @@ def purge_command(
         require_off(settings.enable_pii, force)
         if not yes:
             if not sys.stdin.isatty():
-                raise RefusedError("Nobody is there to be asked. Use --yes.")
+                raise UsageError("Nobody is there to be asked, as standard input is no terminal. Say --yes.")
             typer.confirm(f"Remove all of this from {store.name} for good?", abort=True, err=True)
         left = purge(store, plan, enabled=settings.enable_pii, force=force, accept=accept or (), actor=actor)
     for line in left.copies:
         say(f"Purged on {store.name}, but for {line}.")
     if left.suspects:
+        are, them = choose(len(left.suspects), "is", "are"), choose(len(left.suspects), "it", "them")
         say(
-            f"Purged on {store.name} what the PII map names. {', '.join(left.suspects)} may hold PII and are not in it: "
-            "add them to the map and purge again, name them under `not_pii`, or accept their tables with --accept."
+            f"Purged on {store.name} what the PII map names. {', '.join(left.suspects)} may hold PII and {are} not in it: "
+            f"add {them} to the map and purge again, name {them} under `not_pii`, or accept the table with --accept."
         )
     elif not as_json and not left.copies:
         print_lines([f"Purged and verified on {store.name}: no PII is left. Tombstones and ledger stay."])

@@ -15,6 +15,7 @@ import typer
 from sink.errors import AspectsPiiError
 from sink.retirement.status import find_unfinished_purge
 from sink.store import Store
+from sink.wording import counted
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def describe_open(store: Store) -> str:
     count = len(store.ledger.find_open())
     if not count:
         return f"No retirement is recorded and open on {store.name}."
-    retirements = "1 retirement is" if count == 1 else f"{count:,} retirements are"
+    retirements = counted(count, "retirement is", "retirements are")
     return f"{retirements} recorded and open on {store.name}; `aspects-pii sweep` goes on."
 
 

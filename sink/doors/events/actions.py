@@ -109,7 +109,7 @@ class Actions:
     def reassign(self, deliveries: Iterable[Delivery]) -> None:
         """Hand over what leaving users owned, in the order of the messages."""
         heirs = sorted({delivery.work.heir for delivery in deliveries if isinstance(delivery.work.heir, int)})
-        if heirs and self.enabled and self._lms is not None:
+        if heirs and self.enabled and self._lms is not None and "event_sink.user_profile" in self.store.pii_map.targets:
             # Rows carry the heir's name, and the event that announces the heir may come later.
             sync(self.store, self._lms, enabled=True, objects=("user_profile",), user_ids=heirs)
         for work in (delivery.work for delivery in deliveries):

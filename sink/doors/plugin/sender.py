@@ -16,6 +16,7 @@ from django.conf import settings
 
 from sink.doors.worker import broker
 from sink.doors.worker.broker import BrokerApp
+from sink.wording import counted
 
 # .. no_pii: messages and logs carry opaque user ids.
 
@@ -124,4 +125,5 @@ def _list_ids(messages: Sequence[list[Any]]) -> list[Any]:
 
 def _log_loss(what: str, user_ids: Sequence[Any], reason: str, remedy: str) -> None:
     shown = ", ".join(map(str, user_ids[:50])) + (" …" if len(user_ids) > 50 else "")
-    logger.warning("%s of %d users not sent to the PII sink (%s); %s: %s", what, len(user_ids), reason, remedy, shown)
+    users = counted(len(user_ids), "user")
+    logger.warning("%s of %s not sent to the PII sink (%s); %s: %s", what, users, reason, remedy, shown)

@@ -23,7 +23,7 @@ from starlette.concurrency import run_in_threadpool
 from sink.doors.events.sources import open_redis_streams, read_sources
 from sink.doors.web.auth import Guard
 from sink.doors.web.body_limit import BodyLimit
-from sink.doors.web.models import Health, RetireLearner, RetireUser
+from sink.doors.web.models import Health, RetireUser
 from sink.doors.web.problems import RESPONSES, add_error_handlers
 from sink.doors.web.request_limit import RequestLimit
 from sink.doors.web.service import PROBE_TIMEOUT_SECONDS, Connection, RetirementService, Sweeper
@@ -40,7 +40,6 @@ RECORD_TIMEOUT_SECONDS = 20
 
 _REQUESTS_AT_A_TIME = 200
 _RETIRE_PATH = "/api/v1/retire_user/"
-_GENERIC_PATH = "/api/v1/retire_learner/"
 
 _AUTHORIZATION = APIKeyHeader(
     name="Authorization",
@@ -120,10 +119,6 @@ def _add_endpoints(app: FastAPI, service: RetirementService, registry: Collector
         service.record(body.lms_user_id)
         return Response(status_code=204)
 
-    def retire_learner(body: RetireLearner) -> Response:
-        service.record(body.edx_lms_user_id)
-        return Response(status_code=204)
-
     common: dict[str, Any] = {
         "methods": ["POST"],
         "status_code": 204,
@@ -131,12 +126,9 @@ def _add_endpoints(app: FastAPI, service: RetirementService, registry: Collector
         "responses": RESPONSES,
         "dependencies": [Depends(_check_caller)],
     }
-    for path, endpoint, summary in (
-        (_RETIRE_PATH, retire_user, "Retire a user, as the driver asks a LICENSE_MANAGER to"),
-        (_GENERIC_PATH, retire_learner, "Retire a user, as the driver asks services known by address to"),
-    ):
-        app.add_api_route(path, endpoint, summary=summary, response_description="It is in the ledger.", **common)
-        app.add_api_route(path.rstrip("/"), endpoint, include_in_schema=False, **common)
+    summary = "Retire a user, as the driver asks a LICENSE_MANAGER to"
+    app.add_api_route(_RETIRE_PATH, retire_user, summary=summary, response_description="It is in the ledger.", **common)
+    app.add_api_route(_RETIRE_PATH.rstrip("/"), retire_user, include_in_schema=False, **common)
 
     @app.get(
         "/health",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import logging
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +20,10 @@ from sink.settings import Settings
 
 # .. no_pii: reads tokens; the user name in one is compared with those of service accounts, and not kept.
 
+logger = logging.getLogger(__name__)
+
+# RFC 7518, 3.2: a key of HS256 has at least as many bits as its hash.
+_SECRET_BYTES = 32
 LEEWAY_SECONDS = 30
 """How far the clocks of the LMS and of this host may differ."""
 
@@ -36,6 +42,8 @@ class Guard:
         self._secret = settings.web_jwt_secret.get_secret_value() if settings.web_jwt_secret else None
         self._keys = _read_public_keys(settings) if settings.web_jwt_public_keys else {}
         self._users = frozenset(settings.web_jwt_users)
+        if self._secret:
+            _warn_of_length(len(self._secret.encode()))
         self._audience, self._issuer = settings.web_jwt_audience, settings.web_jwt_issuer
         if (self._secret or self._keys) and not self._users:
             raise UsageError(
@@ -93,6 +101,22 @@ class Guard:
         if claims is None:
             raise _unauthorized("The token is not valid.")
         return claims
+
+
+def _warn_of_length(length: int) -> None:
+    """LMSs have short secrets, and theirs is the one that counts: it is taken, and whoever runs the hook is told."""
+    if length >= _SECRET_BYTES:
+        return
+    logger.warning(
+        "ASPECTS_WEB_JWT_SECRET has %d bytes, and below %d it can be guessed from any token of the LMS; whoever has it can "
+        "retire anybody. Give the LMS a longer JWT_SECRET_KEY (`openssl rand -hex 32`) and set it here too, or have the LMS "
+        "sign with a key pair and set ASPECTS_WEB_JWT_PUBLIC_KEYS.",
+        length,
+        _SECRET_BYTES,
+    )
+    # PyJWT (2.12 and later) would say the same of every token.
+    if quiet := getattr(jwt, "InsecureKeyLengthWarning", None):
+        warnings.filterwarnings("ignore", category=quiet)
 
 
 def _unauthorized(message: str) -> HttpProblemError:

@@ -34,14 +34,6 @@ class RetireUser(BaseModel):
     original_username: str = Field("", description="Ignored: neither stored nor logged.", examples=["-"])
 
 
-class RetireLearner(BaseModel):
-    """What newer drivers send to services that they know by address only."""
-
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
-
-    edx_lms_user_id: UserId
-
-
 class Health(BaseModel):
     """Whether retirements can be recorded."""
 

@@ -11,8 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from sink.doors.web.models import ProblemDetails, RetireLearner, RetireUser
+from sink.doors.web.models import ProblemDetails, RetireUser
 from sink.errors import HttpProblemError
+from sink.wording import explain_invalid
 
 # .. no_pii: names of fields; what was sent in them is not repeated.
 
@@ -28,7 +29,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 """For the OpenAPI document."""
 
-_FIELDS = frozenset({*RetireUser.model_fields, *RetireLearner.model_fields})
+_FIELDS = frozenset(RetireUser.model_fields)
 
 
 def add_error_handlers(app: FastAPI, retire_path: str) -> None:
@@ -54,10 +55,10 @@ def add_error_handlers(app: FastAPI, retire_path: str) -> None:
         for problem in error.errors():
             place = [str(part) for part in problem["loc"] if part != "body"]
             if problem["type"] == "json_invalid":
-                place, problem = [], {"msg": "not JSON"}
+                place = []
             # Only names that we know: others are the caller's, and may be anything.
             name = place[0] if place and place[0] in _FIELDS else "body"
-            fields[name] = problem["msg"]
+            fields[name] = explain_invalid(problem)
         return answer(400, "invalid", "The request is not valid; nothing was recorded.", fields=fields)
 
     @app.exception_handler(HTTPException)

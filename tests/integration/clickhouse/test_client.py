@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.errors import (
+    AddressError,
     AuthenticationError,
     DatabaseError,
     DatabaseMissingError,
@@ -457,7 +458,7 @@ def test_statement_that_cannot_be_repeated_is_not(server: int) -> None:
         (164, ReadOnlyError, "does not let user default"),
         (497, ReadOnlyError, "does not let user default"),
         (62, QueryError, "SOME_NAME, 62"),
-        ("http 404", DatabaseError, "is not ClickHouse (HTTP status 404); check ASPECTS_CLICKHOUSE_URL"),
+        ("http 404", AddressError, "is not ClickHouse (HTTP status 404); check ASPECTS_CLICKHOUSE_URL"),
     ],
 )
 def test_lasting_failure_is_not_tried_again(server: int, order: int | str, kind: type[Exception], hint: str) -> None:
@@ -467,6 +468,8 @@ def test_lasting_failure_is_not_tried_again(server: int, order: int | str, kind:
     assert type(error) is kind
     assert hint in str(error)
     assert not error.retriable
+    # What is wrong with the settings is told from what failed.
+    assert error.exit_status == (2 if kind in (AuthenticationError, AddressError) else 1)
     assert len(Server.requests) == 1
 
 
@@ -543,7 +546,7 @@ def tls_url(certificate: Path) -> Iterator[str]:
 
 def test_certificate_that_nobody_signed_is_refused(tls_url: str) -> None:
     error = fail(lambda: ClickHouse(Address(tls_url, password=SecretStr(CANARY), timeout=2)))
-    assert type(error) is DatabaseError
+    assert type(error) is AddressError
     assert "is not trusted; set ASPECTS_CLICKHOUSE_CA_FILE" in str(error)
     assert not error.retriable
 

@@ -476,6 +476,73 @@ def test_columns_that_are_no_longer_kept_are_emptied_in_files_too(site: Site, fo
     assert site.one(LEARNER)["phone_number"] == canary
 
 
+def write_map_with(path: Path, *keys: str) -> str:
+    """The shipped map, with these entries more in what is kept of a profile."""
+    pii_map = yaml.safe_load(find_resource("config/pii.yaml").read_text())
+    pii_map["targets"]["event_sink.user_profile"]["keep"] += keys
+    path.write_text(yaml.safe_dump(pii_map))
+    return str(path)
+
+
+def test_nothing_of_meta_is_stored_unless_the_map_names_it(site: Site) -> None:
+    site.lms.change_profile(LEARNER, meta='{"session_id": "abc", "company": "Acme"}')
+    site.sync()
+    assert {row["meta"] for row in site.rows("user_profile")} == {""}
+
+
+class TestMeta:
+    """Extended profile fields: the keys that the map names, and no others."""
+
+    @pytest.fixture
+    def chosen(self, tmp_path: Path) -> str:
+        return write_map_with(tmp_path / "map.yaml", "meta.company")
+
+    def test_of_a_login_copies_nothing(self, site: Site, chosen: str) -> None:
+        site.lms.change_profile(LEARNER, meta='{"company": "Acme", "session_id": "first"}')
+        site.sync(PII_MAP=chosen)
+        assert site.one(LEARNER)["meta"] == '{"company": "Acme"}'
+        before = site.state()
+        site.lms.change_profile(LEARNER, meta='{"session_id": "second", "company": "Acme"}')
+        assert summarise(site.sync(PII_MAP=chosen)["user_profile"]) == (60, 0, 0, 60, 0)
+        assert site.state() == before
+
+    def test_loses_what_was_stored_of_other_keys_in_files_too(
+        self, site: Site, chosen: str, folder: Path, tmp_path: Path
+    ) -> None:
+        site.store.client.execute("ALTER TABLE $event_sink.user_profile MODIFY COLUMN meta String CODEC(NONE)")
+        site.sync()
+        canary = f"Canary-{uuid.uuid4()}"
+        text = f'{{"session_id": "{canary}", "company": "Acme"}}'
+        site.lms.change_profile(LEARNER, meta=text)
+        # As Aspects' own sink stores it.
+        site.store.client.execute(
+            "INSERT INTO $event_sink.user_profile SELECT * REPLACE ({text:String} AS meta, now64(6) AS time_last_dumped) "
+            "FROM $event_sink.user_profile WHERE user_id = {id:Int64}",
+            text=text,
+            id=LEARNER,
+        )
+        assert find_files_with(canary, folder)
+        done = site.sync(PII_MAP=chosen)["user_profile"]
+        assert done["purged_columns"] == ["meta (keys that are not kept)"]
+        assert summarise(done) == (60, 0, 0, 60, 0)
+        assert site.one(LEARNER)["meta"] == '{"company": "Acme"}'
+        assert find_files_with(canary, folder) == []
+
+    @pytest.mark.parametrize(
+        ("key", "message"),
+        [
+            ("meta", "`meta` is kept key by key. Write `meta.KEY`"),
+            ("meta.session_id", "meta.session_id is never stored: it opens the user's session"),
+        ],
+    )
+    def test_is_kept_neither_as_a_whole_nor_with_the_session(
+        self, site: Site, tmp_path: Path, key: str, message: str
+    ) -> None:
+        ran = site.run("sync", PII_MAP=write_map_with(tmp_path / "map.yaml", key))
+        assert ran.status == 2
+        assert f"targets.event_sink.user_profile.keep: {message}" in ran.err
+
+
 def test_column_that_cannot_be_left_out_is_named(site: Site, tmp_path: Path) -> None:
     chosen = write_map(tmp_path / "map.yaml", "external_id", ["external_user_id", "username"])
     ran = site.run("sync", PII_MAP=chosen)

@@ -128,7 +128,7 @@ def test_a_connection_that_others_use_stays(command: Command, fake: FakeSuperset
     other = fake.add_dataset("reporting", connection)
     ran = command("dashboards", "remove")
     assert ran.status == 0, ran.err
-    assert "1 datasets of others" in ran.out
+    assert "1 dataset of others uses it" in ran.out
     assert list(fake.objects["database"]) == [connection]
     assert list(fake.objects["dataset"]) == [other]
 
@@ -145,6 +145,13 @@ def test_permissions_are_read_page_by_page(command: Command, fake: FakeSuperset)
     held = {role["name"]: len(role["permissions"]) for role in fake.roles.values()}
     assert held["aspects_pii_privacy"] > 2
     assert held["Gamma"] == 0
+
+
+def test_a_wrong_password_of_superset_is_a_wrong_setting(command: Command, fake: FakeSuperset) -> None:
+    ran = command("dashboards", "install", SUPERSET_PASSWORD="another")
+    assert ran.status == 2
+    assert "refused ASPECTS_SUPERSET_USER or ASPECTS_SUPERSET_PASSWORD" in ran.err
+    assert fake.changes == 0
 
 
 @pytest.mark.parametrize(

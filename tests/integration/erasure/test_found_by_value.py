@@ -185,5 +185,5 @@ def test_the_command_ends_with_1_and_prints_no_value(aspects_pii: Callable[..., 
     people.client.close()
     checked = aspects_pii("map", "check")
     assert checked.status == 1
-    assert "reporting.t.x: 100 % of 1 texts looked at hold addresses" in checked.out
+    assert "reporting.t.x: 100 % of 1 text looked at hold addresses" in checked.out
     assert "canary" not in checked.out + checked.err

@@ -519,7 +519,7 @@ def test_a_part_that_was_set_aside_keeps_those_open_whom_the_table_held_and_nobo
     assert outcomes["2"].state == "erased"
     receipt = outcomes["2"].receipt
     assert receipt is not None
-    assert any("event_sink.answers: 1 detached parts" in line for line in receipt["not_covered"])
+    assert any("event_sink.answers: 1 detached part" in line for line in receipt["not_covered"])
 
 
 def test_a_table_that_refuses_stops_nobody_who_is_not_in_it(with_target: WithTarget) -> None:
@@ -711,7 +711,7 @@ def test_a_purge_says_which_rows_it_left_and_why_and_purges_the_rest(with_target
     rows = [("user1", '{"who": "user1", cut'), ("user2", '{"who": "user2"}')]
     store.client.insert(store.client.table("event_sink.answers"), ["username", "doc"], rows)
     with pytest.raises(
-        ErasureError, match=r"1 rows of event_sink\.answers \(a row holds no valid JSON in doc; correct or delete it\)"
+        ErasureError, match=r"1 row of event_sink\.answers \(a row holds no valid JSON in doc; correct or delete it\)"
     ):
         purge(store, plan_purge(store, []), enabled=False)
     assert read_answers(store) == {rows[0]: 1, ("user2", '{"who": ""}'): 1}
@@ -729,7 +729,7 @@ def test_a_table_that_refuses_a_purge_is_named_and_stops_no_other(with_target: W
         real(sql.replace("`answers`  UPDATE", "`answers`  UPDATE `no_such` = 1,"), *arguments, **values)
 
     store.client.execute = refuse  # type: ignore[method-assign]
-    with pytest.raises(ErasureError, match=r"1 rows of event_sink\.answers \(.*NO_SUCH_COLUMN"):
+    with pytest.raises(ErasureError, match=r"1 row of event_sink\.answers \(.*NO_SUCH_COLUMN"):
         purge(store, plan_purge(store, []), enabled=False)
     assert store.client.value("SELECT count() FROM $event_sink.user_profile") == 0
     store.client.execute = real  # type: ignore[method-assign]
@@ -754,7 +754,7 @@ def test_a_text_that_grows_out_of_its_column_stops_nobody_else(with_target: With
     texts = dict(store.client.rows("SELECT id, toString(event) FROM $event_sink.answers"))
     assert texts[1].rstrip("\0") == tight
     assert "user2" not in texts[2]
-    with pytest.raises(ErasureError, match=r"1 rows of event_sink\.answers \(what takes the place of a text in event"):
+    with pytest.raises(ErasureError, match=r"1 row of event_sink\.answers \(what takes the place of a text in event"):
         purge(store, plan_purge(store, []), enabled=False)
     store.client.execute("ALTER TABLE $event_sink.answers MODIFY COLUMN event FixedString(120)")
     assert [outcome.state for outcome in sweep(store)] == ["erased"]
@@ -839,7 +839,7 @@ def test_a_row_that_an_expression_fails_on_stops_nobody_else(
     assert notes[1] == "n"
     assert "n" not in {notes[2], notes[3]}
     findings = [str(f) for f in verify_subjects(store, [1]).findings if f.place == "event_sink.answers"]
-    assert findings == ["event_sink.answers: 1 rows of 1"]
+    assert findings == ["event_sink.answers: 1 row of 1"]
     with pytest.raises(ErasureError, match=r"event_sink\.answers \(a row has values for which the expression of note"):
         purge(store, plan_purge(store, []), enabled=False)
     assert store.client.value("SELECT count() FROM system.mutations WHERE NOT is_done") == 0

@@ -91,7 +91,7 @@ def test_an_emptied_part_that_stays_on_the_disk_is_residue(with_target: WithTarg
     store = dataclasses.replace(store, policy=dataclasses.replace(store.policy, scrub_within=1))
     outcome = retire(store, [1])[0]
     assert outcome.state == "failed"
-    assert "event_sink.answers: 1 old parts" in outcome.reason
+    assert "event_sink.answers: 1 old part" in outcome.reason
     store.client.execute("ALTER TABLE $event_sink.answers MODIFY SETTING remove_empty_parts = 1")
     store = dataclasses.replace(store, policy=dataclasses.replace(store.policy, scrub_within=60))
     assert sweep(store)[0].state == "erased"
@@ -173,7 +173,7 @@ def test_detached_parts_of_a_table_that_is_no_target_are_in_the_receipt(
     store.client.execute("ALTER TABLE $event_sink.aside DETACH PARTITION tuple()")
     receipt = retire_first(store)
     assert find_files(tmp_path) != []
-    assert [line for line in receipt["not_covered"] if line.startswith("1 detached parts of event_sink.aside")]
+    assert [line for line in receipt["not_covered"] if line.startswith("1 detached part of event_sink.aside")]
 
 
 @covers("place", "rows that wait in a Buffer", "erased")
@@ -205,7 +205,7 @@ def test_rows_that_stay_in_a_buffer_keep_open_whose_they_are(
     monkeypatch.setattr(store.client, "execute", refuse)
     outcomes = {outcome.subject: outcome for outcome in retire(store, [1, 2])}
     assert outcomes["1"].state == "failed"
-    assert "event_sink.waiting: 1 rows of 1" in outcomes["1"].reason
+    assert "event_sink.waiting: 1 row of 1" in outcomes["1"].reason
     assert outcomes["2"].state == "erased"
     monkeypatch.undo()
     assert sweep(store)[0].state == "erased"

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from sink.doors.events.actions import Actions, Delivery
+from sink.doors.events.work import Message, Work
 from sink.erasure.reassign import reassign
 from sink.errors import RefusedError
 from sink.pii_map import PiiMap, load_map
 from sink.resources import find_resource
 from sink.retirement.retire import retire
+from sink.settings import load_settings
 from sink.store import Store
 from tests.support.coverage_page import covers
 
@@ -236,3 +239,61 @@ def test_the_command_says_what_went(aspects_pii: Callable[..., Any]) -> None:
     ran = aspects_pii("reassign", 1, 2)
     assert ran.status == 1
     assert "2 is not known here" in ran.err
+
+
+@pytest.fixture
+def drawings(store: Store, tmp_path: Path) -> str:
+    """A map whose subjects have ids of text, and which has no table of people; the table is there."""
+    document = {
+        "version": 1,
+        "subject": {"type": "text"},
+        "targets": {
+            "studio.drawing": {
+                "owned": True,
+                "asset": "id",
+                "match": {"owner": "id"},
+                "pii": {"author": "name"},
+                "on_retire": {"redact": {"author": "constant"}},
+            }
+        },
+    }
+    path = tmp_path / "studio.yaml"
+    path.write_text(yaml.safe_dump(document))
+    store.client.execute("CREATE DATABASE studio")
+    store.client.execute(
+        "CREATE TABLE studio.drawing (id String, owner String, author String) ENGINE = MergeTree ORDER BY id"
+    )
+    store.client.execute(
+        "INSERT INTO studio.drawing VALUES ('a', 'u-1f', 'Ann'), ('b', 'u-1f', 'Ann'), ('c', 'u-2e', 'Bob')"
+    )
+    return str(path)
+
+
+def read_drawings(store: Store) -> list[Any]:
+    return store.client.rows("SELECT * FROM studio.drawing ORDER BY id")
+
+
+def test_without_a_table_of_people_the_heirs_id_is_enough(store: Store, drawings: str) -> None:
+    people = dataclasses.replace(store, pii_map=load_map(Path(drawings)))
+    assert reassign(people, "u-1f", "u-3d", assets=["a"]).rows == {"studio.drawing": 1}
+    assert reassign(people, "u-1f", "u-2e").rows == {"studio.drawing": 1}
+    # Nobody knows what an heir is called, and the owner's name does not stay.
+    assert read_drawings(store) == [("a", "u-3d", "Deleted User"), ("b", "u-2e", "Deleted User"), ("c", "u-2e", "Bob")]
+    assert [(e.detail["from"], e.detail["to"]) for e in store.ledger.show(action="reassigned")] == [
+        ("u-1f", "u-3d"),
+        ("u-1f", "u-2e"),
+    ]
+
+
+def test_without_a_table_of_people_the_retired_are_no_heirs(store: Store, drawings: str) -> None:
+    people = dataclasses.replace(store, pii_map=load_map(Path(drawings)))
+    assert retire(people, ["u-2e"])[0].state == "erased"
+    with pytest.raises(RefusedError, match="is retired"):
+        reassign(people, "u-1f", "u-2e")
+
+
+def test_an_event_hands_over_to_an_heir_who_is_a_text(store: Store, drawings: str) -> None:
+    actions = Actions(load_settings(), asks_for_copies=False)
+    actions._store = dataclasses.replace(store, pii_map=load_map(Path(drawings)))
+    actions.reassign([Delivery(Message("studio", "1-0", {}), Work("reassign", ("u-1f",), heir="u-2e"))])
+    assert [owner for _, owner, _ in read_drawings(store)] == ["u-2e"] * 3

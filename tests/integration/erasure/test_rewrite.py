@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from sink.resources import find_resource
 from sink.retirement.retire import retire
 from sink.store import Store
 from tests.support.coverage_page import covers
+from tests.support.paths import ROOT
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ACTORS = {
@@ -234,6 +236,25 @@ def test_arrays_are_changed_as_the_map_says(
     found = dict(store.client.rows("SELECT user_id, body FROM $event_sink.posts"))
     assert [author["name"] for author in json.loads(found[1])["authors"]] == expected
     assert found[2] == body
+
+
+def test_the_example_of_first_elements_in_the_documents_does_what_is_said(
+    with_targets: Callable[..., Store],
+) -> None:
+    page = (ROOT / "docs" / "map.md").read_text().partition("`arrays: first` stops")[2]
+    example = yaml.safe_load(re.search(r"\n( {4}targets:\n(?:    .*\n)+)", page)[1])  # type: ignore[index]
+    before, after = re.findall(r'`(\{"authors.*?\]\})`', page)[:2]
+    store = with_targets(example["targets"])
+    store.client.execute("CREATE DATABASE content")
+    store.client.execute(
+        "CREATE TABLE content.paper (submittedBy Int64, document String) ENGINE = MergeTree ORDER BY submittedBy"
+    )
+    columns = ["submittedBy", "document"]
+    store.client.insert(store.client.table("content.paper"), columns, [(1, before), (2, before)])
+    assert retire(store, [1])[0].state == "erased"
+    found = dict(store.client.rows("SELECT submittedBy, document FROM content.paper"))
+    assert found == {1: after, 2: before}
+    assert before != after
 
 
 def test_computed_columns_and_sort_keys_without_a_value_are_rewritten_once(with_targets: Callable[..., Store]) -> None:

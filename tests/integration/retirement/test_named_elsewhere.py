@@ -132,8 +132,8 @@ def test_a_target_that_is_retained_keeps_no_search_open(with_map: MapOf) -> None
     assert outcome.receipt is not None
     said = sorted(line for line in outcome.receipt["not_covered"] if line.startswith(TICKETS))
     assert said == [
-        "reporting.tickets.body: 1 texts of 1 stay: retained: the law on invoices",
-        "reporting.tickets.username: 1 texts of 1 stay: retained: the law on invoices",
+        "reporting.tickets.body: 1 text of 1 stays: retained: the law on invoices",
+        "reporting.tickets.username: 1 text of 1 stays: retained: the law on invoices",
     ]
 
 
@@ -145,7 +145,7 @@ def test_words_are_in_the_receipt_and_keep_nothing_open(store: Store) -> None:
     assert outcome.is_done
     assert outcome.receipt is not None
     assert [line for line in outcome.receipt["not_covered"] if "reporting.modes" in line] == [
-        "reporting.modes.mode: 1 texts with a word that 1 is called and that may mean another"
+        "reporting.modes.mode: 1 text with a word that 1 is called and that may mean another"
     ]
 
 

@@ -30,7 +30,7 @@ from sink.demo_data.lms_tables import (
     insert_all,
 )
 from sink.demo_data.people import make_external_id, make_person, make_username
-from sink.errors import LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
+from sink.errors import LmsAddressError, LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
 from sink.lms.values import MAX_TEXT_BYTES, BadRow
@@ -604,8 +604,8 @@ def test_no_value_reaches_a_log(place: Place, writer: LmsWriter, caplog: pytest.
 @pytest.mark.parametrize(
     ("url", "kind", "says"),
     [
-        ("mysql://reader:hunter2@127.0.0.1:3306/openedx", LmsError, "refused the user or the password"),
-        ("mysql://root@127.0.0.1:3306/no_such_lms", LmsError, "does not exist"),
+        ("mysql://reader:hunter2@127.0.0.1:3306/openedx", LmsAddressError, "refused the user or the password"),
+        ("mysql://root@127.0.0.1:3306/no_such_lms", LmsAddressError, "does not exist"),
         ("mysql://root:hunter2@127.0.0.1:1/openedx", LmsUnreachableError, "cannot be reached"),
     ],
 )
@@ -617,8 +617,12 @@ def test_mysql_connection_problems(url: str, kind: type[LmsError], says: str) ->
 @pytest.mark.parametrize(
     ("url", "kind", "says"),
     [
-        ("postgresql://nobody_here:hunter2@127.0.0.1:5432/openedx", LmsError, "refused the user or the password"),
-        ("postgresql://postgres@127.0.0.1:5432/no_such_lms", LmsError, "does not exist"),
+        (
+            "postgresql://nobody_here:hunter2@127.0.0.1:5432/openedx",
+            LmsAddressError,
+            "refused the user or the password",
+        ),
+        ("postgresql://postgres@127.0.0.1:5432/no_such_lms", LmsAddressError, "does not exist"),
         ("postgres://postgres:hunter2@127.0.0.1:1/openedx", LmsUnreachableError, "cannot be reached"),
     ],
 )
@@ -633,6 +637,7 @@ def check_connection_problem(url: str, kind: type[LmsError], says: str) -> None:
             pass
     assert type(caught.value) is kind
     assert caught.value.retriable is (kind is LmsUnreachableError)
+    assert caught.value.exit_status == (2 if kind is LmsAddressError else 1)
     assert "ASPECTS_LMS_DATABASE_URL" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     # The driver's exception quotes more than it should.

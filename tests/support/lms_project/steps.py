@@ -128,6 +128,15 @@ def log_in(user_id):
 
 
 @transaction.atomic
+def set_login_session(user_id, session_id, company=None):
+    """What a login does where PREVENT_CONCURRENT_LOGINS is on; a field of the registration form may come with it."""
+    profile = UserProfile.objects.get(user_id=user_id)
+    meta = json.loads(profile.meta or "{}") | {"session_id": session_id}
+    profile.meta = json.dumps(meta if company is None else {**meta, "company": company})
+    profile.save()
+
+
+@transaction.atomic
 def add_role(user_id, course_id, org="", role="staff"):
     """The course team page."""
     CourseAccessRole.objects.create(user_id=user_id, org=org, course_id=course_id, role=role)
@@ -232,6 +241,18 @@ def retire(user_id, older_release=False, fail=False):
     user.first_name, user.last_name, user.is_active = "", "", False
     user.username, user.email = status.retired_username, status.retired_email
     user.save()
+
+
+@transaction.atomic
+def send_event(event_type, user_id):
+    """Send an event of openedx-events about a user."""
+    from openedx_events.learning.data import UserData, UserPersonalData
+    from openedx_events.tooling import OpenEdxPublicSignal
+
+    user = User.objects.get(pk=user_id)
+    pii = UserPersonalData(username=user.username, email=user.email, name=user.profile.name)
+    signal = OpenEdxPublicSignal.get_signal_by_type(event_type)
+    signal.send_event(user=UserData(id=user.pk, is_active=user.is_active, pii=pii))
 
 
 @transaction.atomic

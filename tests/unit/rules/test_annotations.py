@@ -24,6 +24,7 @@ HANDLING_PII = {
     "sink.clickhouse.client",
     "sink.copying.batches",
     "sink.copying.copies",
+    "sink.copying.meta",
     "sink.copying.sync",
     "sink.demo_data.events",
     "sink.demo_data.lms",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sink.doors.plugin.settings.common import read_flag
+from sink.doors.plugin.settings.common import read_flag, read_names
 
 
 def plugin_settings(settings: Any) -> None:
@@ -12,3 +12,5 @@ def plugin_settings(settings: Any) -> None:
     tokens = {**getattr(settings, "ENV_TOKENS", {}), **getattr(settings, "AUTH_TOKENS", {})}
     settings.ASPECTS_ENABLE_PII = read_flag(tokens.get("ASPECTS_ENABLE_PII", settings.ASPECTS_ENABLE_PII))
     settings.ASPECTS_PII_BROKER_URL = tokens.get("ASPECTS_PII_BROKER_URL", settings.ASPECTS_PII_BROKER_URL)
+    events = tokens.get("ASPECTS_PII_RETIREMENT_EVENTS", settings.ASPECTS_PII_RETIREMENT_EVENTS)
+    settings.ASPECTS_PII_RETIREMENT_EVENTS = read_names(events)

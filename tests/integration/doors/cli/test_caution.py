@@ -189,7 +189,7 @@ def test_no_door_gets_a_name_into_the_ledger(stored: Command) -> None:
 def test_verify_says_that_somebody_was_never_retired(stored: Command) -> None:
     ran = stored("verify", "5")
     assert ran.status == 1
-    assert "5 was never retired: 1 rows are held, and are no residue." in ran.out
+    assert "5 was never retired: 1 row is held, and no residue." in ran.out
     assert stored("verify", "5", "--json").json["not_retired"] == ["5"]
     entry = stored("ledger", "show", "--action", "verified", "--json").json[0]
     assert (entry["detail"]["with_residue"], entry["detail"]["findings"]) == (0, 0)

@@ -68,8 +68,8 @@ def test_a_purge_that_is_refused_has_not_begun(stored: Command) -> None:
 @pytest.mark.parametrize(
     ("flag", "enabled", "said"),
     [
-        ("PII off. ", "true", "PII is on and of 5 subjects held, but 1 datasets were built while it was off"),
-        ("PII on. ", "false", "PII is off and of 5 subjects held, but 1 datasets were built while it was on"),
+        ("PII off. ", "true", "PII is on and of 5 subjects held, but 1 dataset was built while it was off"),
+        ("PII on. ", "false", "PII is off and of 5 subjects held, but 1 dataset was built while it was on"),
     ],
 )
 def test_datasets_that_say_otherwise_than_the_setting_are_a_warning(

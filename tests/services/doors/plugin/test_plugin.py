@@ -92,11 +92,16 @@ def name_tokens(**more: Any) -> dict[str, Any]:
     return {"ASPECTS_ENABLE_PII": True, "ASPECTS_PII_BROKER_URL": BROKER, **more}
 
 
+#: The first is what a later openedx-events could have (lms_project), the second what nobody has.
+EVENTS = ("org.openedx.learning.user.retired.v1", "org.openedx.learning.user.vanished.v1")
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lms]:
     """One LMS for the tests that only look at what it sends."""
     folder = tmp_path_factory.mktemp("lms")
-    with run_lms(folder, name_sqlite(folder / "lms.db"), tokens=name_tokens()) as lms:
+    tokens = name_tokens(ASPECTS_PII_RETIREMENT_EVENTS=list(EVENTS))
+    with run_lms(folder, name_sqlite(folder / "lms.db"), tokens=tokens) as lms:
         yield lms
 
 
@@ -140,6 +145,17 @@ def test_changes_that_are_not_copied_are_not_sent(lms: Lms, messages: Messages, 
     assert messages.take() == []
 
 
+def test_a_login_that_changes_only_the_session_sends_nothing(lms: Lms, messages: Messages, user: int) -> None:
+    for session in ("first", "second", None):
+        lms.call("set_login_session", user, session)
+        assert messages.take() == [], session
+    lms.call("set_login_session", user, "third", company="Acme")
+    assert messages.take() == [("sync_user", user)]
+    # What was decided of one save is not carried over to the next.
+    lms.call("change_profile", user, goals="to go on")
+    assert messages.take() == [("sync_user", user)]
+
+
 def test_saves_in_one_transaction_are_one_message(lms: Lms, messages: Messages, user: int) -> None:
     lms.call("change_profile", user, times=5, goals="again and again")
     assert messages.take() == [("sync_user", user)]
@@ -179,6 +195,19 @@ def test_retirement_is_sent_from_both_signals(lms: Lms, messages: Messages, user
     assert messages.take() == [("retire_user", user)]
     lms.call("retire", user, older_release=older_release)
     assert sorted(messages.take()) == [("retire_user", user), ("sync_user", user)]
+
+
+def test_an_event_that_is_named_as_a_retirement_is_sent_as_one(lms: Lms, messages: Messages, user: int) -> None:
+    lms.call("send_event", EVENTS[0], user)
+    assert messages.take() == [("retire_user", user)]
+    # Whatever other events say of users.
+    lms.call("send_event", "org.openedx.learning.auth.session.login.completed.v1", user)
+    assert messages.take() == []
+
+
+def test_an_event_that_the_lms_does_not_have_is_logged_and_harms_nothing(lms: Lms) -> None:
+    assert f"openedx-events has no event {EVENTS[1]} here" in lms.read_log()
+    assert EVENTS[0] not in lms.read_log()
 
 
 def test_a_retirement_that_fails_in_the_lms_is_not_sent(lms: Lms, messages: Messages, user: int) -> None:

@@ -577,7 +577,7 @@ def test_site_works_from_init_to_purge(on: Site, off: Site, place: Place, lms: L
         wait_until(lambda: len(list_receipts(on)) == 3, lambda: "the receipts of three retirements")
         assert [place.count(user_id) for user_id in (11, 12, 13, 14)] == [0, 0, 0, 1]
         # The operator.
-        assert "1 of 1 retirements are erased and verified" in on.do("aspects-pii-retire", "15")
+        assert "1 of 1 retirement is erased and verified" in on.do("aspects-pii-retire", "15")
         assert len(list_receipts(on)) == 4
         assert "nothing is left" in on.do("aspects-pii", "verify")
         assert '"retirements": {\n    "erased": 4' in on.do("aspects-pii-status", "--json")
@@ -589,7 +589,7 @@ def test_site_works_from_init_to_purge(on: Site, off: Site, place: Place, lms: L
         off.lms("retire", 16)
         assert call_hook(place, 17, sign(off, WORKER, own_key=False)) == 204
         wait_until(lambda: len(list_receipts(off)) == 2, lambda: "the receipts of two retirements")
-        assert "1 of 1 retirements are erased and verified" in off.do("aspects-pii-retire", "18")
+        assert "1 of 1 retirement is erased and verified" in off.do("aspects-pii-retire", "18")
     assert place.count() == USERS + 1 - 7
     assert "Purged and verified" in off.do("aspects-pii-purge", "--yes")
     assert "Nothing is open" in off.do("aspects-pii", "sweep")

@@ -20,6 +20,8 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "waffle",
+    "openedx_events",
+    "openedx.core.djangoapps.future_events",
     "common.djangoapps.student",
     "openedx.core.djangoapps.user_api",
     "openedx.core.djangoapps.external_user_ids",

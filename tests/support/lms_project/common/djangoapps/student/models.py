@@ -2,6 +2,8 @@
 
 from django.contrib.auth.models import User
 from django.db import models
+from django.db.models.signals import post_save, pre_save
+from django.dispatch import receiver
 
 
 class UserProfile(models.Model):
@@ -28,6 +30,21 @@ class UserProfile(models.Model):
     class Meta:
         app_label = "student"
         db_table = "auth_userprofile"
+
+
+@receiver(pre_save, sender=UserProfile)
+def remember_changes(sender, instance, **_):
+    """What the LMS's receiver does: the former values of the fields that differ; none of a new profile."""
+    old = sender.objects.filter(pk=instance.pk).first()
+    names = [field.name for field in sender._meta.get_fields() if not field.is_relation] if old else []
+    former = {name: (getattr(old, name), getattr(instance, name)) for name in names}
+    instance._changed_fields = {name: was for name, (was, now) in former.items() if was != now}
+
+
+@receiver(post_save, sender=UserProfile)
+def forget_changes(sender, instance, **_):
+    """What the LMS's receiver does, once it has told its trackers."""
+    del instance._changed_fields
 
 
 class CourseAccessRole(models.Model):
