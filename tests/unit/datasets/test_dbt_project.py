@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shutil
 import subprocess
@@ -172,6 +173,14 @@ def test_what_is_said_of_columns_again_and_again_is_said_once() -> None:
 
 def test_the_mark_of_our_relations_is_the_one_that_python_looks_for() -> None:
     assert f"return('{DATASET_MARK}')" in (PROJECT / "macros" / "datasets.sql").read_text()
+
+
+def test_the_linter_reads_our_macros_and_no_copies_of_them() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(PROJECT.parent / ".sqlfluff")
+    assert settings["sqlfluff:templater:jinja"]["load_macros_from_path"] == "dbt_project/macros"
+    # A function of dbt's own.
+    assert list(settings["sqlfluff:templater:jinja:macros"]) == ["env_var"]
 
 
 def test_the_sql_is_clean() -> None:
