@@ -33,7 +33,7 @@ def render_visible_to(viewer: str, reporting: str, *, has_course: bool = True, h
 
     # It makes SQL, not HTML, and of our own texts only.
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    environment.globals["ref"] = lambda model: f"{quote(reporting)}.{quote(model)}"
     macros = environment.from_string(find_resource(_MACROS).read_text(encoding="utf-8")).module
     without = {name: _NO_COLUMN for name, is_there in (("course_key", has_course), ("org", has_org)) if not is_there}
-    return " ".join(str(vars(macros)["visible_to"](viewer, **without)).split())
+    scopes = f"{quote(reporting)}.{quote(VIEWER_SCOPES)}"
+    return " ".join(str(vars(macros)["visible_to"](viewer, scopes, **without)).split())

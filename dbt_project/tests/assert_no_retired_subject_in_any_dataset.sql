@@ -5,7 +5,7 @@ with
 
 tombstones as (
 
-    select user_id from {{ source('pii_ledger', 'tombstones') }}
+    select user_id from {{ ref('stg_pii_ledger__tombstones') }}
 
 ),
 

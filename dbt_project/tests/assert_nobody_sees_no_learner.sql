@@ -5,5 +5,5 @@ select
     course_key,
     count() as learners
 from {{ ref('enrolled_learners') }}
-where {{ visible_to("''") }}
+where {{ visible_to("''", ref('viewer_scopes')) }}
 group by course_key

@@ -13,6 +13,8 @@ import yaml
 T = TypeVar("T")
 #: The folder of the models that are made to be looked at; the others are steps on the way.
 _SHOWN_FOLDER = "marts"
+#: The folder of the models that dbt writes into those that read them (`ephemeral`): there are no relations of them.
+_WRITTEN_IN_FOLDER = "base"
 
 _NAME = r"(?:\$\{?(\w+)\}?)\.`?(\w+)`?"
 _DATABASE = re.compile(r"\bCREATE DATABASE (?:IF NOT EXISTS )?\$\{?(\w+)\}?")
@@ -88,7 +90,7 @@ def read_project(folder: Path) -> Project:
     for path in sorted([*folder.glob("models/**/*.sql"), *folder.glob("macros/*.sql")]):
         text = path.read_text(encoding="utf-8")
         sources += _SOURCE.findall(text)
-        if (folder / "models") not in path.parents:
+        if (folder / "models") not in path.parents or path.parent.name == _WRITTEN_IN_FOLDER:
             continue
         schema = _SCHEMA.search(text)
         is_shown = path.relative_to(folder / "models").parts[0] == _SHOWN_FOLDER

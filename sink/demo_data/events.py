@@ -25,6 +25,7 @@ from sink.demo_data.people import make_external_id, make_random, make_username
 
 LMS_URL = "http://lms.example.org"
 _BATCH_ROWS = 10_000
+_PASSING_GRADE = 0.5
 
 
 # What Aspects has in ClickHouse beside the events.
@@ -56,9 +57,9 @@ def course_enrollment_rows(lms: DemoLms) -> Iterator[list[tuple[Any, ...]]]:
 def course_overview_rows(lms: DemoLms) -> list[tuple[Any, ...]]:
     """Rows of `event_sink.course_overviews`, in the order of `COURSE_OVERVIEW_COLUMNS`."""
     dump_id = make_external_id(lms.seed, 0, "dump")
-    times = str(lms.until)
+    times, data = str(lms.until), json.dumps({"lowest_passing_grade": _PASSING_GRADE})
     return [
-        (c.org, c.key, c.name, str(c.start), "", "", "", False, "{}", times, times, dump_id, times) for c in lms.courses
+        (c.org, c.key, c.name, str(c.start), "", "", "", False, data, times, times, dump_id, times) for c in lms.courses
     ]
 
 
@@ -67,6 +68,7 @@ def course_overview_rows(lms: DemoLms) -> list[tuple[Any, ...]]:
 _COURSE_TYPE = "http://adlnet.gov/expapi/activities/course"
 _MODE = "https://w3id.org/xapi/acrossx/extensions/type"
 _GRADE = "http://www.tincanapi.co.uk/activitytypes/grade_classification"
+_ATTEMPT = "http://id.tincanapi.com/extension/attempt-id"
 _VERBS = {
     "registered": "http://adlnet.gov/expapi/verbs/registered",
     "unregistered": "http://id.tincanapi.com/verb/unregistered",
@@ -194,6 +196,10 @@ def _write_statement(
         context["contextActivities"] = {"parent": [course]}
     if verb in ("registered", "unregistered"):
         target["definition"]["extensions"] = {_MODE: enrollment.mode}
+    if verb == "evaluated":
+        # Upstream's `problem_events` reads all three; a statement without an attempt stops its builds.
+        target["definition"]["interactionType"] = "choice"
+        target["definition"]["extensions"] = {_ATTEMPT: 1 + event_id.int % 3}
     statement: dict[str, Any] = {
         "id": str(event_id),
         "version": "1.0.3",
@@ -225,7 +231,8 @@ def _write_block(verb: str, course: DemoCourse, random: Random) -> dict[str, Any
 def _write_result(verb: str, score: float) -> dict[str, Any]:
     result: dict[str, Any] = {"score": {"scaled": score, "raw": score * 100, "min": 0, "max": 100}}
     if verb == "evaluated":
-        result["success"] = score >= 0.5
+        result["success"] = score >= _PASSING_GRADE
+        result["response"] = f"choice_{int(score * 3)}"
     if verb in ("earned", "passed", "failed"):
-        result["extensions"] = {_GRADE: "Pass" if score >= 0.5 else "Fail"}
+        result["extensions"] = {_GRADE: "Pass" if score >= _PASSING_GRADE else "Fail"}
     return result

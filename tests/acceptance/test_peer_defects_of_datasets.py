@@ -45,7 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def test_user_pii_has_one_row_a_person(built: Store) -> None:
     rows = built.client.column("SELECT user_id FROM $event_sink.user_pii ORDER BY user_id")
     assert len(rows) == len(set(rows))
-    assert {1, 3, 4, 5} <= set(rows)
+    assert {1, 2, 3, 4, 5} <= set(rows)
     assert built.client.value("SELECT count() FROM $reporting.dim_user_pii WHERE username = 'learner1'") == 1
 
 

@@ -9,6 +9,16 @@ events as (
 
 ),
 
+courses as (
+
+    select
+        stg.course_key as graded_course,
+        stg.passing_grade as passing_grade
+    from {{ ref('stg_event_sink__course_overviews') }} as stg
+    where isNotNull(stg.passing_grade)
+
+),
+
 summarised as (
 
     select
@@ -18,6 +28,16 @@ summarised as (
     from events
     group by course_key, actor_id
 
+),
+
+judged as (
+
+    select
+        summarised.*,
+        {{ latest_outcome('summarised', 'courses.passing_grade') }} as outcome
+    from summarised
+    left join courses on summarised.course_key = courses.graded_course
+
 )
 
-select * from summarised
+select * from judged

@@ -12,7 +12,6 @@ external_ids as (
 profiles as (
 
     select * from {{ ref('stg_event_sink__user_profiles') }}
-    where email != ''
 
 ),
 
@@ -28,11 +27,13 @@ names as (
         concat('mailto:', email) as actor_id,
         user_id
     from profiles
+    where email != ''
     union all
     select
         lower(hex(SHA1(concat('mailto:', email)))) as actor_id,
         user_id
     from profiles
+    where email != ''
 
 ),
 

@@ -20,7 +20,7 @@ keyed as (
         actor_id,
         object_id,
         {{ course_key('course_id') }} as course_key,
-        {{ course_org('course_key') }} as org,
+        {{ course_key_part('course_key', 'org') }} as org,
         event
     from events
 

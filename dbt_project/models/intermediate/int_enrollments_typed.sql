@@ -6,10 +6,7 @@ with
 events as (
 
     select * from {{ ref('int_course_events_keyed') }}
-    where verb_id in (
-        'http://adlnet.gov/expapi/verbs/registered',
-        'http://id.tincanapi.com/verb/unregistered'
-    )
+    where verb_id in ({{ xapi_verb('registered') }}, {{ xapi_verb('unregistered') }})
 
 ),
 
@@ -30,9 +27,8 @@ typed as (
         org,
         course_key,
         actor_id,
-        JSONExtractString(
-            event, 'object', 'definition', 'extensions', 'https://w3id.org/xapi/acrossx/extensions/type'
-        ) as enrollment_mode,
+        JSONExtractString(event, 'object', 'definition', 'extensions', {{ xapi_extension('enrollment_mode') }})
+            as enrollment_mode,
         splitByChar('/', verb_id)[-1] as enrollment_status
     from deduplicated
 

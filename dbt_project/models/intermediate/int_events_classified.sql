@@ -27,16 +27,16 @@ classified as (
         -- Grades and outcomes are of the course; of its parts, problems count.
         object_id like '%/course/%' as is_of_course,
         multiIf(
-            verb_id = 'http://adlnet.gov/expapi/verbs/registered', 'registered',
-            verb_id = 'http://id.tincanapi.com/verb/unregistered', 'unregistered',
-            verb_id = 'https://w3id.org/xapi/dod-isd/verbs/navigated', 'visit',
-            verb_id = 'https://w3id.org/xapi/video/verbs/played', 'video',
-            verb_id = 'https://w3id.org/xapi/acrossx/verbs/posted', 'post',
-            verb_id = 'https://w3id.org/xapi/acrossx/verbs/evaluated' and not is_of_course, 'problem',
-            verb_id = 'https://w3id.org/xapi/acrossx/verbs/evaluated', 'grade',
-            verb_id = 'http://id.tincanapi.com/verb/earned' and is_of_course, 'grade',
-            verb_id = 'http://adlnet.gov/expapi/verbs/passed' and is_of_course, 'passed',
-            verb_id = 'http://adlnet.gov/expapi/verbs/failed' and is_of_course, 'failed',
+            verb_id = {{ xapi_verb('registered') }}, 'registered',
+            verb_id = {{ xapi_verb('unregistered') }}, 'unregistered',
+            verb_id = {{ xapi_verb('navigated') }}, 'visit',
+            verb_id = {{ xapi_verb('played') }}, 'video',
+            verb_id = {{ xapi_verb('posted') }}, 'post',
+            verb_id = {{ xapi_verb('evaluated') }} and not is_of_course, 'problem',
+            verb_id = {{ xapi_verb('evaluated') }}, 'grade',
+            verb_id = {{ xapi_verb('earned') }} and is_of_course, 'grade',
+            verb_id = {{ xapi_verb('passed') }} and is_of_course, 'passed',
+            verb_id = {{ xapi_verb('failed') }} and is_of_course, 'failed',
             ''
         ) as kind
     from events
@@ -56,12 +56,29 @@ measured as (
         kind,
         if(
             kind in ('registered', 'unregistered'),
-            JSONExtractString(
-                event, 'object', 'definition', 'extensions', 'https://w3id.org/xapi/acrossx/extensions/type'
-            ),
+            JSONExtractString(event, 'object', 'definition', 'extensions', {{ xapi_extension('enrollment_mode') }}),
             ''
         ) as enrollment_mode,
-        if(kind = 'grade', JSONExtract(event, 'result', 'score', 'scaled', 'Nullable(Float64)'), null) as score,
+        -- Statements that somebody has passed often carry 0 for want of a grade.
+        if(
+            kind in ('grade', 'passed', 'failed'),
+            nullIf(
+                JSONExtract(event, 'result', 'score', 'scaled', 'Nullable(Float64)'), if(kind = 'passed', 0, null)
+            ),
+            null
+        ) as score,
+        if(
+            kind in ('grade', 'passed', 'failed'),
+            JSONExtractString(event, 'result', 'extensions', {{ xapi_extension('grade_classification') }}),
+            ''
+        ) as classification,
+        -- The LMS writes Fail for whoever has not passed; for others Pass, or the letter of a policy with several.
+        multiIf(
+            classification = 'Fail', 'failed',
+            classification != '', 'passed',
+            kind in ('passed', 'failed'), kind,
+            ''
+        ) as outcome,
         kind = 'problem' and JSONExtractBool(event, 'result', 'success') as is_success
     from classified
     where kind != ''

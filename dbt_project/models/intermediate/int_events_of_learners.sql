@@ -28,6 +28,7 @@ of_learners as (
         events.kind as kind,
         events.enrollment_mode as enrollment_mode,
         events.score as score,
+        events.outcome as outcome,
         events.is_success as is_success,
         actors.user_id as user_id,
         toString(actors.user_id) as learner_id
@@ -47,6 +48,7 @@ of_learners as (
         kind,
         enrollment_mode,
         score,
+        outcome,
         is_success,
         toInt64(0) as user_id,
         actor_id as learner_id

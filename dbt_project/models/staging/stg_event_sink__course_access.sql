@@ -3,32 +3,30 @@
 -- .. pii_retirement: consumer_api
 with
 
-source as (
+tombstones as (
 
-    select * from {{ source('event_sink', 'course_access') }}
-    where {{ is_visible_subject('user_id') }}
-    {{ exact_scan() }}
+    select user_id from {{ ref('stg_pii_ledger__tombstones') }}
+
+),
+
+visible as (
+
+    select * from {{ ref('base_event_sink__course_access') }}
+    where {{ 'true' if pii_enabled() else 'false' }} and user_id not in (select user_id from tombstones)
 
 ),
 
 latest as (
 
-    select * from source
+    select
+        user_id,
+        org,
+        course_key,
+        role
+    from visible
     order by time_last_dumped desc
     limit 1 by user_id, org, course_key, role
 
-),
-
-renamed as (
-
-    select
-        toInt64(user_id) as user_id,
-        org,
-        course_key,
-        toString(role) as role
-    from latest
-    where user_id != 0
-
 )
 
-select * from renamed
+select * from latest

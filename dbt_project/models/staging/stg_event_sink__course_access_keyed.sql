@@ -3,34 +3,32 @@
 -- .. pii_retirement: consumer_api
 with
 
--- Empty while PII is on: then names count, and what was stored of digests may be old.
-source as (
+tombstones as (
 
-    select * from {{ source('event_sink', 'course_access_keyed') }}
-    where {{ is_not_retired('user_id') }} and {{ 'false' if pii_enabled() else 'true' }}
-    {{ exact_scan() }}
+    select user_id from {{ ref('stg_pii_ledger__tombstones') }}
+
+),
+
+-- Empty while PII is on: then names count, and what was stored of digests may be old.
+visible as (
+
+    select * from {{ ref('base_event_sink__course_access_keyed') }}
+    where {{ 'false' if pii_enabled() else 'true' }} and user_id not in (select user_id from tombstones)
 
 ),
 
 latest as (
 
-    select * from source
-    order by time_last_dumped desc
-    limit 1 by user_id, org, course_key, role
-
-),
-
-renamed as (
-
     select
-        toInt64(user_id) as user_id,
+        user_id,
         viewer,
         org,
         course_key,
-        toString(role) as role
-    from latest
-    where user_id != 0
+        role
+    from visible
+    order by time_last_dumped desc
+    limit 1 by user_id, org, course_key, role
 
 )
 
-select * from renamed
+select * from latest

@@ -22,7 +22,9 @@ renamed as (
         course_key,
         org,
         display_name as course_name,
-        {{ course_run('course_key') }} as course_run
+        {{ course_key_part('course_key', 'run') }} as course_run,
+        -- Upstream writes 0 where the LMS knows of none.
+        nullIf(JSONExtract(course_data_json, 'lowest_passing_grade', 'Nullable(Float64)'), 0) as passing_grade
     from latest
 
 )

@@ -3,31 +3,32 @@
 -- .. pii_retirement: consumer_api
 with
 
-source as (
+tombstones as (
 
-    select * from {{ source('event_sink', 'external_id') }}
-    where external_id_type = 'xapi' and {{ is_visible_subject('user_id') }}
-    {{ exact_scan() }}
+    select user_id from {{ ref('stg_pii_ledger__tombstones') }}
+
+),
+
+visible as (
+
+    select * from {{ ref('base_event_sink__external_ids') }}
+    where
+        {{ 'true' if pii_enabled() else 'false' }}
+        and external_id_type = 'xapi'
+        and user_id not in (select user_id from tombstones)
 
 ),
 
 -- By external id, so that an actor is one subject at most.
 latest as (
 
-    select * from source
+    select
+        user_id,
+        external_user_id
+    from visible
     order by time_last_dumped desc, user_id desc
     limit 1 by external_user_id
 
-),
-
-renamed as (
-
-    select
-        toInt64(user_id) as user_id,
-        toUUID(external_user_id) as external_user_id
-    from latest
-    where user_id != 0
-
 )
 
-select * from renamed
+select * from latest

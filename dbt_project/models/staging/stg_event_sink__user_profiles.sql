@@ -3,27 +3,24 @@
 -- .. pii_retirement: consumer_api
 with
 
-source as (
+tombstones as (
 
-    select * from {{ source('event_sink', 'user_profile') }}
-    where {{ is_visible_subject('user_id') }}
-    {{ exact_scan() }}
+    select user_id from {{ ref('stg_pii_ledger__tombstones') }}
+
+),
+
+visible as (
+
+    select * from {{ ref('base_event_sink__user_profiles') }}
+    where {{ 'true' if pii_enabled() else 'false' }} and user_id not in (select user_id from tombstones)
 
 ),
 
 -- Not FINAL: upstream's table never replaces a version, and a unit test puts a CTE in the place of the table.
 latest as (
 
-    select * from source
-    order by time_last_dumped desc, id desc
-    limit 1 by user_id
-
-),
-
-renamed as (
-
     select
-        toInt64(user_id) as user_id,
+        user_id,
         username,
         name,
         email,
@@ -31,10 +28,11 @@ renamed as (
         state,
         gender,
         level_of_education,
-        toUInt16OrZero(year_of_birth) as year_of_birth
-    from latest
-    where user_id != 0
+        year_of_birth
+    from visible
+    order by time_last_dumped desc, profile_id desc
+    limit 1 by user_id
 
 )
 
-select * from renamed
+select * from latest

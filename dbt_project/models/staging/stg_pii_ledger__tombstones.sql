@@ -12,6 +12,7 @@ renamed as (
 
     select
         subject,
+        toInt64(user_id) as user_id,
         retired_at
     from source
 

@@ -32,7 +32,7 @@ parsed as (
         statement.context.contextActivities as activities,
         -- The first that is a course; parents come before what they are grouped in.
         arrayFirst(
-            activity -> activity.definition.type = 'http://adlnet.gov/expapi/activities/course',
+            activity -> activity.definition.type = {{ xapi_activity('course') }},
             arrayConcat(activities.parent, activities.grouping)
         ) as course
     from source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shutil
 import subprocess
@@ -88,19 +89,98 @@ def test_no_model_is_a_copy() -> None:
     project = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["models"]["aspects_pii"]
     assert project["+materialized"] == "view"
     assert project["marts"].pop("access")["+materialized"] == "parameterised_view"
+    # What stands in the models that read it is no relation at all.
+    assert project["staging"].pop("base") == {"+materialized": "ephemeral"}
     assert "materialized" not in str([value for name, value in project.items() if name != "+materialized"])
     assert len(MODELS) > 20
     assert not [path.name for path in MODELS if "materialized" in path.read_text()]
 
 
-def test_sources_are_read_by_staging_alone() -> None:
-    reading = [path for path in MODELS if "source(" in path.read_text()]
-    assert len(reading) > 3
-    assert {path.parent.name for path in reading} == {"staging"}
+def test_sources_are_read_by_staging_alone_and_each_by_one_model() -> None:
+    reading = {path: re.findall(r"source\([^)]*\)", path.read_text()) for path in MODELS}
+    read = [source for sources in reading.values() for source in sources]
+    assert len(read) > 8
+    assert {path.relative_to(PROJECT / "models").parts[0] for path, sources in reading.items() if sources} == {
+        "staging"
+    }
+    assert max(map(len, reading.values())) == 1
+    assert len(set(read)) == len(read)
+
+
+def test_every_source_with_times_says_how_old_it_may_be() -> None:
+    sources = yaml.safe_load((PROJECT / "models/staging/_staging__sources.yml").read_text())["sources"]
+    tables = {
+        f"{source['name']}.{table['name']}": source.get("config", {}) | table.get("config", {})
+        for source in sources
+        for table in source["tables"]
+        if source["name"] != "pii_ledger"
+    }
+    assert len(tables) > 5
+    assert all(config["loaded_at_field"] and config["freshness"]["warn_after"] for config in tables.values())
+
+
+def test_no_macro_hides_what_a_model_reads() -> None:
+    texts = {path.name: path.read_text() for path in (PROJECT / "macros").glob("*.sql")}
+    assert len(texts) > 5
+    assert not [name for name, text in texts.items() if re.search(r"\b(ref|source)\(", text)]
+
+
+def test_every_macro_is_described_with_its_arguments() -> None:
+    described = {
+        macro["name"]: [argument["name"] for argument in macro.get("arguments", ()) if argument["description"]]
+        for macro in yaml.safe_load((PROJECT / "macros/_macros.yml").read_text())["macros"]
+        if macro["description"]
+    }
+    texts = "".join(path.read_text() for path in sorted((PROJECT / "macros").glob("*.sql")))
+    written = {
+        name: re.findall(r"(\w+)(?:='[^']*')?(?:, |$)", arguments)
+        for name, arguments in re.findall(r"\{% macro (\w+)\((.*?)\) -?%\}", texts)
+    }
+    assert len(written) > 20
+    assert described == written
+
+
+def test_addresses_of_xapi_are_written_in_one_place() -> None:
+    assert "http://id.tincanapi.com/verb/earned" in (PROJECT / "macros/xapi.sql").read_text()
+    assert not [path.name for path in MODELS if re.search(r"https?://", path.read_text())]
+
+
+STAGING = [path for path in MODELS if "staging" in path.parts]
+
+
+@pytest.mark.parametrize("path", STAGING, ids=names(STAGING))
+def test_a_staging_model_describes_every_column(path: Path) -> None:
+    columns = PROPERTIES[path.stem]["columns"]
+    assert columns
+    assert all(column.get("description") for column in columns)
+    assert "base" in path.parts or all(column.get("data_type") for column in columns)
+
+
+def test_what_is_said_of_columns_again_and_again_is_said_once() -> None:
+    said = [
+        column["description"]
+        for model in PROPERTIES.values()
+        for column in model.get("columns", ())
+        if "{{ doc(" not in column.get("description", "{{ doc(")
+    ]
+    assert len(said) > 30
+    assert not {text for text in said if said.count(text) > 3}
+    blocks = re.findall(r"{% docs (\w+) %}", (PROJECT / "models/docs.md").read_text())
+    used = "".join(path.read_text() for path in (PROJECT / "models").rglob("*.yml"))
+    assert len(blocks) > 20
+    assert not [block for block in blocks if f"doc('{block}')" not in used]
 
 
 def test_the_mark_of_our_relations_is_the_one_that_python_looks_for() -> None:
     assert f"return('{DATASET_MARK}')" in (PROJECT / "macros" / "datasets.sql").read_text()
+
+
+def test_the_linter_reads_our_macros_and_no_copies_of_them() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(PROJECT.parent / ".sqlfluff")
+    assert settings["sqlfluff:templater:jinja"]["load_macros_from_path"] == "dbt_project/macros"
+    # A function of dbt's own.
+    assert list(settings["sqlfluff:templater:jinja:macros"]) == ["env_var"]
 
 
 def test_the_sql_is_clean() -> None:

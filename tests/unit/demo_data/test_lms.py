@@ -142,6 +142,17 @@ def test_outcomes_show_in_the_events(made: tuple[DemoLms, str], statements: Stat
     assert 0.1 < outcomes["at_risk"] / outcomes.total() < 0.35
 
 
+def test_answers_carry_what_aspects_reads_of_them(statements: Statements) -> None:
+    answers = [event for _, _, event in statements if event["verb"]["display"]["en"] == "evaluated"]
+    assert len(answers) > 500
+    for event in answers:
+        definition, result = event["object"]["definition"], event["result"]
+        # Upstream casts the first to Int16 and the second to Bool, which an empty text is neither of.
+        assert definition["extensions"]["http://id.tincanapi.com/extension/attempt-id"] in (1, 2, 3)
+        assert result["success"] in (True, False)
+        assert (definition["interactionType"], result["response"][:7]) == ("choice", "choice_")
+
+
 def test_rows_for_aspects(made: tuple[DemoLms, str]) -> None:
     lms, url = made
     names = {p["user_id"]: p["username"] for p in read(url, "user_profile")}

@@ -5,8 +5,11 @@ with
 
 scopes as (
 
+    -- The parser does not know ClickHouse's parameters: -- noqa: disable=PRS,LT02
     select * from {{ ref('int_viewers_scoped') }}
-    where viewer = {{ viewer_id(viewer_parameter()) }} and {{ viewer_parameter() }} != ''
+    where
+        viewer = {{ viewer_id(viewer_parameter(), ref('stg_pii_ledger__pseudonym_keys')) }}
+        and {{ viewer_parameter() }} != ''
 
 )
 

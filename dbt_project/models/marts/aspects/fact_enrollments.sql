@@ -15,9 +15,15 @@ courses as (
 
 ),
 
-people as (
+actors as (
 
-    select * from {{ people() }}
+    select * from {{ ref('int_actors_resolved') }}
+
+),
+
+learners as (
+
+    select * from {{ ref('int_learners_shown') }}
 
 )
 
@@ -26,11 +32,12 @@ select
     enrollments.org as org,
     enrollments.course_key as course_key,
     courses.course_name as course_name,
-    {{ course_run('enrollments.course_key') }} as course_run,
+    {{ course_key_part('enrollments.course_key', 'run') }} as course_run,
     enrollments.actor_id as actor_id,
     enrollments.enrollment_mode as enrollment_mode,
     enrollments.enrollment_status as enrollment_status,
-    {{ people_columns('enrollments') }}
+    {{ name_columns('learners', 'enrollments.actor_id', 'enrollments.course_key') }}
 from enrollments
 left join courses on enrollments.course_key = courses.course_key
-{{ people_join('enrollments') }}
+left join actors on enrollments.actor_id = actors.actor_id
+left join learners on actors.user_id = learners.user_id

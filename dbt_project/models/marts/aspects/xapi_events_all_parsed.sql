@@ -18,7 +18,7 @@ select
     object_id,
     course_id,
     {{ course_key('course_id') }} as course_key,
-    {{ course_org('course_key') }} as org,
+    {{ course_key_part('course_key', 'org') }} as org,
     emission_time,
     event
 from events

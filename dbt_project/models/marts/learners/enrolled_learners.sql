@@ -18,7 +18,7 @@ courses as (
 
 learners as (
 
-    select * from {{ learners() }}
+    select * from {{ ref('int_learners_shown') }}
 
 )
 
@@ -26,12 +26,12 @@ select
     activity.org as org,
     activity.course_key as course_key,
     courses.course_name as course_name,
-    {{ course_run('activity.course_key') }} as course_run,
-    {{ learner_columns('activity') }},
+    {{ course_key_part('activity.course_key', 'run') }} as course_run,
+    {{ learner_columns('activity', 'learners') }},
     activity.enrollment_mode as enrollment_mode,
     activity.enrollment_status as enrollment_status,
     activity.enrolled_at as enrolled_at,
     assumeNotNull(activity.status_changed_at) as status_changed_at
 from activity
 left join courses on activity.course_key = courses.course_key
-{{ learner_join('activity') }}
+inner join learners on activity.user_id = learners.user_id

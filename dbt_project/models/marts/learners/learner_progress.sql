@@ -17,7 +17,7 @@ courses as (
 
 learners as (
 
-    select * from {{ learners() }}
+    select * from {{ ref('int_learners_shown') }}
 
 )
 
@@ -25,8 +25,8 @@ select
     activity.org as org,
     activity.course_key as course_key,
     courses.course_name as course_name,
-    {{ course_run('activity.course_key') }} as course_run,
-    {{ learner_columns('activity') }},
+    {{ course_key_part('activity.course_key', 'run') }} as course_run,
+    {{ learner_columns('activity', 'learners') }},
     activity.enrollment_status as enrollment_status,
     activity.grade as grade,
     toBool(activity.outcome = 'passed') as is_passed,
@@ -39,4 +39,4 @@ select
     activity.last_activity_at as last_activity_at
 from activity
 left join courses on activity.course_key = courses.course_key
-{{ learner_join('activity') }}
+inner join learners on activity.user_id = learners.user_id

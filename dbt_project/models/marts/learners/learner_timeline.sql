@@ -22,7 +22,7 @@ days as (
         uniqExactIf(object_id, kind = 'problem' and is_success) as problems_solved,
         uniqExactIf(object_id, kind = 'video') as videos_watched,
         uniqExactIf(event_id, kind = 'post') as posts,
-        argMaxOrNullIf(score, (emission_time, event_id), kind = 'grade' and isNotNull(score)) as grade,
+        argMaxOrNullIf(score, (emission_time, event_id), isNotNull(score)) as grade,
         arraySort(groupUniqArrayIf(kind, kind in ('registered', 'unregistered', 'passed', 'failed'))) as milestones
     from events
     group by course_key, learner_id, day
@@ -37,7 +37,7 @@ courses as (
 
 learners as (
 
-    select * from {{ learners() }}
+    select * from {{ ref('int_learners_shown') }}
 
 )
 
@@ -46,7 +46,7 @@ select
     days.course_key as course_key,
     courses.course_name as course_name,
     days.day as day,
-    {{ learner_columns('days') }},
+    {{ learner_columns('days', 'learners') }},
     days.page_visits as page_visits,
     days.problems_attempted as problems_attempted,
     days.problems_solved as problems_solved,
@@ -56,4 +56,4 @@ select
     arrayStringConcat(days.milestones, ', ') as milestones
 from days
 left join courses on days.course_key = courses.course_key
-{{ learner_join('days') }}
+inner join learners on days.user_id = learners.user_id

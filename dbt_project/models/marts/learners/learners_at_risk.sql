@@ -3,12 +3,12 @@
 -- .. pii_retirement: consumer_api
 with
 
--- Whoever never came counts from the day of enrolling.
+-- Whoever never came counts from the day of enrolling. Whole days, as upstream counts: dateDiff would count midnights.
 absent as (
 
     select
         *,
-        dateDiff('day', coalesce(last_visit_at, enrolled_at, status_changed_at), now64(6, 'UTC')) as days_absent
+        toInt64(age('day', coalesce(last_visit_at, enrolled_at, status_changed_at), now64(6, 'UTC'))) as days_absent
     from {{ ref('int_activity_by_learner') }}
     where enrollment_status = 'registered' and outcome != 'passed'
 
@@ -29,7 +29,7 @@ courses as (
 
 learners as (
 
-    select * from {{ learners() }}
+    select * from {{ ref('int_learners_shown') }}
 
 )
 
@@ -37,8 +37,8 @@ select
     at_risk.org as org,
     at_risk.course_key as course_key,
     courses.course_name as course_name,
-    {{ course_run('at_risk.course_key') }} as course_run,
-    {{ learner_columns('at_risk') }},
+    {{ course_key_part('at_risk.course_key', 'run') }} as course_run,
+    {{ learner_columns('at_risk', 'learners') }},
     at_risk.enrollment_mode as enrollment_mode,
     at_risk.enrolled_at as enrolled_at,
     at_risk.grade as grade,
@@ -47,4 +47,4 @@ select
     assumeNotNull(at_risk.days_absent) as days_absent
 from at_risk
 left join courses on at_risk.course_key = courses.course_key
-{{ learner_join('at_risk') }}
+inner join learners on at_risk.user_id = learners.user_id

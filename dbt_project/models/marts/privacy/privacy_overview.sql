@@ -3,7 +3,7 @@ with
 
 held as (
 
-    select count() as subjects_held from {{ ref('stg_event_sink__subjects_held') }}
+    select count() as subjects_held from {{ ref('int_subjects_held') }}
 
 ),
 
