@@ -228,6 +228,13 @@ class Rule(_Model):
         return self.template == f"{{{PERSON}}}"
 
     @property
+    def is_about_actors(self) -> bool:
+        """True where a column of anonymised rows may name somebody after all, and then has a pseudonym put in its place."""
+        redacted = self.on_retire.redact
+        is_pseudonymised = [*redacted] == [self.key] and redacted[self.key].kind == "pseudonym"
+        return is_pseudonymised and "." not in self.key and not self.on_retire.delete and not self.is_by_id
+
+    @property
     def key(self) -> str:
         """The column or path that names the subject."""
         return next(iter(self.match))
@@ -310,11 +317,16 @@ class Target(_Model):
     def pii_columns(self) -> set[str]:
         """The columns with PII, paths into JSON cut to their column.
 
-        Texts that may speak of somebody are none of them: what is made of anonymised events shows no PII. Where a path
-        into such a text is listed, it has PII like any other column.
+        Columns that may speak of somebody are none of them where rows stay: what is made of anonymised events shows no
+        PII. Where a path into such a text is listed, it has PII like any other column.
         """
-        texts = {rule.key for rule in self.rules if rule.is_about_text}
-        return {path.partition(".")[0] for path in self.pii if path not in texts}
+        return {path.partition(".")[0] for path in self.pii if path not in self._may_name_somebody}
+
+    @property
+    def _may_name_somebody(self) -> set[str]:
+        if any(rule.on_retire.delete for rule in self.rules):
+            return set()
+        return {rule.key for rule in self.rules if rule.is_about_text or rule.is_about_actors}
 
     @property
     def listed_columns(self) -> set[str]:
@@ -323,8 +335,13 @@ class Target(_Model):
 
     @property
     def is_anonymised(self) -> bool:
-        """True where nothing but texts that may speak of somebody is listed, and no row is anybody's by a key."""
-        return not self.pii_columns and all(rule.is_about_text for rule in self.rules)
+        """True where nothing but columns that may speak of somebody is listed, and no row is anybody's by another key."""
+        return not self.pii_columns and all(rule.key in self._may_name_somebody for rule in self.rules)
+
+    @property
+    def has_texts_only(self) -> bool:
+        """True where rows are anybody's by what their texts say alone, so that none is ever written anew."""
+        return self.is_anonymised and all(rule.is_about_text for rule in self.rules)
 
 
 class Derived(_Model):
@@ -443,9 +460,6 @@ class PiiMap(_Model):
                         f"targets.{table}.match.{rule.key}: {', '.join(sorted(unknown)) or 'the template'} names "
                         "neither `id` nor one of subject.identifiers"
                     )
-        both = set(self.targets) & set(self.derived)
-        if both:
-            raise ValueError(f"derived.{min(both)} is a target already")
         for table in (*self.targets, *self.derived):
             if (database := table.partition(".")[0]) in self.exempt_databases:
                 raise ValueError(f"exempt_databases.{database}: {table} is in it")
