@@ -58,7 +58,7 @@ def list_unknown(client: ClickHouse, step: Step, subjects: Sequence[SubjectId], 
     """Who cannot be looked for: nobody knows what they are called, and the table has rows by such names."""
     if not step.needs_identities:
         return []
-    unknown = [str(subject) for subject in subjects if not identities.can_find(subject, step.rule)]
+    unknown = [str(subject) for subject in subjects if not step.can_find(subject, identities)]
     return unknown if unknown and _has_named_rows(client, step) else []
 
 

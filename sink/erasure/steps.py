@@ -91,6 +91,10 @@ class Step(ABC):
             )
         return {subject: rows for subject, rows in found.items() if rows}
 
+    def can_find(self, subject: SubjectId, identities: Identities) -> bool:
+        """True where rows of the subject are found, or it is known that there are none for want of a name."""
+        return identities.can_find(subject, self.rule)
+
     @property
     def key_kind(self) -> str:
         """The type of the key, without Nullable and LowCardinality."""

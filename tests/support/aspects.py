@@ -87,7 +87,7 @@ def add_person(client: ClickHouse, user: int, *, username: str, email: str, name
     """A profile and an anonymous id as upstream's sinks write them, with an enrolment; returns the id."""
     external = str(uuid.uuid5(uuid.NAMESPACE_URL, username))
     dumped = [str(uuid.uuid4()), "2026-01-01 00:00:00.123456+00:00"]
-    profile = dict.fromkeys(MIGRATIONS["event_sink.user_profile"]["columns"], "")
+    profile: dict[str, Any] = dict.fromkeys(MIGRATIONS["event_sink.user_profile"]["columns"], "")
     profile |= {"id": user, "user_id": user, "name": name, "username": username, "email": email}
     profile |= dict(zip(("dump_id", "time_last_dumped"), dumped, strict=True))
     client.insert(client.table("event_sink.user_profile"), list(profile), [tuple(profile.values())])

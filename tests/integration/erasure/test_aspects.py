@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,12 +51,12 @@ def fill(store: Store, kind: str) -> None:
     for user, (username, email, name) in ((JANE, JANES), (BOB, BOBS)):
         external = aspects.add_person(store.client, user, username=username, email=email, name=name)
         digest = hashlib.sha1(f"mailto:{email}".encode(), usedforsecurity=False).hexdigest()
-        actor = {
+        actors: dict[str, dict[str, Any]] = {
             "external_id": {"account": {"homePage": "https://lms.example.org", "name": external}},
             "mbox": {"mbox": f"mailto:{email}"},
             "mbox_sha1sum": {"mbox_sha1sum": digest},
-        }[kind]
-        aspects.add_statement(store.client, actor)
+        }
+        aspects.add_statement(store.client, actors[kind])
 
 
 def find(store: Store, word: str) -> set[str]:
