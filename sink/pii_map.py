@@ -281,6 +281,10 @@ class Target(_Model):
     )
     rules: list[Rule] = Field(min_length=1)
     owned: bool = Field(False, description="`reassign` hands the rows over to another user.")
+    empty_while_off: bool = Field(
+        False,
+        description="Other software fills the table while PII is off too: then every sweep carries out the rules for all.",
+    )
     asset: ColumnPath | None = Field(
         None, description="Of an owned target: the column that says which asset a row is about, for `reassign --asset`."
     )
@@ -306,6 +310,17 @@ class Target(_Model):
     def _assets_are_owned(self) -> Target:
         if self.asset is not None and not self.owned:
             raise ValueError("`asset` goes with `owned: true`")
+        return self
+
+    @model_validator(mode="after")
+    def _emptied_where_they_are(self) -> Target:
+        kinds = {redaction.kind for rule in self.rules for redaction in rule.on_retire.redact.values()}
+        is_plain = all(rule.is_by_id and rule.on_retire.redact for rule in self.rules) and not kinds & {
+            "hash",
+            "pseudonym",
+        }
+        if self.empty_while_off and not is_plain:
+            raise ValueError("`empty_while_off` goes with rules by id that redact, and not by `hash` or `pseudonym`")
         return self
 
     @property

@@ -49,6 +49,13 @@ class Plan:
     """Columns of statements of which none names anybody, so that nothing is to be done there."""
     unnamed: list[str] = field(default_factory=list)
     """Tables that were looked at for a key of some kind, such as an address, and have none."""
+    answered: list[str] = field(default_factory=list)
+    """The questions of which that was the answer."""
+
+    @property
+    def questions(self) -> list[str]:
+        """What is asked by other names than the id, as `Step.question` has it, the rules of `unnamed` included."""
+        return sorted({*self.answered, *(step.question for step in self.steps if step.needs_identities)})
 
     @property
     def tables(self) -> list[TableName]:
@@ -76,8 +83,14 @@ def read_plan(store: Store, *, with_history: bool = False) -> Plan:
     )
     steps, idle = _leave_out_idle(store, plan.steps)
     texts = [step.label for step in idle if step.rule.is_about_text]
-    unnamed = {str(step.table.name) for step in idle if not step.rule.is_about_text}
-    return replace(plan, steps=steps, idle=texts, unnamed=sorted(unnamed))
+    unnamed = [step for step in idle if not step.rule.is_about_text]
+    return replace(
+        plan,
+        steps=steps,
+        idle=texts,
+        unnamed=sorted({str(step.table.name) for step in unnamed}),
+        answered=[step.question for step in unnamed],
+    )
 
 
 def _leave_out_idle(store: Store, steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:

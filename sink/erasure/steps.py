@@ -58,6 +58,11 @@ class Step(ABC):
         return f"{self.table.name}.{self.rule.key}"
 
     @property
+    def question(self) -> str:
+        """What is asked of the table: by which key, and what that holds. A rule with another key asks another question."""
+        return f"{self.label}: {self.rule.template}"
+
+    @property
     def needs_identities(self) -> bool:
         """True where rows are found by another name of the subject than the id."""
         return not self.rule.is_by_id
