@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sink.clickhouse.catalog import Table, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse
@@ -135,28 +135,33 @@ def _list_parts(client: ClickHouse, columns: Iterable[Column]) -> dict[TableName
 
 def _look(client: ClickHouse, column: Column, parts: Sequence[Part]) -> bool:
     patched = {patch[1] for part in parts if (patch := _PATCH.fullmatch(part.partition))}
-    condition, values = _express_naming(column)
     found = client.rows(
         f"SELECT 1 FROM {column.table.name.sql} "
-        f"WHERE (_part IN {{parts:Array(String)}} OR _partition_id IN {{patched:Array(String)}}) AND {condition} LIMIT 1",
+        "WHERE (_part IN {parts:Array(String)} OR _partition_id IN {patched:Array(String)}) "
+        f"AND {_express_naming(column)} LIMIT 1",
         INCLUDING_HIDDEN,
         parts=[part.name for part in parts],
         patched=sorted(patched),
-        **values,
+        wanted=_bind_naming(column.rule),
     )
     return bool(found)
 
 
-def _express_naming(column: Column) -> tuple[str, dict[str, Any]]:
-    """The condition that finds a row that names somebody, and what is bound to it."""
+def _express_naming(column: Column) -> str:
+    """The condition that finds a row that names somebody, by `{wanted}`."""
     rule = column.rule
     if rule.is_about_text:
-        return f"multiSearchAny(toString({quote(rule.key)}), {{words:Array(String)}})", {"words": list(_NAMING)}
-    key = f"toString({read_path(column.table, rule.key)})"
+        return f"multiSearchAny(toString({quote(rule.key)}), {{wanted:Array(String)}})"
+    key = f"ifNull(toString({read_path(column.table, rule.key)}), '')"
     if rule.is_hashed:
-        return f"match(ifNull({key}, ''), {{digest:String}})", {"digest": _DIGEST}
-    prefix = (rule.affixes or ("", ""))[0]
-    return f"startsWith(lowerUTF8(ifNull({key}, '')), {{prefix:String}})", {"prefix": prefix.lower()}
+        return f"match({key}, {{wanted:String}})"
+    return f"startsWith(lowerUTF8({key}), {{wanted:String}})"
+
+
+def _bind_naming(rule: Rule) -> str | list[str]:
+    if rule.is_about_text:
+        return list(_NAMING)
+    return _DIGEST if rule.is_hashed else (rule.affixes or ("", ""))[0].lower()
 
 
 def _write_down(client: ClickHouse, column: Column, parts: Sequence[Part], *, is_named: bool) -> None:

@@ -72,14 +72,13 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
         earlier = recorded.get(subject, [])
         is_unchanged = proof.planned.rows_of(subject) == 0
         file = _issue(receipt, policy.receipts_dir, signer, earlier, is_unchanged=is_unchanged)
-        detail: dict[str, Any] = {
+        detail = {
             "receipt": file.document,
             "file": file.path.name,
             "digest": file.digest,
             "scrubbed_at": int(proof.scrubbed_at.timestamp()),
+            "questions": proof.planned.plan.questions,
         }
-        if questions := proof.planned.plan.questions:
-            detail["questions"] = questions
         entries.append((subject, batch.pending[subject].request, detail))
         rows = sum(line.rows_before for line in receipt.targets)
         not_asked = proof.report.places_not_asked(subject)
