@@ -281,6 +281,9 @@ class Target(_Model):
     )
     rules: list[Rule] = Field(min_length=1)
     owned: bool = Field(False, description="`reassign` hands the rows over to another user.")
+    optional: bool = Field(
+        False, description="Where the table is absent, nothing says so: not every installation has it."
+    )
     empty_while_off: bool = Field(
         False,
         description="Other software fills the table while PII is off too: then every sweep carries out the rules for all.",

@@ -42,7 +42,7 @@ class Plan:
 
     steps: list[Step]
     absent: list[str]
-    """Targets of the map that do not exist here."""
+    """Targets of the map that do not exist here, but for those that are optional."""
     problems: list[Problem] = field(default_factory=list)
     """Why the map cannot be carried out."""
     idle: list[str] = field(default_factory=list)
@@ -147,7 +147,9 @@ def plan_steps(
         if not found:
             steps.append(_make_step(pii_map, target, rule, table, secret))
     missing = {name: table for name, table in names.items() if table not in tables}
-    absent = sorted(name for name, table in missing.items() if table not in detached)
+    absent = sorted(
+        name for name, table in missing.items() if table not in detached and not pii_map.targets[name].optional
+    )
     problems += [
         Problem(f"targets.{name}", "the table is detached, and its rows are in its files", f"ATTACH TABLE {table.sql}.")
         for name, table in missing.items()

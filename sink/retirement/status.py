@@ -57,7 +57,11 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     pending = [migration.name for migration in find_pending(store.client)]
     names = {name: store.client.table(name) for name in store.pii_map.targets}
     tables = read_tables(store.client, names.values())
-    rows = {name: tables[table].rows if table in tables else None for name, table in names.items()}
+    rows = {
+        name: tables[table].rows if table in tables else None
+        for name, table in names.items()
+        if table in tables or not store.pii_map.targets[name].optional
+    }
     ledger = [store.client.table(f"pii_ledger.{name}") for name in ("entries", "marked_entries", "retirements")]
     found = read_tables(store.client, ledger)
     has_entries, has_view = ledger[0] in found, all(table in found for table in ledger)

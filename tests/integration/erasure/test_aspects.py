@@ -80,6 +80,7 @@ def test_map_check_finds_nothing_to_put_right_in_a_stock_aspects(store: Store) -
     coverage = check_map(store)
     assert [str(problem) for problem in [*coverage.problems, *coverage.warnings]] == []
     assert set(ACTORS) < set(coverage.targets)
+    assert coverage.absent == []
 
 
 def test_columns_of_aspects_are_known_under_other_names_of_the_databases(settings: Settings) -> None:
