@@ -20,6 +20,7 @@ from sink.retirement.retire import retire
 from sink.settings import Settings, load_settings
 from sink.store import Store
 from tests.support import aspects
+from tests.support.coverage_page import covers
 from tests.support.templates import copy_template
 
 JANE, BOB = 26, 27
@@ -94,6 +95,7 @@ def test_columns_of_aspects_are_known_under_other_names_of_the_databases(setting
         assert [step.label for step in read_plan(store).steps if step.table.name.table == "xapi_events_all"] == []
 
 
+@covers("place", "what Aspects makes of events whose actors are addresses, or digests of them", "erased")
 @pytest.mark.parametrize("kind", ["mbox", "mbox_sha1sum"])
 def test_whoever_is_the_actor_of_events_is_erased_from_all_that_aspects_makes_of_them(store: Store, kind: str) -> None:
     fill(store, kind)
@@ -115,6 +117,7 @@ def test_whoever_is_the_actor_of_events_is_erased_from_all_that_aspects_makes_of
     assert "event_sink.user_profile" in find(store, BOBS[0])
 
 
+@covers("place", "names that Aspects stores beside figures (`fact_video_engagement`)", "erased")
 def test_names_leave_the_stored_copy_of_aspects_and_anonymous_actors_cost_nothing(store: Store) -> None:
     fill(store, "external_id")
     assert "reporting.fact_video_engagement" in find(store, JANES[0])
@@ -145,6 +148,7 @@ def test_a_search_of_all_texts_finds_nobody_after_a_retirement(store: Store) -> 
     assert outcome.state == "erased", outcome.reason
 
 
+@covers("place", "raw tracking logs", "erased")
 def test_tracking_logs_of_the_person_go_and_what_others_did_with_them_names_them_no_more(store: Store) -> None:
     fill(store, "external_id")
     aspects.add_tracking_log(store.client, username=JANES[0], user_id=JANE, event={"target_url": "/u/jane.roe26"})

@@ -18,6 +18,7 @@ from sink.resources import find_resource
 from sink.retirement.replay import backfill_retired
 from sink.retirement.retire import retire, sweep
 from sink.store import Store
+from tests.support.coverage_page import covers
 
 TICKETS = "reporting.tickets"
 BY_NAME_ONLY = {
@@ -219,6 +220,7 @@ def without_hashes(store: Store) -> Store:
     return dataclasses.replace(store, policy=dataclasses.replace(store.policy, keep_former_names_days=0))
 
 
+@covers("moment", "a rule by name that is added when nobody knows the name any more", "listed")
 @pytest.mark.usefixtures("tickets")
 def test_a_rule_by_name_that_comes_after_the_erasure_proves_nothing_where_nobody_knows_the_name(
     store: Store, with_map: MapOf
