@@ -23,6 +23,7 @@ from sink.datasets.dbt_folder import working_folder
 from sink.errors import BuildError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
+from tests.support.aspects import DBT_USERS
 from tests.support.processes import Process, running, wait_until
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
@@ -396,6 +397,38 @@ def test_upstreams_views_and_dictionaries_are_replaced_where_told_and_tables_nev
         == table
     )
     assert shown(client, "$event_sink.user_pii", ["user_id", "name"]) == [(1, "New Name")]
+
+
+@pytest.mark.parametrize("options", [[], ["--vars", "{replace_upstream: true}"]])
+def test_aspects_dbt_and_ours_run_after_each_other_again_and_again(
+    beside_upstream: ClickHouse, options: list[str]
+) -> None:
+    client = beside_upstream
+    kinds = (
+        "SELECT engine, startsWith(comment, {mark:String}) FROM system.tables "
+        "WHERE database = 'site_event_sink' AND name = 'user_pii'"
+    )
+    # Whatever it finds: a dictionary of its own, or ours. A view there would fail it with code 80.
+    for statement in DBT_USERS * 2:
+        client.execute(statement)
+    assert client.rows(kinds, mark=DATASET_MARK) == [("Dictionary", 0)]
+    select = ["--select", "user_pii", "dim_user_pii", "--indirect-selection", "cautious"]
+    build(client.address, [*options, *select], enable_pii=True)
+    assert client.rows(kinds, mark=DATASET_MARK) == [("Dictionary", 1 if options else 0)]
+    for statement in DBT_USERS:
+        client.execute(statement)
+    assert client.rows(kinds, mark=DATASET_MARK) == [("Dictionary", 0)]
+
+
+def test_a_dictionary_of_ours_takes_the_place_of_a_view_of_an_earlier_version(beside_upstream: ClickHouse) -> None:
+    client = beside_upstream
+    client.execute("DROP DICTIONARY IF EXISTS $event_sink.user_pii")
+    client.execute(
+        f"CREATE VIEW $event_sink.user_pii AS SELECT 1 AS user_id COMMENT '{DATASET_MARK}PII on. As it was.'"
+    )
+    build(client.address, ["--select", "user_pii", "--indirect-selection", "cautious"], enable_pii=True)
+    assert shown(client, "$event_sink.user_pii", ["user_id", "name"]) == [(1, "New Name")]
+    client.execute(DBT_USERS[0])
 
 
 def test_a_relation_of_somebody_else_under_a_name_of_our_own_stops_the_build(beside_upstream: ClickHouse) -> None:
