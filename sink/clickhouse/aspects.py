@@ -126,7 +126,8 @@ class EventsTable:
     """A table of events, in whatever database."""
 
     name: TableName
-    rows: int
+    rows: int | None
+    """None where only the servers behind it know."""
     newest: datetime | None = None
     """None where there is none, or we may not read it."""
 
@@ -137,7 +138,7 @@ def find_events_tables(client: ClickHouse, table: str = EVENTS_TABLE) -> list[Ev
     rows = {
         TableName(database, name): count
         for database, name, count in client.rows(
-            "SELECT database, name, ifNull(total_rows, 0) FROM system.tables WHERE name = {name:String} AND NOT is_temporary",
+            "SELECT database, name, total_rows FROM system.tables WHERE name = {name:String} AND NOT is_temporary",
             name=table,
         )
     }
@@ -145,8 +146,8 @@ def find_events_tables(client: ClickHouse, table: str = EVENTS_TABLE) -> list[Ev
     return [EventsTable(name, rows.get(name, 0), _read_newest(client, name, rows.get(name, 0))) for name in names]
 
 
-def _read_newest(client: ClickHouse, name: TableName, rows: int) -> datetime | None:
-    if not rows:
+def _read_newest(client: ClickHouse, name: TableName, rows: int | None) -> datetime | None:
+    if rows == 0:
         return None
     try:
         newest = client.value(f"SELECT toDateTime(max(emission_time), 'UTC') FROM {name.sql}")
@@ -160,9 +161,9 @@ def explain_events(tables: Iterable[EventsTable]) -> list[str]:
     """Why datasets of the configured table, the first, would be empty or old, and which setting is meant; for people."""
     configured, *others = tables
     found = []
-    for other in sorted(others, key=lambda other: other.rows, reverse=True):
+    for other in sorted(others, key=lambda other: other.rows or 0, reverse=True):
         setting = f"Set ASPECTS_XAPI_DATABASE={other.name.database} if those are meant, then run `aspects-pii build`."
-        if other.rows and not configured.rows:
+        if other.rows and configured.rows == 0:
             found.append(f"{configured.name} has no events, and {other.name} has {other.rows}. {setting}")
         elif other.newest and configured.newest and other.newest - configured.newest > _BEHIND:
             found.append(

@@ -17,6 +17,7 @@ from sink.installation import connect, open_store
 from sink.names import TableName
 from sink.settings import load_settings
 from tests.support.aspects import MIGRATIONS, VERSION_TABLE
+from tests.support.coverage_page import covers
 
 Command = Callable[..., Any]
 
@@ -115,6 +116,7 @@ def test_init_says_that_aspects_has_met_our_tables_and_status_what_is_left(
     assert "event_sink.old_user_profile was left" in aspects_pii("status").err
 
 
+@covers("place", "what an interrupted migration of Aspects has left (`old_user_profile`)", "erased")
 def test_what_a_failed_migration_has_left_is_erased_and_verified(aspects_pii: Command, overtaken: ClickHouse) -> None:
     with open_store(load_settings()) as store:
         store.ledger.request([7])

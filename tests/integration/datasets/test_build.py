@@ -206,13 +206,16 @@ def test_a_retirement_shows_in_every_dataset_before_anything_is_erased(built: Cl
         built.execute("TRUNCATE TABLE $pii_ledger.entries")
 
 
-def test_the_datasets_are_views_and_known_as_ours(built: ClickHouse) -> None:
+def test_the_datasets_keep_no_copy_and_are_known_as_ours(built: ClickHouse) -> None:
     assert marts(built) == SHARED | OURS
     engines = built.column(
         "SELECT engine FROM system.tables WHERE startsWith(comment, {mark:String})", mark=DATASET_MARK
     )
     assert len(engines) > 20
-    assert set(engines) == {"View"}
+    assert set(engines) == {"View", "Dictionary"}
+    assert built.value("SELECT count() FROM $event_sink.user_pii") > 0
+    kept = "SELECT type, element_count FROM system.dictionaries WHERE database = 'event_sink' AND name = 'user_pii'"
+    assert built.rows(kept) == [("ComplexKeyDirect", 0)]
 
 
 def test_the_datasets_say_whether_they_show_people(built: ClickHouse) -> None:
@@ -388,7 +391,7 @@ def test_upstreams_views_and_dictionaries_are_replaced_where_told_and_tables_nev
     )
     build(
         client.address,
-        ["--vars", "{replace_upstream: true}", "--select", "marts.aspects,config.materialized:view"],
+        ["--vars", "{replace_upstream: true}", "--select", "marts.aspects,resource_type:model"],
         enable_pii=True,
     )
     assert {name.table for name in marts(client)} == {name.table for name in SHARED | OURS} - {"xapi_events_all_parsed"}
