@@ -1,7 +1,8 @@
 """Migrations: numbered SQL files, applied once, in order, and recorded with their digest.
 
 ClickHouse has no transactions around DDL, so every statement of a migration can be repeated; one that
-failed half-way is simply applied again.
+failed half-way is simply applied again. A statement for tables of ours that may be somebody else's, or have been changed
+already, says so in a comment before it: `-- only where: event_sink.user_profile.time_last_dumped is DateTime64(6, 'UTC')`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sink.resources import find_resource
 _TEXT = r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`"
 _COMMENT = re.compile(rf"(?P<text>{_TEXT})|--[^\n]*", re.DOTALL)
 _STATEMENT = re.compile(rf"(?:{_TEXT}|[^;'`])+", re.DOTALL)
+_CONDITION = re.compile(r"^-- only where: (?P<table>\w+\.\w+)\.(?P<column>\w+) is (?P<type>[^\n]+)$", re.MULTILINE)
 _FILE_NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9_]+\.sql")
 
 _CREATE_RECORD = """
@@ -32,6 +34,22 @@ CREATE TABLE IF NOT EXISTS $pii_ledger.migrations $on_cluster
 ENGINE = ${replicated}MergeTree
 ORDER BY name
 """
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A column that has a type: only where it is so, a statement is carried out."""
+
+    table: str
+    """As `database.table` of the map."""
+    column: str
+    type: str
+
+    def holds(self, client: ClickHouse) -> bool:
+        """Whether it is so now; not where there is no such table."""
+        name = client.table(self.table)
+        found = read_tables(client, [name]).get(name)
+        return found is not None and found.columns.get(self.column) == self.type
 
 
 @dataclass(frozen=True)
@@ -48,8 +66,26 @@ class Migration:
 
     def statements(self) -> list[str]:
         """The statements of the file, without their comments."""
-        without_comments = _COMMENT.sub(lambda found: found["text"] or "", self.sql)
-        return [statement.strip() for statement in _STATEMENT.findall(without_comments) if statement.strip()]
+        return [statement for _, statement in self.steps()]
+
+    def steps(self) -> list[tuple[Condition | None, str]]:
+        """The statements of the file, each with its condition if it has one."""
+        # Kept as the name of a text that no statement has, since comments and semicolons are told apart by then.
+        conditions: list[Condition] = []
+
+        def keep(found: re.Match[str]) -> str:
+            conditions.append(Condition(**found.groupdict()))
+            return f"`only where {len(conditions) - 1}`"
+
+        marked = _CONDITION.sub(keep, self.sql)
+        without_comments = _COMMENT.sub(lambda found: found["text"] or "", marked)
+        statements = filter(None, (statement.strip() for statement in _STATEMENT.findall(without_comments)))
+        return [_split_mark(statement, conditions) for statement in statements]
+
+
+def _split_mark(statement: str, conditions: list[Condition]) -> tuple[Condition | None, str]:
+    found = re.match(r"`only where (\d+)`\s*", statement)
+    return (conditions[int(found[1])], statement[found.end() :]) if found else (None, statement)
 
 
 def load_migrations(folder: Path | None = None) -> list[Migration]:
@@ -104,8 +140,9 @@ def migrate(client: ClickHouse, migrations: list[Migration] | None = None) -> li
     """
     applied = []
     for migration in find_pending(client, migrations):
-        for statement in migration.statements():
-            client.execute(statement)
+        for condition, statement in migration.steps():
+            if condition is None or condition.holds(client):
+                client.execute(statement)
         client.execute(_CREATE_RECORD)
         client.execute(
             "INSERT INTO $pii_ledger.migrations (name, digest) SELECT {name:String}, {digest:String}",

@@ -41,7 +41,7 @@ SYSTEM_TABLES = (
     "view_refreshes",
 )
 # What dbt-clickhouse, and the project's macros, read of them.
-SYSTEM_TABLES_OF_DBT = ("clusters", "columns", "databases", "functions", "one", "settings", "tables")
+SYSTEM_TABLES_OF_DBT = ("clusters", "columns", "databases", "functions", "metrics", "one", "settings", "tables")
 
 
 def plan_access(
@@ -115,7 +115,8 @@ class _GrantPlanner:
         for database in self.schema.databases:
             yield Grant(("CREATE DATABASE",), self._actual(database))
         for table in self.schema.tables:
-            yield self._on(["CREATE TABLE"], table)
+            exchanges = ("SELECT", "INSERT", "DROP TABLE") if table in self.schema.exchanged else ()
+            yield self._on(["CREATE TABLE", *exchanges], table)
         for table in self.schema.altered:
             yield self._on(["ALTER COLUMN"], table)
         for view in self.schema.views:
@@ -133,7 +134,7 @@ class _GrantPlanner:
         datasets = [(dataset.database, dataset.name) for dataset in self.project.datasets]
         for place in datasets:
             # A purge drops them.
-            yield self._on(["DROP VIEW"], place)
+            yield self._on(["DROP VIEW", "DROP DICTIONARY"], place)
         for name in self.pii_map.derived:
             database, _, derived = name.partition(".")
             if database != "reporting" or (database, derived) not in datasets:
@@ -176,7 +177,8 @@ class _GrantPlanner:
         for dataset in self.project.datasets:
             if dataset.database != "reporting":
                 place = (dataset.database, dataset.name)
-                yield self._on(["CREATE VIEW", "DROP VIEW", "DROP DICTIONARY", "SELECT"], place)
+                privileges = ("CREATE VIEW", "DROP VIEW", "CREATE DICTIONARY", "DROP DICTIONARY", "dictGet", "SELECT")
+                yield self._on(privileges, place)
         # The tests ask whether anybody is shown who is retired; tombstones hold opaque ids.
         yield from self._read(("pii_ledger", "tombstones"))
         yield Grant(("SET DEFINER",), name=self.names.definer)

@@ -22,6 +22,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from sink.clickhouse.address import Address
+from sink.clickhouse.aspects import EVENTS_TABLE, explain_events, find_events_tables
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.connection import require_data
 from sink.datasets.dbt_folder import compose_program, working_folder
@@ -33,6 +34,9 @@ from sink.resources import find_resource
 
 DATASET_MARK = "[aspects-pii] "
 """Begins the comment of every relation that the dbt project made (dbt_project/macros/datasets.sql)."""
+
+# How Aspects' own setting calls the table of events.
+_RAW_TABLE = "ASPECTS_RAW_XAPI_TABLE"
 
 # What follows the mark.
 _WITH_PII, _WITHOUT_PII = "PII on. ", "PII off. "
@@ -70,9 +74,11 @@ def build(
     """
     _require_dbt()
     _refuse_options(arguments)
-    if definer is None:
-        with ClickHouse(address) as client:
+    with ClickHouse(address) as client:
+        if definer is None:
             set_pseudonym_key(client, pseudonym_secret)
+        for line in explain_events(find_events_tables(client, os.environ.get(_RAW_TABLE, EVENTS_TABLE))):
+            report(f"Warning: {line}")
     with working_folder() as folder, _served(address) as served:
         command = [*_list_fixed_arguments(folder), *arguments]
         _run_dbt(command, _make_environment(served, enable_pii, definer), report)
@@ -189,8 +195,8 @@ def _make_environment(address: Address, enable_pii: bool, definer: str | None = 
         # The endpoint of the engine in process is not behind a proxy.
         "no_proxy": ",".join(filter(None, (inherited.get("no_proxy") or inherited.get("NO_PROXY"), "127.0.0.1"))),
     }
-    if "ASPECTS_RAW_XAPI_TABLE" in os.environ:
-        environment["ASPECTS_RAW_XAPI_TABLE"] = os.environ["ASPECTS_RAW_XAPI_TABLE"]
+    if _RAW_TABLE in os.environ:
+        environment[_RAW_TABLE] = os.environ[_RAW_TABLE]
     if address.ca_file:
         environment["SSL_CERT_FILE"] = str(address.ca_file)
     return environment

@@ -21,6 +21,7 @@ _DATABASE = re.compile(r"\bCREATE DATABASE (?:IF NOT EXISTS )?\$\{?(\w+)\}?")
 _TABLE = re.compile(rf"\bCREATE TABLE (?:IF NOT EXISTS )?{_NAME}")
 _VIEW = re.compile(rf"\bCREATE (?:OR REPLACE )?VIEW (?:IF NOT EXISTS )?{_NAME}")
 _ALTERED = re.compile(rf"\bALTER TABLE {_NAME}")
+_EXCHANGED = re.compile(rf"\bEXCHANGE TABLES {_NAME} AND {_NAME}")
 _READ = re.compile(rf"\b(?:FROM|JOIN) {_NAME}")
 _ENGINE = re.compile(r"\bENGINE = (\$\{replicated\})?(\w+)")
 _SOURCE = re.compile(r"\bsource\(\s*'(\w+)'\s*,\s*'(\w+)'\s*\)")
@@ -46,6 +47,8 @@ class Schema:
     views: tuple[tuple[str, str], ...]
     altered: tuple[tuple[str, str], ...]
     engines: tuple[str, ...]
+    exchanged: tuple[tuple[str, str], ...] = ()
+    """Tables that take each other's names."""
     read_by: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """View -> what it reads."""
 
@@ -65,6 +68,12 @@ def read_schema(statements: Iterable[str], *, replicated: bool = False) -> Schem
         views=tuple(views),
         altered=unique((database, table) for text in texts for database, table in _ALTERED.findall(text)),
         engines=tuple(sorted(engines)),
+        exchanged=unique(
+            place
+            for text in texts
+            for first_in, first, second_in, second in _EXCHANGED.findall(text)
+            for place in ((first_in, first), (second_in, second))
+        ),
         read_by={view: unique(_READ.findall(text)) for view, text in views.items()},
     )
 

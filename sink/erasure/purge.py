@@ -118,7 +118,8 @@ def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
     return PurgePlan(
         plan.steps,
         [step.count_everybody(store.client) for step in plan.steps],
-        [dependent.table for dependent in dependents if dependent.table.name in ours],
+        # ClickHouse keeps what a dictionary reads for as long as the dictionary is there.
+        [dependent.table for dependent in reversed(dependents) if dependent.table.name in ours],
         [d for d in dependents if d.table.name not in ours and (d.table.is_dictionary or d.table.refresh is not None)],
         read_suspects(store),
     )

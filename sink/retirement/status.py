@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sink.clickhouse.aspects import explain_events, explain_leftovers, find_events_tables
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.migrations import find_pending
 from sink.datasets.build import Built, read_built
@@ -98,6 +99,8 @@ def read_status(store: Store, *, enabled: bool) -> Status:
             *(_warn_of_arrivals(store) if has_view and not enabled else []),
             *_warn_of_unreadable(store, open_retirements),
             *_warn_of_works(store),
+            *explain_leftovers(store.client),
+            *explain_events(find_events_tables(store.client)),
             *_warn_of(suspects),
         ],
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from sink.clickhouse import migrations
+from sink.clickhouse.aspects import require_order
+from sink.clickhouse.catalog import read_tables
+from sink.clickhouse.client import ClickHouse
 from sink.datasets import build as datasets_build
 from sink.doors.cli.common import DryRun, Json, print_json
 from sink.doors.cli.display import Progress, print_lines, print_table, say
@@ -16,6 +21,7 @@ from sink.doors.cli.stopping import describe_copied, stopping_with
 from sink.errors import PiiDisabledError, UsageError
 from sink.installation import find_address, open_lms, open_store
 from sink.ledger.installation_id import read_installation_id
+from sink.ledger.leases import hold
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.settings import load_settings
 
@@ -27,11 +33,22 @@ _LEASE_WAIT_SECONDS = 20.0
 
 
 @commands.command()
-def init(as_json: Json = False) -> int:
-    """Apply the migrations: databases, PII tables, ledger. No other command but `demo` makes a store."""
+def init(
+    with_aspects: Annotated[
+        bool,
+        typer.Option("--with-aspects", help="Refuse where Aspects' own migrations have not been here; they go first."),
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Apply the migrations: databases, PII tables, ledger. No other command but `demo` makes a store.
+
+    Where Aspects shares this ClickHouse, its own migrations have to be applied before.
+    """
     settings = load_settings()
     with open_store(settings, creates=True) as store:
-        applied = migrations.migrate(store.client)
+        require_order(store.client, with_aspects=with_aspects)
+        with _nobody_erasing(store.client):
+            applied = migrations.migrate(store.client)
         set_pseudonym_key(store.client, settings.pseudonym_secret)
         read_installation_id(store.client)
     if as_json:
@@ -42,6 +59,16 @@ def init(as_json: Json = False) -> int:
     for line in list_open_folders(settings):
         say(f"Warning: {line}")
     return 0
+
+
+@contextmanager
+def _nobody_erasing(client: ClickHouse) -> Iterator[None]:
+    """A migration may move rows from one table to another; what is erased meanwhile would be in one of them still."""
+    if not read_tables(client, [client.table("pii_ledger.leases")]) or not migrations.find_pending(client):
+        yield
+        return
+    with hold(client, "erasing", wait=_LEASE_WAIT_SECONDS):
+        yield
 
 
 @commands.command("sync")

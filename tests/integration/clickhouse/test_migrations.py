@@ -131,6 +131,25 @@ def test_statements_are_split_at_semicolons_and_not_in_texts_or_comments() -> No
     assert list(migration.statements()) == ["SELECT 'a;b', '--c'", "SELECT 2"]
 
 
+def test_a_statement_can_be_for_some_tables_only(client: ClickHouse) -> None:
+    sql = """
+    CREATE TABLE IF NOT EXISTS $event_sink.{0} (a Int8, b {1}) ENGINE = MergeTree ORDER BY a;
+    -- It's ours; or not.
+-- only where: event_sink.{0}.b is String
+    -- Another remark.
+    INSERT INTO $event_sink.{0} SELECT 1, 'one';
+-- only where: event_sink.nowhere.b is String
+    DROP TABLE $event_sink.{0};
+    """
+    migrations = [
+        Migration("9998_ours", sql.format("ours", "String")),
+        Migration("9999_not", sql.format("other", "UUID")),
+    ]
+    assert migrate(client, [*load_migrations(), *migrations])[-2:] == ["9998_ours", "9999_not"]
+    assert client.rows("SELECT * FROM $event_sink.ours") == [(1, "one")]
+    assert client.rows("SELECT * FROM $event_sink.other") == []
+
+
 @pytest.mark.parametrize("cluster", [None, "aspects"])
 def test_engine_can_parse_every_statement(client: ClickHouse, cluster: str | None) -> None:
     client.cluster = cluster
@@ -140,7 +159,9 @@ def test_engine_can_parse_every_statement(client: ClickHouse, cluster: str | Non
         tree = "\n".join(client.column(f"EXPLAIN AST {statement}"))
         assert tree
         rendered = client.render(statement)
-        assert ("ON CLUSTER `aspects`" in rendered) == bool(cluster), rendered
+        # Rows go to one replica, which passes them on.
+        is_ddl = not statement.startswith("INSERT")
+        assert ("ON CLUSTER `aspects`" in rendered) == (bool(cluster) and is_ddl), rendered
         engine = [line for line in rendered.splitlines() if line.startswith("ENGINE")]
         assert all(("Replicated" in line) == bool(cluster) for line in engine), rendered
 

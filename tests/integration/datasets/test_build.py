@@ -23,6 +23,7 @@ from sink.datasets.dbt_folder import working_folder
 from sink.errors import BuildError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
+from tests.support.aspects_statements import DBT_USERS
 from tests.support.processes import Process, running, wait_until
 
 DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting", "pii_ledger": "pii_ledger"}
@@ -207,13 +208,16 @@ def test_a_retirement_shows_in_every_dataset_before_anything_is_erased(built: Cl
         built.execute("TRUNCATE TABLE $pii_ledger.entries")
 
 
-def test_the_datasets_are_views_and_known_as_ours(built: ClickHouse) -> None:
+def test_the_datasets_keep_no_copy_and_are_known_as_ours(built: ClickHouse) -> None:
     assert marts(built) == SHARED | OURS
     engines = built.column(
         "SELECT engine FROM system.tables WHERE startsWith(comment, {mark:String})", mark=DATASET_MARK
     )
     assert len(engines) > 20
-    assert set(engines) == {"View"}
+    assert set(engines) == {"View", "Dictionary"}
+    assert built.value("SELECT count() FROM $event_sink.user_pii") > 0
+    kept = "SELECT type, element_count FROM system.dictionaries WHERE database = 'event_sink' AND name = 'user_pii'"
+    assert built.rows(kept) == [("ComplexKeyDirect", 0)]
 
 
 def test_the_datasets_say_whether_they_show_people(built: ClickHouse) -> None:
@@ -389,7 +393,7 @@ def test_upstreams_views_and_dictionaries_are_replaced_where_told_and_tables_nev
     )
     build(
         client.address,
-        ["--vars", "{replace_upstream: true}", "--select", "marts.aspects,config.materialized:view"],
+        ["--vars", "{replace_upstream: true}", "--select", "marts.aspects,resource_type:model"],
         enable_pii=True,
     )
     assert {name.table for name in marts(client)} == {name.table for name in SHARED | OURS} - {"xapi_events_all_parsed"}
@@ -402,6 +406,38 @@ def test_upstreams_views_and_dictionaries_are_replaced_where_told_and_tables_nev
         (2, "No External Id"),
         (5, "Known By Mail"),
     ]
+
+
+@pytest.mark.parametrize("options", [[], ["--vars", "{replace_upstream: true}"]])
+def test_aspects_dbt_and_ours_run_after_each_other_again_and_again(
+    beside_upstream: ClickHouse, options: list[str]
+) -> None:
+    client = beside_upstream
+    kinds = (
+        "SELECT engine, startsWith(comment, {mark:String}) FROM system.tables "
+        "WHERE database = 'site_event_sink' AND name = 'user_pii'"
+    )
+    # Whatever it finds: a dictionary of its own, or ours. A view there would fail it with code 80.
+    for statement in DBT_USERS * 2:
+        client.execute(statement)
+    assert client.rows(kinds, mark=DATASET_MARK) == [("Dictionary", 0)]
+    select = ["--select", "user_pii", "dim_user_pii", "--indirect-selection", "cautious"]
+    build(client.address, [*options, *select], enable_pii=True)
+    assert client.rows(kinds, mark=DATASET_MARK) == [("Dictionary", 1 if options else 0)]
+    for statement in DBT_USERS:
+        client.execute(statement)
+    assert client.rows(kinds, mark=DATASET_MARK) == [("Dictionary", 0)]
+
+
+def test_a_dictionary_of_ours_takes_the_place_of_a_view_of_an_earlier_version(beside_upstream: ClickHouse) -> None:
+    client = beside_upstream
+    client.execute("DROP DICTIONARY IF EXISTS $event_sink.user_pii")
+    client.execute(
+        f"CREATE VIEW $event_sink.user_pii AS SELECT 1 AS user_id COMMENT '{DATASET_MARK}PII on. As it was.'"
+    )
+    build(client.address, ["--select", "user_pii", "--indirect-selection", "cautious"], enable_pii=True)
+    assert shown(client, "$event_sink.user_pii", ["user_id", "name"]) == [(1, "New Name")]
+    client.execute(DBT_USERS[0])
 
 
 def test_a_relation_of_somebody_else_under_a_name_of_our_own_stops_the_build(beside_upstream: ClickHouse) -> None:

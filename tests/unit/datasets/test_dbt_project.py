@@ -93,7 +93,10 @@ def test_no_model_is_a_copy() -> None:
     assert project["staging"].pop("base") == {"+materialized": "ephemeral"}
     assert "materialized" not in str([value for name, value in project.items() if name != "+materialized"])
     assert len(MODELS) > 20
-    assert not [path.name for path in MODELS if "materialized" in path.read_text()]
+    # A dictionary that keeps nothing: each read asks its query.
+    found = {path.name: re.findall(r"materialized='(\w+)'", path.read_text()) for path in MODELS}
+    assert {name: kinds for name, kinds in found.items() if kinds} == {"user_pii.sql": ["direct_dictionary"]}
+    assert "layout(complex_key_direct())" in (PROJECT / "macros" / "datasets.sql").read_text()
 
 
 def test_sources_are_read_by_staging_alone_and_each_by_one_model() -> None:

@@ -530,6 +530,13 @@ def list_receipts(site: Site) -> list[Path]:
 @pytest.mark.redis
 @pytest.mark.mariadb
 def test_site_works_from_init_to_purge(on: Site, off: Site, place: Place, lms: LmsWriter) -> None:
+    # Aspects first, or its migrations would fail on our tables.
+    assert "have not been here" in on.do("init", "--limit=aspects-pii", status=1)
+    place.ask("CREATE DATABASE IF NOT EXISTS xapi")
+    place.ask(
+        "CREATE TABLE xapi.alembic_version (dt DateTime, version_num String) ENGINE = ReplacingMergeTree(dt) ORDER BY tuple()"
+    )
+    place.ask("INSERT INTO xapi.alembic_version SELECT now(), '0041'")
     on.log.write_text("")
     on.do("init", "--limit=aspects-pii")
     calls = [json.loads(line) for line in on.log.read_text().splitlines()]

@@ -1,1 +1,1 @@
-aspects-pii init
+aspects-pii init --with-aspects
