@@ -10,7 +10,7 @@ from typing import Any
 
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.definitions import Reading, appends, find_target, read_definition
-from sink.clickhouse.driver_errors import UNKNOWN_TABLE
+from sink.clickhouse.driver_errors import NOT_IMPLEMENTED, UNKNOWN_TABLE
 from sink.errors import DatabaseError
 from sink.names import TableName, quote
 
@@ -223,12 +223,26 @@ def find_detached(client: ClickHouse, names: Iterable[TableName]) -> set[TableNa
 def list_detached(client: ClickHouse) -> set[TableName]:
     """Every detached table."""
     try:
-        rows = client.rows("SELECT database, table FROM system.detached_tables")
+        return _read_detached(client, "")
     except DatabaseError as error:
         # Older than 24.9, where nobody can tell.
-        if error.code != UNKNOWN_TABLE:
+        if error.code == UNKNOWN_TABLE:
+            return set()
+        if error.code != NOT_IMPLEMENTED:
             raise
-        return set()
+    # One database that cannot detach, as those of the engines SQLite and MySQL, makes the question fail for all (seen: 25.8).
+    found = set()
+    for database in client.column("SELECT name FROM system.databases"):
+        try:
+            found |= _read_detached(client, "WHERE database = {database:String}", database=database)
+        except DatabaseError as error:
+            if error.code != NOT_IMPLEMENTED:
+                raise
+    return found
+
+
+def _read_detached(client: ClickHouse, where: str, **values: str) -> set[TableName]:
+    rows = client.rows(f"SELECT database, table FROM system.detached_tables {where}", **values)
     return {TableName(database, table) for database, table in rows}
 
 
