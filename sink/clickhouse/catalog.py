@@ -21,7 +21,7 @@ _VIEWS = ("View", "MaterializedView", "Dictionary", "LiveView")
 # Engines that pass rows on, to and from tables that they name.
 _PASSING_ON = ("Buffer", "Distributed", "Merge", "Alias")
 # Engines that show the rows of others. A dictionary has a copy, but one that is reloaded; a Buffer's is for seconds.
-_WITHOUT_ROWS = ("View", "Dictionary", *_PASSING_ON)
+WITHOUT_ROWS = ("View", "Dictionary", *_PASSING_ON)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Table:
     @property
     def has_rows(self) -> bool:
         """True where rows are kept that somebody has to erase."""
-        return self.engine not in _WITHOUT_ROWS and not self.is_refreshable_view
+        return self.engine not in WITHOUT_ROWS and not self.is_refreshable_view
 
     @property
     def is_dictionary(self) -> bool:
