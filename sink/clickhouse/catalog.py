@@ -241,7 +241,7 @@ def list_detached(client: ClickHouse) -> set[TableName]:
     return found
 
 
-def _read_detached(client: ClickHouse, where: str, **values: str) -> set[TableName]:
+def _read_detached(client: ClickHouse, where: str, **values: Any) -> set[TableName]:
     rows = client.rows(f"SELECT database, table FROM system.detached_tables {where}", **values)
     return {TableName(database, table) for database, table in rows}
 

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
-from sink.errors import MigrationError
+from sink.errors import MigrationError, SettingsError
 from sink.resources import find_resource
 
 # Texts and quoted names are passed over: what looks like a comment or an end in them is none.
 _TEXT = r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`"
 _COMMENT = re.compile(rf"(?P<text>{_TEXT})|--[^\n]*", re.DOTALL)
 _STATEMENT = re.compile(rf"(?:{_TEXT}|[^;'`])+", re.DOTALL)
+# The oldest that `make test-engines` passes on is 25.8; 24.8 cannot say which projections and detached tables there are.
+OLDEST_MAJOR = 25
 _FILE_NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9_]+\.sql")
 
 _CREATE_RECORD = """
@@ -100,8 +102,10 @@ def migrate(client: ClickHouse, migrations: list[Migration] | None = None) -> li
     """Apply what is pending and return the names of what was applied.
 
     Raises:
+        SettingsError: the server is too old.
         MigrationError: a file that has been applied was edited since.
     """
+    _require_supported(client)
     applied = []
     for migration in find_pending(client, migrations):
         for statement in migration.statements():
@@ -114,3 +118,12 @@ def migrate(client: ClickHouse, migrations: list[Migration] | None = None) -> li
         )
         applied.append(migration.name)
     return applied
+
+
+def _require_supported(client: ClickHouse) -> None:
+    version = client.server_version
+    if int(version.partition(".")[0]) < OLDEST_MAJOR:
+        raise SettingsError(
+            f"ClickHouse at {client.address.described} is {version}, and {OLDEST_MAJOR}.x is the oldest that is supported "
+            "(docs/compatibility.md). Nothing was changed."
+        )

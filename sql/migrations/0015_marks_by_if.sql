@@ -1,5 +1,5 @@
--- As before, said with `if`. Asked `NOT is_voided` or `NOT is_ahead` of this view, ClickHouse 25.8 looks at the indexes by_request and
--- by_time as if there were no NOT, and finds no entry at all; 24.8 and 26.9 do not.
+-- As before, said with `if`. Asked `NOT is_voided` or `NOT is_ahead` of the view before, ClickHouse 25.8 looks at the indexes of the
+-- entries as if there were no NOT, and finds no entry at all (ClickHouse/ClickHouse#88536, mended by #93017; 24.8 and 26.9 do not).
 
 -- Every entry, with what is known of it.
 -- .. no_pii: as the entries.

@@ -43,6 +43,26 @@ _ASSIGNMENT = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.|'')*'|[^,\s]+)", re.DOTAL
 _USE = re.compile(r"\s*USE\s+(.+?)\s*;?\s*", re.IGNORECASE | re.DOTALL)
 _INSERT = re.compile(r"\s*INSERT\s", re.IGNORECASE)
 _DEFAULT_DATABASE = "`default`"
+_DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+# chDB 3 is built without base64; servers have it since 24.6.
+_BASE64 = f"""
+CREATE OR REPLACE FUNCTION tryBase64URLDecode AS (text) -> if(
+    match(text, '[^A-Za-z0-9_-]') OR length(text) % 4 = 1,
+    '',
+    unhex(substring(
+        arrayStringConcat(arrayMap(
+            four -> leftPad(hex(toUInt32(arraySum(
+                (digit, place) -> (position('{_DIGITS}', digit) - 1) * place,
+                splitByString('', four),
+                arraySlice([262144, 4096, 64, 1], 1, length(four))
+            ))), 6, '0'),
+            extractAll(text, '.{{1,4}}')
+        )),
+        1,
+        2 * intDiv(length(text) * 3, 4)
+    ))
+)
+"""
 
 
 class _Engine:
@@ -51,6 +71,7 @@ class _Engine:
     def __init__(self, folder: str, options: str) -> None:
         self.folder = folder
         self.handle = _chdb.connect(f"{folder}?{options}" if options else folder)
+        self.handle.query(_BASE64, "TabSeparated")
         self.connections = 0
         self.database = _DEFAULT_DATABASE
         self.settings: dict[str, str] = {}
