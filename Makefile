@@ -9,11 +9,18 @@ SUPERSET_STAMP := $(SUPERSET_VENV)/.installed
 TUTOR_VENV ?= .venv-tutor
 TUTOR_STAMP := $(TUTOR_VENV)/.installed
 
+# An older ClickHouse each, as an older chDB embeds it. Aspects 6 pins 25.8; 24.8 is too old, which `init` says.
+ENGINE_25.8 := chdb==3.7.2
+ENGINE_24.8 := chdb==3.1.2
+# What erases, copies, builds and proves, and the whole story by its commands.
+ENGINE_TESTS := $(addprefix tests/integration/,clickhouse copying datasets erasure ledger retirement) \
+	tests/acceptance/test_demo.py
+
 # It audits the pinned dependencies and is none of them.
 AUDIT_VENV ?= .venv-audit
 AUDIT_STAMP := $(AUDIT_VENV)/.installed
 
-.PHONY: demo test test-superset lint types audit format benchmarks clean
+.PHONY: demo test test-superset test-engines lint types audit format benchmarks clean
 
 demo: $(STAMP)
 	$(BIN)/aspects-pii demo
@@ -23,6 +30,11 @@ test: $(STAMP) $(TUTOR_STAMP)
 
 test-superset: $(STAMP) $(SUPERSET_STAMP)
 	$(BIN)/python -m pytest -q tests/superset
+
+# ARGS chooses files and options, as for `make test`.
+test-engines: .venv-engine-25.8/.installed .venv-engine-24.8/.installed
+	.venv-engine-24.8/bin/python tests/each_file.py tests/integration/clickhouse/test_migrations.py -k oldest
+	.venv-engine-25.8/bin/python tests/each_file.py $(or $(ARGS),$(ENGINE_TESTS))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -67,5 +79,15 @@ $(SUPERSET_STAMP): tests/superset/requirements.txt
 	$(SUPERSET_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+# The .pth file puts our adapter before the package that is installed.
+.venv-engine-%/.installed: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv .venv-engine-$*
+	grep --invert-match '^chdb' constraints.txt > .venv-engine-$*/constraints.txt
+	.venv-engine-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-engine-$*/constraints.txt \
+		--editable '.[server]' Faker hypothesis jsonschema pytest pytest-timeout $(ENGINE_$*)
+	.venv-engine-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" | xargs -I{} sh -c \
+		"echo \"import sys; sys.path.insert(0, '$(CURDIR)/tests/engines/older')\" > {}/older_chdb.pth"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(SUPERSET_VENV) $(TUTOR_VENV) $(AUDIT_VENV) build dist .pytest_cache .mypy_cache .ruff_cache dbt_project/target dbt_project/logs
+	rm -rf $(VENV) $(SUPERSET_VENV) $(TUTOR_VENV) $(AUDIT_VENV) .venv-engine-* build dist .pytest_cache .mypy_cache .ruff_cache dbt_project/target dbt_project/logs

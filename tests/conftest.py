@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ SERVICES = {"redis": 6379, "mariadb": 3306, "postgres": 5432}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs a service that is not there, or fail where services are required."""
+    """Skip what an older engine lacks, and what needs a service that is not there; or fail where services are required."""
+    if (found := item.get_closest_marker("needs_chdb_4")) and not version("chdb").startswith("4."):
+        pytest.skip(found.kwargs["reason"])
     for name, port in SERVICES.items():
         if item.get_closest_marker(name) is None or _is_listening(port):
             continue

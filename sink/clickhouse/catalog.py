@@ -10,7 +10,7 @@ from typing import Any
 
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.definitions import Reading, appends, find_target, read_definition
-from sink.clickhouse.driver_errors import UNKNOWN_TABLE
+from sink.clickhouse.driver_errors import NOT_IMPLEMENTED, UNKNOWN_TABLE
 from sink.errors import DatabaseError
 from sink.names import TableName, quote
 
@@ -21,7 +21,7 @@ _VIEWS = ("View", "MaterializedView", "Dictionary", "LiveView")
 # Engines that pass rows on, to and from tables that they name.
 _PASSING_ON = ("Buffer", "Distributed", "Merge", "Alias")
 # Engines that show the rows of others. A dictionary has a copy, but one that is reloaded; a Buffer's is for seconds.
-_WITHOUT_ROWS = ("View", "Dictionary", *_PASSING_ON)
+WITHOUT_ROWS = ("View", "Dictionary", *_PASSING_ON)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Table:
     @property
     def has_rows(self) -> bool:
         """True where rows are kept that somebody has to erase."""
-        return self.engine not in _WITHOUT_ROWS and not self.is_refreshable_view
+        return self.engine not in WITHOUT_ROWS and not self.is_refreshable_view
 
     @property
     def is_dictionary(self) -> bool:
@@ -223,12 +223,26 @@ def find_detached(client: ClickHouse, names: Iterable[TableName]) -> set[TableNa
 def list_detached(client: ClickHouse) -> set[TableName]:
     """Every detached table."""
     try:
-        rows = client.rows("SELECT database, table FROM system.detached_tables")
+        return _read_detached(client, "")
     except DatabaseError as error:
         # Older than 24.9, where nobody can tell.
-        if error.code != UNKNOWN_TABLE:
+        if error.code == UNKNOWN_TABLE:
+            return set()
+        if error.code != NOT_IMPLEMENTED:
             raise
-        return set()
+    # One database that cannot detach, as those of the engines SQLite and MySQL, makes the question fail for all (seen: 25.8).
+    found = set()
+    for database in client.column("SELECT name FROM system.databases"):
+        try:
+            found |= _read_detached(client, "WHERE database = {database:String}", database=database)
+        except DatabaseError as error:
+            if error.code != NOT_IMPLEMENTED:
+                raise
+    return found
+
+
+def _read_detached(client: ClickHouse, where: str, **values: Any) -> set[TableName]:
+    rows = client.rows(f"SELECT database, table FROM system.detached_tables {where}", **values)
     return {TableName(database, table) for database, table in rows}
 
 

@@ -50,6 +50,7 @@ _READ_ONLY = {164: "READONLY", 497: "ACCESS_DENIED"}
 _LOCK = "status"
 _UNKNOWN_DATABASE = 81
 UNKNOWN_TABLE = 60
+NOT_IMPLEMENTED = 48
 # An answer without ClickHouse's code is a proxy's, or that of a server which is no ClickHouse.
 _HTTP_STATUS = re.compile(r"HTTP driver received HTTP status (\d{3})")
 _HTTP_AUTHENTICATION = (401, 403, 407)

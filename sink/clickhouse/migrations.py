@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
-from sink.errors import MigrationError
+from sink.errors import MigrationError, SettingsError
 from sink.resources import find_resource
 
 # Texts and quoted names are passed over: what looks like a comment or an end in them is none.
@@ -22,6 +22,8 @@ _TEXT = r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`"
 _COMMENT = re.compile(rf"(?P<text>{_TEXT})|--[^\n]*", re.DOTALL)
 _STATEMENT = re.compile(rf"(?:{_TEXT}|[^;'`])+", re.DOTALL)
 _CONDITION = re.compile(r"^-- only where: (?P<table>\w+\.\w+)\.(?P<column>\w+) is (?P<type>[^\n]+)$", re.MULTILINE)
+# The oldest that `make test-engines` passes on is 25.8; 24.8 cannot say which projections and detached tables there are.
+OLDEST_MAJOR = 25
 _FILE_NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9_]+\.sql")
 
 _CREATE_RECORD = """
@@ -136,8 +138,10 @@ def migrate(client: ClickHouse, migrations: list[Migration] | None = None) -> li
     """Apply what is pending and return the names of what was applied.
 
     Raises:
+        SettingsError: the server is too old.
         MigrationError: a file that has been applied was edited since.
     """
+    _require_supported(client)
     applied = []
     for migration in find_pending(client, migrations):
         for condition, statement in migration.steps():
@@ -151,3 +155,12 @@ def migrate(client: ClickHouse, migrations: list[Migration] | None = None) -> li
         )
         applied.append(migration.name)
     return applied
+
+
+def _require_supported(client: ClickHouse) -> None:
+    version = client.server_version
+    if int(version.partition(".")[0]) < OLDEST_MAJOR:
+        raise SettingsError(
+            f"ClickHouse at {client.address.described} is {version}, and {OLDEST_MAJOR}.x is the oldest that is supported "
+            "(docs/compatibility.md). Nothing was changed."
+        )

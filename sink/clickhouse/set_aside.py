@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from sink.clickhouse.catalog import SYSTEM_DATABASES, list_detached
+from sink.clickhouse.catalog import SYSTEM_DATABASES, WITHOUT_ROWS, list_detached
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.refreshes import COPIES
 from sink.names import TableName
@@ -35,13 +35,15 @@ def describe_set_aside(client: ClickHouse, known: Collection[TableName], exempt:
 
 
 def _describe_dropped(client: ClickHouse, databases: Sequence[str]) -> list[str]:
-    # Copies that a refresh has replaced are told with their view.
+    # Copies that a refresh has replaced are told with their view. A view that CREATE OR REPLACE has replaced is listed too
+    # (seen: 25.8), and has no files.
     rows = client.rows(
         f"SELECT concat(database, '.', table) AS name, max(table_dropped_time) FROM {client.replicas('system.dropped_tables')} "
         "WHERE database NOT IN {databases:Array(String)} AND NOT startsWith(table, {copies:String}) "
-        "GROUP BY name ORDER BY name",
+        "AND engine NOT IN {without_files:Array(String)} GROUP BY name ORDER BY name",
         databases=databases,
         copies=COPIES,
+        without_files=list(WITHOUT_ROWS),
     )
     if not rows:
         return []

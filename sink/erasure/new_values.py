@@ -38,10 +38,11 @@ class NewValues:
         # As digits: the driver sends texts, and these need not be any.
         rows = [(digest, *(None if new is None else new.hex() for new in news)) for digest, news in self.values.items()]
         client.insert(values, ["digest", *names], rows)
-        # On a cluster every host fills its own from the replicated table.
+        # On a cluster every host fills its own from the replicated table. In brackets, without which ClickHouse before 26 takes
+        # no comment beside a SELECT (seen: 24.8, 25.8).
         client.execute(
             f"CREATE TABLE {work.table('lookup').sql} $on_cluster ({definitions}) ENGINE = Join(ANY, LEFT, digest) "
-            f"COMMENT {work.comment} AS SELECT * FROM {values.sql}"
+            f"AS (SELECT * FROM {values.sql}) COMMENT {work.comment}"
         )
 
     def express_meant(self, work: Work) -> str:

@@ -186,7 +186,7 @@ def _read_keys(client: ClickHouse, table: Table) -> str:
         "SELECT concat("
         "if(partition_key = '', '', concat('PARTITION BY (', partition_key, ') ')), "
         "'ORDER BY (', if(sorting_key = '', 'tuple()', sorting_key), ')', "
-        "if(primary_key IN ('', sorting_key), '', concat(' PRIMARY KEY (', primary_key, ')')), "
+        "if(primary_key = '' OR primary_key = sorting_key, '', concat(' PRIMARY KEY (', primary_key, ')')), "
         "if(sampling_key = '', '', concat(' SAMPLE BY (', sampling_key, ')'))) "
         "FROM system.tables WHERE database = {database:String} AND name = {table:String}",
         database=table.name.database,

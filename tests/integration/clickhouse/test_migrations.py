@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sink.clickhouse.client import ClickHouse
-from sink.clickhouse.migrations import Migration, find_pending, load_migrations, migrate, read_applied
-from sink.errors import MigrationError, QueryError
+from sink.clickhouse.migrations import OLDEST_MAJOR, Migration, find_pending, load_migrations, migrate, read_applied
+from sink.errors import MigrationError, QueryError, SettingsError
 from sink.installation import connect, find_address
 from sink.settings import Settings, load_settings
 
@@ -47,6 +47,17 @@ def test_migrate_applies_everything_once(client: ClickHouse) -> None:
     assert migrate(client) == []
     assert describe_schema(client) == migrations
     assert list(read_applied(client)) == NAMES or sorted(read_applied(client)) == NAMES
+
+
+def test_an_engine_older_than_the_oldest_is_told_so_and_left_alone(
+    client: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if int(client.server_version.partition(".")[0]) >= OLDEST_MAJOR:
+        monkeypatch.setattr(ClickHouse, "server_version", "24.8.14.39")
+    with pytest.raises(SettingsError, match=r"is 24\.8\.\d+\.\d+, and 25\.x is the oldest that is supported") as caught:
+        migrate(client)
+    assert caught.value.exit_status == 2
+    assert describe_schema(client) == []
 
 
 def test_looking_for_what_is_pending_changes_nothing(client: ClickHouse) -> None:

@@ -200,6 +200,7 @@ class Life(RuleBasedStateMachine):
         assert client.column("SELECT name FROM system.tables WHERE name LIKE '%aspects_pii%'") == []
 
 
+@pytest.mark.needs_chdb_4(reason="chDB 3.7.2 stops answering in it, with all its threads waiting")
 def test_random_interleavings_end_without_residue_and_with_every_event() -> None:
     run_state_machine_as_test(
         Life,
