@@ -25,8 +25,6 @@ from sink.names import quote
 # .. pii_retirement: consumer_api
 
 
-# What a session keeps of them makes another statement the one that puts it back.
-_CHANGES_OF_SESSION = ("SET", "USE", "DROP")
 # A stream gives each block as a document of its own: only formats without header and footer can be joined.
 _STREAMED_FORMATS = frozenset({"Native", "TabSeparated", "TSV", "CSV", "RowBinary", "JSONEachRow"})
 # Names with which chDB returns Python objects instead of bytes.
@@ -85,6 +83,12 @@ class QueryExecution:
             self._query(f"SET readonly = {self._request.readonly}")
 
     @property
+    def _changes_session(self) -> bool:
+        """True where what puts the session back may be another statement afterwards."""
+        first, *following = (token.text.upper() for token in self.statement.tokens[:2])
+        return first in ("SET", "USE") or (first == "DROP" and following == ["DATABASE"])
+
+    @property
     def streams(self) -> bool:
         """True where the result goes out as it comes, instead of once it is complete."""
         is_query = self.statement.kind in ("SELECT", "WITH")
@@ -92,7 +96,7 @@ class QueryExecution:
 
     def _find_undo(self, session: Session) -> list[str]:
         """How to put a session's connection back: what the address says is for one request only."""
-        if self.statement.kind in _CHANGES_OF_SESSION:
+        if self._changes_session:
             session.undo.clear()
             return self._ask_for_undo()
         names = bool(self._request.database), tuple(sorted(self._request.settings))

@@ -444,7 +444,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             "ASPECTS_RECEIPTS_DIR": str(tmp_path / "receipts"),
             "ASPECTS_BROKER_URL": url,
             "ASPECTS_BROKER_VISIBILITY_TIMEOUT": "5",
-            "ASPECTS_SWEEP_EVERY": "1",
+            "ASPECTS_SWEEP_EVERY": "2",
             "ASPECTS_RECONCILE_EVERY": "3",
             "ASPECTS_SYNC_EVERY": "4",
             "ASPECTS_SYNC_MAX_REMOVED_SHARE": "1",

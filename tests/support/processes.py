@@ -23,12 +23,18 @@ PATIENCE = 300.0
 
 
 def wait_until(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "", pause: float = 0.2) -> Any:
-    """What the condition says, once it says something; asked every `pause` seconds."""
+    """What the condition says, once it says something; asked every `pause` seconds.
+
+    A condition that takes long is asked less often: it would take the processor from what it waits for.
+    """
     deadline = time.monotonic() + PATIENCE
-    while not (said := condition()):
-        assert time.monotonic() < deadline, f"waited in vain\n{explain()}"
-        time.sleep(pause)
-    return said
+    while True:
+        asked_at = time.monotonic()
+        if said := condition():
+            return said
+        now = time.monotonic()
+        assert now < deadline, f"waited in vain\n{explain()}"
+        time.sleep(max(pause, 4 * (now - asked_at)))
 
 
 def take_port() -> int:

@@ -78,8 +78,9 @@ class Site:
             "ASPECTS_RECEIPTS_DIR": str(values.receipts_dir),
             "ASPECTS_LMS_DATABASE_URL": self.lms_url,
             "ASPECTS_BROKER_URL": values.broker_url.get_secret_value() if values.broker_url else "",
-            "ASPECTS_BROKER_VISIBILITY_TIMEOUT": "2",
-            "ASPECTS_SWEEP_EVERY": "1",
+            # Longer than a task takes on a busy machine: what takes longer is delivered, and done, again and again.
+            "ASPECTS_BROKER_VISIBILITY_TIMEOUT": "10",
+            "ASPECTS_SWEEP_EVERY": "2",
             "ASPECTS_RECONCILE_EVERY": "3600",
             "ASPECTS_SYNC_EVERY": "3600",
             "ASPECTS_SYNC_MAX_REMOVED_SHARE": "1",
