@@ -5,7 +5,7 @@
 
 {# dbt has no rights on the sources; ClickHouse (seen: 26.9) would need them to work out the columns of what reads one. #}
 {% macro declared_columns() -%}
-    {%- if config.get('sql_security') == 'definer' and 'staging' in model.fqn -%}
+    {%- if config.get('sql_security') == 'definer' and reads_a_source(model) -%}
         {% set columns = [] %}
         {% for column in model.columns.values() %}
             {% if not column.data_type %}
@@ -17,4 +17,13 @@
         {% endfor %}
         ({{ columns | join(', ') }})
     {%- endif -%}
+{%- endmacro %}
+
+
+{% macro reads_a_source(model) -%}
+    {% set written_in = [] %}
+    {% for name in model.depends_on.nodes if name in graph.nodes and graph.nodes[name].config.materialized == 'ephemeral' %}
+        {% do written_in.append(name) %}
+    {% endfor %}
+    {{ return(model.sources or written_in) }}
 {%- endmacro %}
