@@ -748,7 +748,8 @@ def test_rows_from_the_future_are_superseded_all_the_same(site: Site) -> None:
         "CREATE TABLE $event_sink.ahead AS $event_sink.user_profile ENGINE = MergeTree ORDER BY user_id"
     )
     site.store.client.execute(
-        "INSERT INTO $event_sink.ahead SELECT * REPLACE (time_last_dumped + toIntervalYear(30) AS time_last_dumped) "
+        "INSERT INTO $event_sink.ahead SELECT * REPLACE ("
+        "toString(parseDateTime64BestEffort(time_last_dumped, 6, 'UTC') + toIntervalYear(30)) AS time_last_dumped) "
         "FROM $event_sink.user_profile"
     )
     site.store.client.execute("TRUNCATE TABLE $event_sink.user_profile")

@@ -50,7 +50,7 @@ def add_profiles(store: Store, users: range) -> None:
     store.client.insert(
         store.client.table("event_sink.user_profile"),
         ["user_id", "username", "email", "time_last_dumped"],
-        [(u, f"user{u}", f"User{u}@Example.com", NOW) for u in users],
+        [(u, f"user{u}", f"User{u}@Example.com", str(NOW)) for u in users],
     )
 
 

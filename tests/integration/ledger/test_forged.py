@@ -41,7 +41,7 @@ def add_profiles(store: Store, users: range) -> None:
     store.client.insert(
         store.client.table("event_sink.user_profile"),
         ["user_id", "name", "time_last_dumped"],
-        [(user, f"Somebody {user}", LONG_AGO) for user in users],
+        [(user, f"Somebody {user}", str(LONG_AGO)) for user in users],
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,8 @@ def add_profiles(store: Store) -> None:
         store.client.table("event_sink.user_profile"),
         ["user_id", "name", "username", "email", "bio", "time_last_dumped"],
         [
-            (1, "Quetzal Canary", "learner_1", "learner_1@example.com", "", datetime(2026, 1, 1, tzinfo=UTC)),
-            (2, "Somebody Else", "learner_2", "learner_2@example.com", "", datetime(2026, 1, 1, tzinfo=UTC)),
+            (1, "Quetzal Canary", "learner_1", "learner_1@example.com", "", "2026-01-01 00:00:00"),
+            (2, "Somebody Else", "learner_2", "learner_2@example.com", "", "2026-01-01 00:00:00"),
         ],
     )
 

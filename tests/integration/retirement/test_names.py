@@ -72,7 +72,9 @@ def lms(lms_url: str) -> LmsWriter:
 def add_profiles(store: Store, *people: tuple[int, str, str]) -> None:
     """Profiles of (user id, user name, address)."""
     columns = ["user_id", "username", "email", "time_last_dumped"]
-    store.client.insert(store.client.table("event_sink.user_profile"), columns, [(*person, NOW) for person in people])
+    store.client.insert(
+        store.client.table("event_sink.user_profile"), columns, [(*person, str(NOW)) for person in people]
+    )
 
 
 def add_notes(store: Store, *who: str) -> None:

@@ -42,7 +42,7 @@ def add_profiles(store: Store, users: range) -> None:
     store.client.insert(
         store.client.table("event_sink.user_profile"),
         ["user_id", "name", "username", "email", "time_last_dumped"],
-        [(u, f"Somebody {u}", f"learner{u}", f"learner{u}@example.com", NOW) for u in users],
+        [(u, f"Somebody {u}", f"learner{u}", f"learner{u}@example.com", str(NOW)) for u in users],
     )
 
 

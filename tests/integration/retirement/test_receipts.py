@@ -43,7 +43,7 @@ def add_profiles(store: Store, *users: int) -> None:
     store.client.insert(
         store.client.table("event_sink.user_profile"),
         ["user_id", "name", "username", "time_last_dumped"],
-        [(user, f"Somebody {user}", f"learner{user}", NOW) for user in users],
+        [(user, f"Somebody {user}", f"learner{user}", str(NOW)) for user in users],
     )
 
 

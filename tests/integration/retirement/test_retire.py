@@ -61,14 +61,14 @@ def fill(store: Store, users: range) -> None:
         client.table("event_sink.user_profile"),
         ["id", "user_id", "name", "username", "email", "bio", "time_last_dumped"],
         [
-            (u, u, f"{CANARY} name {u}", f"{CANARY}-{u}", f"{CANARY}{u}@example.com", f"{CANARY} bio", now)
+            (u, u, f"{CANARY} name {u}", f"{CANARY}-{u}", f"{CANARY}{u}@example.com", f"{CANARY} bio", str(now))
             for u in users
         ],
     )
     client.insert(
         client.table("event_sink.external_id"),
         ["external_user_id", "external_id_type", "username", "user_id", "time_last_dumped"],
-        [(ids[u], "xapi", f"{CANARY}-{u}", u, now) for u in users],
+        [(ids[u], "xapi", f"{CANARY}-{u}", u, str(now)) for u in users],
     )
     client.insert(
         client.table("event_sink.course_access"),

@@ -77,7 +77,7 @@ def describe(settings: Settings, **more: str) -> dict[str, str]:
 
 def add_profiles(store: Store, user_ids: range) -> None:
     columns = ("id", "user_id", "name", "username", "email", "dump_id", "time_last_dumped")
-    now = store.client.value("SELECT now64(6, 'UTC')")
+    now = store.client.value("SELECT toString(now64(6, 'UTC'))")
     rows = [(n, n, f"Name {n}", f"user{n}", f"u{n}@example.com", uuid.uuid4(), now) for n in user_ids]
     store.client.insert(store.client.table("event_sink.user_profile"), columns, rows)
 

@@ -40,7 +40,7 @@ def with_broker(**more: Any) -> Any:
 
 def add_profiles(store: Store, *user_ids: int) -> None:
     columns = ("id", "user_id", "name", "username", "email", "dump_id", "time_last_dumped")
-    now = store.client.value("SELECT now64(6, 'UTC')")
+    now = store.client.value("SELECT toString(now64(6, 'UTC'))")
     rows = [(n, n, f"Name {n}", f"user{n}", f"u{n}@example.com", uuid.uuid4(), now) for n in user_ids]
     store.client.insert(store.client.table("event_sink.user_profile"), columns, rows)
 
