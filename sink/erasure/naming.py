@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sink.lms.database import LmsDatabase
 
 # Identifiers by what the LMS calls them.
-_USERNAME, _EMAIL = "username", "email"
+_USERNAME, _EMAIL, _EXTERNAL_ID = "username", "email", "external_id"
 # Of so many owners of one value that are not retired, more need not be known than that there are some.
 _OWNERS_OF_A_VALUE = 1_000
 
@@ -89,10 +89,15 @@ def ask_lms(lms: LmsDatabase | None, subjects: Sequence[int | str]) -> Identitie
         return Identities()
     with lms.snapshot() as snapshot:
         known = snapshot.identities(numbers)
-    return Identities(
-        {str(user_id): {_USERNAME: identity.usernames, _EMAIL: identity.emails} for user_id, identity in known.items()},
-        {str(user_id): frozenset([_USERNAME, _EMAIL]) for user_id, found in known.items() if found.is_complete},
-    )
+    values, answered = {}, {}
+    for user_id, found in known.items():
+        values[str(user_id)] = {_USERNAME: found.usernames, _EMAIL: found.emails}
+        of_account = frozenset([_USERNAME, _EMAIL] if found.is_complete else ())
+        if found.external_ids is not None:
+            values[str(user_id)][_EXTERNAL_ID] = found.external_ids
+            of_account |= {_EXTERNAL_ID}
+        answered[str(user_id)] = of_account
+    return Identities(values, answered)
 
 
 def mark_contested(

@@ -37,10 +37,19 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 
 from sink.lms.driver_errors import DriverErrors
-from sink.lms.objects import OBJECTS, PARTS, REQUESTS, RETIREMENT, STATUSES, TABLES, USERS, Part
+from sink.lms.objects import EXTERNAL_IDS, OBJECTS, PARTS, REQUESTS, RETIREMENT, STATUSES, TABLES, USERS, Part
 from sink.lms.retirements import CURRENT_STATE, IS_ERASED, IS_WAITING, select_requests
 from sink.lms.schema import Columns, require_columns
-from sink.lms.users import Identity, Owned, is_one_of, join_identities, select_live, select_shared, select_statuses
+from sink.lms.users import (
+    Identity,
+    Owned,
+    is_one_of,
+    join_identities,
+    select_external_ids,
+    select_live,
+    select_shared,
+    select_statuses,
+)
 from sink.lms.values import (
     MAX_TEXT_BYTES,
     UTF8_BYTES_PER_CHARACTER,
@@ -156,8 +165,14 @@ class Snapshot:
                 originals = {read_original(row[position]) for row in statuses} - {""}
                 for values in _split(sorted(originals)):
                     shared += [read_original(row[0]) for row in self._fetch(select_shared(name, values))]
-            found |= join_identities(live, statuses, shared)
+            found |= join_identities(live, statuses, shared, self._read_external_ids(ids))
         return found
+
+    def _read_external_ids(self, user_ids: Sequence[int]) -> Page | None:
+        """The anonymous ids of users; None where the LMS has no table of them."""
+        if not {"user_id", "external_user_id"} <= set(self._columns.get(EXTERNAL_IDS.name, ())):
+            return None
+        return self._fetch(select_external_ids().where(EXTERNAL_IDS.c.user_id.in_(user_ids)))
 
     def owners(self, usernames: Collection[str], emails: Collection[str]) -> Iterator[Owned]:
         """Whoever has, or had before a retirement, one of these user names, or one of these addresses in any case.

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, select
 
-from sink.lms.objects import STATUSES, USERS
-from sink.lms.values import read_original
+from sink.lms.objects import EXTERNAL_IDS, STATUSES, USERS
+from sink.lms.values import read_original, read_uuid
 
 # How the LMS writes who is retired already, unless its settings say otherwise; the status row says it in any case.
 _RETIRED_PREFIX = "retired__user_"
@@ -28,6 +28,8 @@ class Identity:
     emails: frozenset[str] = field(repr=False)
     is_complete: bool
     """True where the account is as it was: what it lacks the user never had."""
+    external_ids: frozenset[str] | None = field(default=None, repr=False)
+    """The anonymous ids, which no retirement takes away in the LMS; None where it has no table of them."""
 
 
 class Owned(NamedTuple):
@@ -49,6 +51,11 @@ def select_statuses() -> Select[Any]:
     return select(STATUSES.c.user_id, *names, STATUSES.c.retired_username, STATUSES.c.retired_email)
 
 
+def select_external_ids() -> Select[Any]:
+    """Every anonymous id, as (user id, anonymous id)."""
+    return select(EXTERNAL_IDS.c.user_id, EXTERNAL_IDS.c.external_user_id)
+
+
 def select_shared(column: ColumnElement[str], values: Sequence[str]) -> Select[Any]:
     """Those of `values` that several status rows have in `column`."""
     return (
@@ -65,9 +72,12 @@ def is_one_of(column: ColumnElement[str], values: Sequence[str], backend: str, *
 
 
 def join_identities(
-    live: Iterable[Sequence[Any]], statuses: Iterable[Sequence[Any]], shared: Iterable[str]
+    live: Iterable[Sequence[Any]],
+    statuses: Iterable[Sequence[Any]],
+    shared: Iterable[str],
+    external_ids: Iterable[Sequence[Any]] | None,
 ) -> dict[int, Identity]:
-    """Who users are, from their accounts and their status rows.
+    """Who users are, from their accounts, their status rows and their anonymous ids.
 
     A value that several status rows share is no name: some installations write one word into all of them.
     """
@@ -89,9 +99,13 @@ def join_identities(
         for value, is_replaced, kind in zip(values, is_retired, known, strict=True):
             if not is_replaced:
                 kind.add(value)
+    external: dict[int, set[str]] = {}
+    for user_id, text in external_ids or ():
+        external.setdefault(int(user_id), set()).add(read_uuid(text))
     found = {}
     for user_id, kinds in names.items():
         usernames, emails = (frozenset(v for v in kind if v.lower() not in placeholders) for kind in kinds)
-        if usernames or emails or user_id in complete:
-            found[user_id] = Identity(usernames, emails, user_id in complete)
+        ids = None if external_ids is None else frozenset(external.get(user_id, set()) - {""})
+        if usernames or emails or ids or user_id in complete:
+            found[user_id] = Identity(usernames, emails, user_id in complete, ids)
     return found

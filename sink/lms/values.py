@@ -161,3 +161,10 @@ def read_original(value: Any) -> str:
         string = "" if value is None else _decode(value)
         return "" if string == "redacted" else string
     return ""
+
+
+def read_uuid(value: Any) -> str:
+    """An anonymous id as ClickHouse writes it; empty where it is none."""
+    with suppress(_BadValue):
+        return str(_convert_uuid(value))
+    return ""

@@ -563,13 +563,26 @@ class TestRetirement:
         )
         with LmsDatabase(place.url).snapshot() as snapshot:
             found = snapshot.identities([3, 4, 5, 6])
-        assert sorted(found) == [3, 6]
-        for user_id in found:
+        assert [user_id for user_id in sorted(found) if found[user_id].usernames or found[user_id].emails] == [3, 6]
+        for user_id in (3, 6):
             username, email = make_username(lms.seed, user_id), make_person(lms.seed, user_id).email
             assert [*found[user_id].usernames, *found[user_id].emails] == [username, email]
             assert username not in repr(found)
         # What the retired user lacks in the account they may have had.
         assert [found[user_id].is_complete for user_id in (3, 6)] == [False, True]
+
+    def test_anonymous_ids_are_known_when_every_name_is_gone(self, place: Place, writer: LmsWriter) -> None:
+        place.fill()
+        ids: dict[int, set[str]] = {}
+        for row in read(place, "external_id"):
+            ids.setdefault(row["user_id"], set()).add(str(row["external_user_id"]))
+        (retired, *_) = ids
+        writer.request_retirement(retired)
+        writer.retire(retired)
+        writer.clean_up_retirement(retired)
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            (found,) = snapshot.identities([retired]).values()
+        assert (found.usernames, found.emails, found.external_ids) == (frozenset(), frozenset(), frozenset(ids[retired]))
 
     def test_values_that_several_status_rows_share_are_no_names(self, place: Place, writer: LmsWriter) -> None:
         lms = place.fill()
