@@ -61,6 +61,7 @@ HANDLING_PII = {
     "sink.erasure.swap",
     "sink.erasure.work",
     "sink.ledger.pseudonym_key",
+    "sink.lms.authz",
     "sink.lms.snapshot",
     "sink.lms.users",
     "sink.lms.values",
