@@ -76,13 +76,34 @@ def read_rule(row: Sequence[Any]) -> CourseRole | None:
     MySQL finds rules without regard to case, so each is looked at once more.
     """
     subject, role, scope = map(_decode, row)
-    username = strip_namespace(subject, _USER)
+    username = read_username(subject)
     legacy = LEGACY_ROLES.get(strip_namespace(role, _ROLE))
     found = _SCOPE.fullmatch(scope)
     if not username or legacy is None or found is None:
         return None
     course_key = "" if found["key"].endswith("*") else found["key"]
     return CourseRole(username, found["org"] or "", course_key, legacy)
+
+
+def name_role(role: str) -> str:
+    """What the LMS calls the role of `role^NAME`; the same name where it has none for it."""
+    name = strip_namespace(role, _ROLE)
+    return LEGACY_ROLES.get(name, name)
+
+
+def read_username(subject: str) -> str:
+    """The user name of `user^NAME`; empty where it is anything else."""
+    return strip_namespace(subject, _USER)
+
+
+def name_scope(scope: str) -> str:
+    """The key of `NAMESPACE^KEY`, as people write it."""
+    return scope.partition(_SEPARATOR)[2]
+
+
+def cover_courses(org: str, course_key: str) -> str:
+    """How openedx-authz writes the scope of a role of the LMS: a course, all of an organisation, or everything."""
+    return course_key or (f"course-v1:{org}+*" if org else "*")
 
 
 def strip_namespace(text: str, namespace: str) -> str:

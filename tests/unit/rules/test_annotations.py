@@ -30,6 +30,7 @@ HANDLING_PII = {
     "sink.demo_data.lms_rows",
     "sink.demo_data.lms_tables",
     "sink.demo_data.people",
+    "sink.doors.events.actions",
     "sink.doors.events.avro_events",
     "sink.doors.events.json_events",
     "sink.doors.events.kafka_streams",
