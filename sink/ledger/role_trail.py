@@ -37,6 +37,8 @@ class Source(StrEnum):
     """It says who did it, or that nobody did, which is the system."""
     LMS = "course_access_role"
     """It does not say who did it."""
+    OTHER = "other"
+    """Whatever a mapping of JSON events takes roles from."""
 
 
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")

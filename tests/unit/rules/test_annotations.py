@@ -35,6 +35,7 @@ HANDLING_PII = {
     "sink.doors.events.json_events",
     "sink.doors.events.kafka_streams",
     "sink.doors.events.redis_streams",
+    "sink.doors.plugin.receivers",
     "sink.doors.web.models",
     "sink.endpoint.execution",
     "sink.endpoint.handlers",
