@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -44,6 +44,12 @@ class Source(StrEnum):
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 # Keys of opaque-keys, in either of their ways, and what covers several of them. None looks like a name or an address.
 _SCOPE = re.compile(r"\*|[a-z][a-z0-9-]{0,20}:[\w.:+~@*-]{1,230}|[\w.-]{1,80}(/[\w.-]{1,80}){2}")
+# What is asked for, what covers it, and what it covers.
+_IS_COVERED = """
+    scope = {scope:String}
+    OR (endsWith(scope, '*') AND startsWith({scope:String}, substring(scope, 1, length(scope) - 1)))
+    OR (endsWith({scope:String}, '*') AND startsWith(scope, substring({scope:String}, 1, length({scope:String}) - 1)))
+"""
 _EARLIEST = datetime(2012, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -83,7 +89,7 @@ class RoleChange:
         }
 
 
-_FIELDS = tuple(field.name for field in fields(RoleChange))
+_FIELDS = ("event", "at", "operation", "subject", "role", "scope", "source", "actor")
 
 
 def read_change(told: Any) -> RoleChange:
@@ -154,13 +160,8 @@ def show_changes(
         MigrationError: the trail is not there; `init` has not run.
         DatabaseError: it could not be read.
     """
-    covers = "endsWith({0}, '*') AND startsWith({1}, substring({0}, 1, length({0}) - 1))"
-    asked = "{scope:String}"
     conditions: dict[str, tuple[str, Any]] = {
-        f"(scope = {asked} OR ({covers.format('scope', asked)}) OR ({covers.format(asked, 'scope')}))": (
-            "scope",
-            scope,
-        ),
+        f"({_IS_COVERED})": ("scope", scope),
         "subject = {subject:String}": ("subject", subject),
         "operation = {operation:String}": ("operation", operation),
         "actor = {actor:String}": ("actor", actor),

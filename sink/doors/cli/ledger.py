@@ -163,9 +163,14 @@ def ledger_show(
     return 0
 
 
+def _describe_change(change: RoleChange) -> dict[str, str | None]:
+    told = change.describe()
+    return {"action": told.pop("operation"), **told, "by": change.done_by}
+
+
 def _print_changes(changes: Sequence[RoleChange], *, as_json: bool) -> None:
     if as_json:
-        print_json([{**change.describe(), "by": change.done_by} for change in changes])
+        print_json([_describe_change(change) for change in changes])
         return
     print_table(
         ("at", "subject", "action", "role", "scope", "by", "source"),
