@@ -20,7 +20,7 @@ SET @statement = (
     SELECT IF(
         COUNT(*) = 0,
         'DO 0',
-        "GRANT SELECT (ptype, v0, v1, v2) ON `{{ OPENEDX_MYSQL_DATABASE }}`.casbin_rule TO '{{ ASPECTS_PII_MYSQL_USERNAME }}'@'%'"
+        'GRANT SELECT (ptype, v0, v1, v2) ON `{{ OPENEDX_MYSQL_DATABASE }}`.casbin_rule TO ''{{ ASPECTS_PII_MYSQL_USERNAME }}''@''%'''
     )
     FROM information_schema.tables WHERE table_schema = '{{ OPENEDX_MYSQL_DATABASE }}' AND table_name = 'casbin_rule'
 );
