@@ -207,9 +207,9 @@ class Settings(BaseSettings):
         "", description="EVENT_BUS_TOPIC_PREFIX of the LMS, if it has one.", examples=["prod"]
     )
     event_bus_topics: Names = Field(
-        ("learning-course-access-role-lifecycle", "learning-user-lifecycle"),
+        ("authz-role-assignment-lifecycle", "learning-course-access-role-lifecycle", "learning-user-lifecycle"),
         description="Topics of the Open edX event bus to read, without the prefix.",
-        examples=["learning-course-access-role-lifecycle,learning-user-lifecycle"],
+        examples=["authz-role-assignment-lifecycle,learning-course-access-role-lifecycle,learning-user-lifecycle"],
     )
     event_streams: Names = Field(
         (),

@@ -16,11 +16,20 @@ from pathlib import Path
 import openedx_events.learning.signals as learning
 from openedx_events.event_bus.avro.schema import schema_from_signal
 
+try:
+    import openedx_events.authz.signals as authz
+except ImportError:
+    # They came with openedx-events 11.2.0; an LMS that has an older one sends none of them.
+    OF_AUTHZ = ()
+else:
+    OF_AUTHZ = (authz.ROLE_ASSIGNMENT_CREATED, authz.ROLE_ASSIGNMENT_DELETED)
+
 SIGNALS = (
     learning.STUDENT_REGISTRATION_COMPLETED,
     learning.SESSION_LOGIN_COMPLETED,
     learning.COURSE_ACCESS_ROLE_ADDED,
     learning.COURSE_ACCESS_ROLE_REMOVED,
+    *OF_AUTHZ,
 )
 FOLDER = Path(__file__).parent
 

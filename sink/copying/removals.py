@@ -18,7 +18,7 @@ from sink.names import TableName, quote
 from sink.store import Store
 from sink.wording import counted
 
-# Losing one's role is not leaving: such rows come and go, and only an LMS without any user is suspicious.
+# Losing one's role is not leaving: such rows come and go, and only that all of them go at once is suspicious.
 _COME_AND_GO = ("course_access",)
 _USERS_AT_ONCE = 10_000
 # Later than any time, in microseconds since 1970.
@@ -77,17 +77,43 @@ def _list_present(snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None
         )
 
 
-def check_removals(store: Store, snapshot: Snapshot, copy: Copy, leavers: Sequence[int]) -> None:
+def check_removals(
+    store: Store, snapshot: Snapshot, copy: Copy, leavers: Sequence[int], user_ids: Sequence[int] | None
+) -> None:
+    """Refuse to remove more people than ASPECTS_SYNC_MAX_REMOVED_SHARE allows, or all course roles.
+
+    Raises:
+        RefusedError: they would go; it says what may be wrong, and how to have them removed all the same.
+    """
+    limit = store.policy.sync_max_removed_share
     if copy.object in _COME_AND_GO and next(snapshot.user_ids("user_profile"), []):
+        if limit < 1 and user_ids is None:
+            _check_roles(store, snapshot, copy, leavers)
         return
     held = store.client.value(f"SELECT uniqExact(user_id) FROM {copy.table.name.sql}")
-    limit = store.policy.sync_max_removed_share
     if len(leavers) > held * limit:
         raise RefusedError(
             f"This sync would remove {len(leavers)} of {counted(held, 'user')} from {copy.table.name}, more than the share of "
             f"{limit:g} that ASPECTS_SYNC_MAX_REMOVED_SHARE allows; nothing was copied. Is ASPECTS_LMS_DATABASE_URL "
             "the right database? If those users really left, run it again with --allow-removals."
         )
+
+
+def _check_roles(store: Store, snapshot: Snapshot, copy: Copy, leavers: Sequence[int]) -> None:
+    # Who sees all courses has no course role: an LMS always has a superuser, and these stay when the others go.
+    holders = store.client.column(
+        f"SELECT DISTINCT toInt64(user_id) AS user_id FROM {copy.table.name.sql} "
+        "WHERE (org != '' OR course_key != '') AND user_id NOT IN (SELECT user_id FROM $pii_ledger.tombstones)"
+    )
+    if not holders or not set(holders) <= set(leavers):
+        return
+    unseen = "" if snapshot.has_rules else ", which its user does not see; may that user read it"
+    raise RefusedError(
+        f"This sync would take away the course roles of all {len(holders)} people who have one in {copy.table.name}; nothing "
+        "was copied. Is ASPECTS_LMS_DATABASE_URL the right database? Roles are read from student_courseaccessrole and, where "
+        f"`authz.enable_course_authoring` is on, from casbin_rule{unseen}. If those people really have none any more, run it "
+        "again with --allow-removals."
+    )
 
 
 def find_gone_rows(store: Store, copy: Copy, batch: Batch) -> list[Versions]:

@@ -84,7 +84,7 @@ def sync(
         PiiDisabledError: storing PII is off, and it is not only course roles that were asked for.
         BusyError: another process is making a full copy; nothing was copied.
         LmsSchemaError: the LMS database lacks something that is read; nothing was copied.
-        RefusedError: more subjects would go than the safeguard allows; nothing was copied.
+        RefusedError: more subjects would go than the safeguard allows, or all course roles; nothing was copied.
         MigrationError: the tables are not there; `init` has not run.
         BusyError: an erasure took so long that whom it overtook could not be looked at; copying again does that.
         LedgerError: everything was copied, but that could not be recorded.
@@ -98,7 +98,7 @@ def sync(
             leavers = {copy.object: find_leavers(store, snapshot, copy, user_ids) for copy in copies}
             if not allow_removals:
                 for copy in copies:
-                    check_removals(store, snapshot, copy, leavers[copy.object])
+                    check_removals(store, snapshot, copy, leavers[copy.object], user_ids)
             counts = [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run, progress) for c in copies]
         if not dry_run:
             # What must not be kept must not stay in a replaced part either.

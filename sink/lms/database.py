@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from sink.errors import LmsUnreachableError
+from sink.lms.authz import RULES
 from sink.lms.connection import EXAMPLE, begin_snapshot, create_read_only_engine, describe, parse_url
 from sink.lms.driver_errors import DriverErrors
 from sink.lms.objects import OBJECTS, RETIREMENT, TABLES
@@ -69,7 +70,7 @@ class LmsDatabase:
             LmsUnreachableError: there is no connection, or it broke.
         """
         with self._open() as connection:
-            columns = read_columns(connection, [*TABLES, *RETIREMENT], self._errors)
+            columns = read_columns(connection, [*TABLES, *RETIREMENT, RULES.name], self._errors)
             if self._file is not None:
                 # The driver would abort on bytes that are no UTF-8.
                 raw = connection.connection.driver_connection

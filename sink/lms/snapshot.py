@@ -14,7 +14,10 @@ by row: a bad row costs itself, not the copy.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -36,8 +39,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql
 
+from sink.lms.authz import COLUMNS as RULE_COLUMNS
+from sink.lms.authz import RULES, CourseRole, read_rule, select_rules
 from sink.lms.driver_errors import DriverErrors
-from sink.lms.objects import EXTERNAL_IDS, OBJECTS, PARTS, REQUESTS, RETIREMENT, STATUSES, TABLES, USERS, Part
+from sink.lms.objects import (
+    COURSE_ROLES,
+    EXTERNAL_IDS,
+    OBJECTS,
+    PARTS,
+    REQUESTS,
+    RETIREMENT,
+    STATUSES,
+    TABLES,
+    USERS,
+    Part,
+)
 from sink.lms.retirements import CURRENT_STATE, IS_ERASED, IS_WAITING, select_requests
 from sink.lms.schema import Columns, require_columns
 from sink.lms.users import (
@@ -45,6 +61,7 @@ from sink.lms.users import (
     Owned,
     is_one_of,
     join_identities,
+    select_active,
     select_external_ids,
     select_live,
     select_shared,
@@ -75,19 +92,31 @@ class Snapshot:
         self._connection = connection
         self._columns = columns
         self._errors = errors
+        self._all_rules: list[tuple[int, CourseRole]] | None = None
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether there is a table of openedx-authz's rules that we may read; LMSs before Verawood have none."""
+        return RULES.name in self._columns
 
     def count_rows(self, object_name: str, user_ids: Sequence[int] | None = None) -> int:
-        """How many rows `rows` will give, good and bad."""
+        """How many rows `rows` will give, good and bad; more where somebody has a role in both ways of the LMS."""
         total = 0
         for ids in _split_ids(user_ids):
             counted = self._select_rows(object_name, (), ids).order_by(None).subquery()
             total += int(self._fetch(select(func.count()).select_from(counted), low=_BELOW_ALL_IDS)[0][0])
+            total += len(self._find_rules(object_name, ids))
         return total
 
     def user_ids(self, object_name: str) -> Iterator[list[int]]:
         """The ids of the users who have a row in the object, ascending, in lists of limited length."""
         users = self._select_rows(object_name, (), None).order_by(None).subquery().c.subject_id
-        return self._page_ids(select(users).distinct().order_by(users))
+        pages = self._page_ids(select(users).distinct().order_by(users))
+        in_rules = [user_id for user_id, _ in self._find_rules(object_name, None)]
+        merged = heapq.merge((user_id for page in pages for user_id in page), in_rules)
+        ids = (user_id for user_id, _ in groupby(merged))
+        while some := list(islice(ids, _PAGE_USERS)):
+            yield some
 
     def rows(
         self, object_name: str, columns: Sequence[str], batch_size: int, user_ids: Sequence[int] | None = None
@@ -210,6 +239,57 @@ class Snapshot:
         self, object_name: str, columns: Sequence[str], size: int, ids: Sequence[int] | None
     ) -> Iterator[Page]:
         """Pages of whole users."""
+        pages = self._read_tables(object_name, columns, size, ids)
+        rules = self._find_rules(object_name, ids)
+        if not rules:
+            yield from pages
+            return
+        added = [(user_id, None, *(getattr(role, name, user_id) for name in columns)) for user_id, role in rules]
+        page: list[Sequence[Any]] = []
+        merged = heapq.merge((row for some in pages for row in some), added, key=itemgetter(0))
+        for _, rows in groupby(merged, key=itemgetter(0)):
+            # Somebody may have one role in both ways of the LMS; what was read first has a key to name it by.
+            of_user = _drop_repeated(rows)
+            if page and len(page) + len(of_user) > size:
+                yield page
+                page = []
+            page += of_user
+        if page:
+            yield page
+
+    def _find_rules(self, object_name: str, ids: Sequence[int] | None) -> list[tuple[int, CourseRole]]:
+        """Course roles that openedx-authz keeps, by user, of accounts that are active.
+
+        Rules have user names. They are looked up from here, and not by a join: on MySQL the two columns may have different
+        collations, which do not join.
+        """
+        if object_name != "course_access" or not self.has_rules:
+            return []
+        require_columns(self._errors.place, self._columns, {RULES.name: RULE_COLUMNS})
+        if ids is not None:
+            return self._match_rules(self._fetch(select_active().where(USERS.c.id.in_(ids))))
+        if self._all_rules is None:
+            roles = self._read_rules(None)
+            users = [
+                user
+                for names in _split(sorted({role.username for role in roles}))
+                for user in self._fetch(select_active().where(USERS.c.username.in_(names)))
+            ]
+            self._all_rules = _join_rules(users, roles)
+        return self._all_rules
+
+    def _match_rules(self, users: Page) -> list[tuple[int, CourseRole]]:
+        names = sorted({read_original(name) for _, name in users} - {""})
+        return _join_rules(users, [role for some in _split(names) for role in self._read_rules(some)])
+
+    def _read_rules(self, usernames: Sequence[str] | None) -> list[CourseRole]:
+        found = map(read_rule, self._fetch(select_rules(COURSE_ROLES, usernames)))
+        return [role for role in found if role is not None]
+
+    def _read_tables(
+        self, object_name: str, columns: Sequence[str], size: int, ids: Sequence[int] | None
+    ) -> Iterator[Page]:
+        """Pages of whole users, from the LMS's own tables."""
         statement = self._select_rows(object_name, columns, ids).limit(size + 1)
         low = _BELOW_ALL_IDS
         while page := self._fetch(statement, low=low):
@@ -257,6 +337,20 @@ class Snapshot:
             # The server converts what is in another character set; a blob has none and comes as it is.
             cut = cast(cast(cut, mysql.CHAR(charset="utf8mb4")), BINARY)
         return cut.label(name)
+
+
+def _join_rules(users: Page, roles: Sequence[CourseRole]) -> list[tuple[int, CourseRole]]:
+    """Roles with the ids of those who have them, each once, by id; names are the same to the letter, as the LMS has it."""
+    ids = {read_original(name): int(user_id) for user_id, name in users}
+    return sorted({(ids[role.username], role) for role in roles if role.username in ids})
+
+
+def _drop_repeated(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Of rows that say the same, the first; keys do not count, and drivers give texts of tables as bytes."""
+    found: dict[tuple[bytes, ...], Sequence[Any]] = {}
+    for row in rows:
+        found.setdefault(tuple(v if isinstance(v, bytes) else str(v).encode() for v in row[2:]), row)
+    return list(found.values())
 
 
 def _split_ids(user_ids: Sequence[int] | None) -> Iterator[list[int] | None]:

@@ -45,6 +45,11 @@ def select_live() -> Select[Any]:
     return select(USERS.c.id, USERS.c.username, USERS.c.email)
 
 
+def select_active() -> Select[Any]:
+    """Every account that is active, as (id, user name)."""
+    return select(USERS.c.id, USERS.c.username).where(USERS.c.is_active)
+
+
 def select_statuses() -> Select[Any]:
     """Every status row, as (user id, user name and address before the retirement, and since)."""
     names = (STATUSES.c.original_username, STATUSES.c.original_email)

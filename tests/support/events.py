@@ -96,6 +96,7 @@ class Producer:
             # What it says there is the LMS's, not ours.
             stderr=subprocess.DEVNULL,
             text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
     def __enter__(self) -> Producer:

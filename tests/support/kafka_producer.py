@@ -16,6 +16,9 @@ import django
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from django.conf import settings
 
+# Before Django is set up: openedx-events then looks for every signal that the configuration names.
+from tests.support.authz_events import KINDS, PRODUCER_CONFIG, send_assignment
+
 USER_TOPIC = "learning-user-lifecycle"
 ROLE_TOPIC = "learning-course-access-role-lifecycle"
 _KINDS = {
@@ -36,12 +39,12 @@ def main(servers: str) -> None:
         EVENTS_SERVICE_NAME="lms",
         EVENT_BUS_PRODUCER_CONFIG={
             kind: {topic: {"event_key_field": key, "enabled": True}} for kind, (topic, key) in _KINDS.items()
-        },
+        }
+        | PRODUCER_CONFIG,
     )
     django.setup()
     from edx_event_bus_kafka.internal import producer
     from opaque_keys.edx.keys import CourseKey
-    from openedx_events.event_bus import get_producer
     from openedx_events.learning import data, signals
 
     registry = SchemaRegistryClient.new_client({"url": "mock://registry"})
@@ -51,6 +54,10 @@ def main(servers: str) -> None:
         event, user_id, settings.EVENT_BUS_TOPIC_PREFIX = json.loads(line)
         pii = data.UserPersonalData(f"zaphod{user_id}", f"zaphod{user_id}@example.com", "Zaphod Beeblebrox")
         user = data.UserData(id=user_id, is_active=True, pii=pii)
+        if event in KINDS:
+            send_assignment(event, pii.username, 1, str(course_key))
+            _finish(event)
+            continue
         signal: Any = {
             "registration": signals.STUDENT_REGISTRATION_COMPLETED,
             "login": signals.SESSION_LOGIN_COMPLETED,
@@ -69,9 +76,15 @@ def main(servers: str) -> None:
             signal.send_event(course_passing_status=status)
         else:
             signal.send_event(user=user)
-        get_producer().prepare_for_shutdown()
-        sys.stdout.write(f"{event}\n")
-        sys.stdout.flush()
+        _finish(event)
+
+
+def _finish(event: str) -> None:
+    from openedx_events.event_bus import get_producer
+
+    get_producer().prepare_for_shutdown()
+    sys.stdout.write(f"{event}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

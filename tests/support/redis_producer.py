@@ -15,6 +15,9 @@ from typing import Any
 import django
 from django.conf import settings
 
+# Before Django is set up: openedx-events then looks for every signal that the configuration names.
+from tests.support.authz_events import KINDS, PRODUCER_CONFIG, send_assignment
+
 USER_TOPIC = "learning-user-lifecycle"
 ROLE_TOPIC = "learning-course-access-role-lifecycle"
 _KINDS = {
@@ -38,7 +41,8 @@ def main(url: str) -> None:
         EVENTS_SERVICE_NAME="lms",
         EVENT_BUS_PRODUCER_CONFIG={
             kind: {topic: {"event_key_field": key, "enabled": True}} for kind, (topic, key) in _KINDS.items()
-        },
+        }
+        | PRODUCER_CONFIG,
     )
     django.setup()
     from opaque_keys.edx.keys import CourseKey
@@ -49,6 +53,10 @@ def main(url: str) -> None:
         event, user_id, settings.EVENT_BUS_TOPIC_PREFIX = json.loads(line)
         pii = data.UserPersonalData(f"zaphod{user_id}", f"zaphod{user_id}@example.com", "Zaphod Beeblebrox")
         user = data.UserData(id=user_id, is_active=True, pii=pii)
+        if event in KINDS:
+            send_assignment(event, pii.username, 1, str(course_key))
+            _finish(event)
+            continue
         signal: Any = {
             "registration": signals.STUDENT_REGISTRATION_COMPLETED,
             "login": signals.SESSION_LOGIN_COMPLETED,
@@ -68,8 +76,12 @@ def main(url: str) -> None:
             signal.send_event(course_passing_status=status)
         else:
             signal.send_event(user=user)
-        sys.stdout.write(f"{event}\n")
-        sys.stdout.flush()
+        _finish(event)
+
+
+def _finish(event: str) -> None:
+    sys.stdout.write(f"{event}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

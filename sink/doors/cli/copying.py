@@ -81,7 +81,10 @@ def sync_command(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows copied at a time.")] = None,
     allow_removals: Annotated[
-        bool, typer.Option("--allow-removals", help="Remove users who left the LMS, however many they are.")
+        bool,
+        typer.Option(
+            "--allow-removals", help="Remove users who left the LMS, and course roles, however many they are."
+        ),
     ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,

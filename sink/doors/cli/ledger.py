@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from sink.errors import UsageError
 from sink.ledger.checking import check_ledger, void_entries
 from sink.ledger.files import Exported, export_ledger, write_ledger
 from sink.ledger.installation_id import Installation, read_installation
+from sink.ledger.role_trail import RoleChange, show_changes
 from sink.store import Store
 from sink.wording import counted
 
@@ -111,15 +113,37 @@ def ledger_void(
 @commands.command("show")
 def ledger_show(
     subject: Annotated[str | None, typer.Option(help="Only about this subject.")] = None,
-    action: Annotated[str | None, typer.Option(help="Only this action, such as erased.")] = None,
+    action: Annotated[
+        str | None, typer.Option(help="Only this action, such as erased; with --scope, given or taken.")
+    ] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead: who was given which role in this course, organisation (`course-v1:ORG+*`) or all (`*`)."
+        ),
+    ] = None,
     actor: Annotated[str | None, typer.Option(help="Only asked for by this actor.")] = None,
     since: Annotated[datetime | None, typer.Option(help="From this time on, UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Before this time, UTC.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 100,
     as_json: Json = False,
 ) -> int:
-    """Show entries, the newest last."""
+    """Show entries, the newest last; with --scope, the audit trail of roles."""
     _, store = open_configured_store()
+    if scope is not None:
+        with store:
+            changes = show_changes(
+                store.client,
+                scope=scope,
+                subject=subject,
+                operation=action,
+                actor=actor,
+                since=_utc(since),
+                until=_utc(until),
+                limit=limit,
+            )
+        _print_changes(changes, as_json=as_json)
+        return 0
     with store:
         entries = store.ledger.show(
             subject=subject, action=action, actor=actor, since=_utc(since), until=_utc(until), limit=limit
@@ -142,6 +166,32 @@ def ledger_show(
             ],
         )
     return 0
+
+
+def _describe_change(change: RoleChange) -> dict[str, str | None]:
+    told = change.describe()
+    return {"action": told.pop("operation"), **told, "by": change.done_by}
+
+
+def _print_changes(changes: Sequence[RoleChange], *, as_json: bool) -> None:
+    if as_json:
+        print_json([_describe_change(change) for change in changes])
+        return
+    print_table(
+        ("at", "subject", "action", "role", "scope", "by", "source"),
+        [
+            (
+                change.at.isoformat(timespec="seconds"),
+                change.subject,
+                change.operation.value,
+                change.role,
+                change.scope,
+                change.done_by,
+                change.source.value,
+            )
+            for change in changes
+        ],
+    )
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -1,7 +1,8 @@
 """Events of the Open edX event bus, read with pinned schemas.
 
-Bare Avro has no schema with it: config/schemas/ holds what openedx-events 10.5.0 writes, and a field added there
-makes a message unreadable here. Of the names and addresses in an event nothing leaves this module.
+Bare Avro has no schema with it: config/schemas/ holds what openedx-events 11.2.0 writes, and a field added there
+makes a message unreadable here. Of the names and addresses in an event one leaves this module: openedx-authz says by user
+name whose role it is, and the LMS database knows the id.
 """
 
 from __future__ import annotations
@@ -9,33 +10,48 @@ from __future__ import annotations
 import functools
 import io
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import fastavro
 
-from sink.doors.events.work import VALUE, Message, Work
+from sink.doors.events.work import VALUE, Message, RoleReport, Work
 from sink.errors import InvalidMessageError, translated
+from sink.ledger.role_trail import Operation, Source, read_change
+from sink.lms.authz import cover_courses, name_role, name_scope, read_username
 from sink.pii_map import Subject
 from sink.resources import find_resource
 
-# .. pii: Names and e-mail addresses come with an event; only the id is taken from it.
+# .. pii: Names and e-mail addresses come with an event; only the id is taken from it, or the user name where it has none.
 # .. pii_types: username, email_address, name
 # .. pii_retirement: consumer_api
+
+_log = logging.getLogger(__name__)
+
+_ROLE_ADDED = "org.openedx.learning.user.course_access_role.added.v1"
+_ROLE_REMOVED = "org.openedx.learning.user.course_access_role.removed.v1"
+_ASSIGNED = "org.openedx.authz.role_assignment.created"
+_UNASSIGNED = "org.openedx.authz.role_assignment.deleted"
+_ROLES = ("course_access",)
 
 # Event type: where the user's id is, and which objects are copied because of it (all where none is named).
 EVENTS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "org.openedx.learning.student.registration.completed.v1": (("user", "id"), ()),
     "org.openedx.learning.auth.session.login.completed.v1": (("user", "id"), ()),
-    "org.openedx.learning.user.course_access_role.added.v1": (
-        ("course_access_role_data", "user", "id"),
-        ("course_access",),
-    ),
-    "org.openedx.learning.user.course_access_role.removed.v1": (
-        ("course_access_role_data", "user", "id"),
-        ("course_access",),
-    ),
+    _ROLE_ADDED: (("course_access_role_data", "user", "id"), _ROLES),
+    _ROLE_REMOVED: (("course_access_role_data", "user", "id"), _ROLES),
+    # By name: `_read_assignment`.
+    _ASSIGNED: ((), _ROLES),
+    _UNASSIGNED: ((), _ROLES),
+}
+_OPERATIONS = {
+    _ROLE_ADDED: Operation.GIVEN,
+    _ROLE_REMOVED: Operation.TAKEN,
+    _ASSIGNED: Operation.GIVEN,
+    _UNASSIGNED: Operation.TAKEN,
 }
 
 # Confluent's frame around a value: a zero, and the number of the schema in a registry.
@@ -60,14 +76,20 @@ def decode_open_edx_event(message: Message) -> Work | None:
     if data is None:
         raise InvalidMessageError("the field `event_data` is missing", kind)
     path, objects = EVENTS[kind]
-    value: Any = _read(kind, data)
+    event: Any = _read(kind, data)
+    if not path:
+        return Work(
+            "sync", (), tuple(objects), role=_read_assignment(kind, message, event["role_assignment"]), kind=kind
+        )
+    value = event
     for key in path:
         value = value[key]
     try:
         user_id = Subject(type="integer").parse(str(value))
     except ValueError:
         raise InvalidMessageError(f"{'.'.join(path)} is not an id", kind) from None
-    return Work("sync", (user_id,), tuple(objects), kind=kind)
+    role = _read_role(kind, message, str(user_id), event["course_access_role_data"]) if kind in _OPERATIONS else None
+    return Work("sync", (user_id,), tuple(objects), role=role, kind=kind)
 
 
 def decode_framed_event(message: Message) -> Work | None:
@@ -90,6 +112,53 @@ def decode_framed_event(message: Message) -> Work | None:
     return decode_open_edx_event(Message(message.stream, message.id, fields))
 
 
+def _read_assignment(kind: str, message: Message, told: Any) -> RoleReport:
+    """What openedx-authz says of a role, by user name.
+
+    Raises:
+        InvalidMessageError: it is not about a user, or something in it cannot be right.
+    """
+    username = read_username(told["subject"])
+    if not username:
+        raise InvalidMessageError("role_assignment.subject is not a user", kind)
+    change = {
+        "role": name_role(told["role"]),
+        "scope": name_scope(told["scope"]),
+        "source": Source.AUTHZ,
+        "actor": told["actor_id"],
+    }
+    try:
+        return report_role(_OPERATIONS[kind], read_headers(message), change, username=username)
+    except ValueError as error:
+        raise InvalidMessageError(f"role_assignment: {error}", kind) from None
+
+
+def _read_role(kind: str, message: Message, subject: str, told: Any) -> RoleReport | None:
+    """What the LMS says of a role; nothing where it cannot be right, which does not keep the roles from being copied."""
+    scope = cover_courses(told["org_key"], told["course_key"])
+    change = {"subject": subject, "role": told["role"], "scope": scope, "source": Source.LMS}
+    try:
+        return report_role(_OPERATIONS[kind], read_headers(message), change)
+    except ValueError as error:
+        _log.warning("%s %s is not in the audit trail of roles: %s", message.stream, message.id, error)
+        return None
+
+
+def report_role(
+    operation: str, headers: Mapping[str, str], change: dict[str, Any], *, username: str = ""
+) -> RoleReport:
+    """A report for the audit trail, from an event's headers and what it says; without a subject where it has a name.
+
+    Raises:
+        ValueError: names what cannot be right, without quoting it.
+    """
+    told = {"operation": operation, "event": headers.get("id"), "at": headers.get("time"), **change}
+    if username:
+        # Any id, until the name is looked up.
+        return RoleReport(replace(read_change({**told, "subject": "0"}), subject=""), username)
+    return RoleReport(read_change(told))
+
+
 def _read(kind: str, data: bytes) -> Any:
     body = io.BytesIO(data)
     # Whatever it stumbles over, its message may quote a value.
@@ -108,7 +177,8 @@ def _load_schema(kind: str) -> Any:
 def read_headers(message: Message) -> dict[str, str]:
     """What of a message's headers identifies it, each only if it looks like what it should be."""
     shapes = {
-        b"type": rb"org\.openedx(\.[a-z0-9_]{1,40}){1,8}\.v[0-9]{1,3}",
+        # Those of openedx-authz have no version.
+        b"type": rb"org\.openedx(\.[a-z0-9_]{1,40}){1,9}",
         b"id": rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
         b"time": rb"[0-9T:.+Z-]{10,40}",
     }

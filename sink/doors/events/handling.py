@@ -102,7 +102,7 @@ class BatchHandler:
             if work is None:
                 self.counts.skipped += 1
                 others.append(message)
-            elif work.action == "sync" and not self._actions.can_copy(work):
+            elif work.action == "sync" and not self._actions.has_use_for(work):
                 self.counts.off += 1
                 others.append(message)
             else:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sink.actors import is_opaque
-from sink.doors.events.work import Action, Message, Work
+from sink.doors.events.work import Action, Message, RoleReport, Work
 from sink.errors import InvalidMessageError
+from sink.ledger.role_trail import Operation, Source, read_change
+from sink.lms.authz import name_role, name_scope, read_username
 from sink.pii_map import Subject, SubjectId
 from sink.yaml_files import load_model
 
-# .. pii: Events may carry names beside ids; only ids are taken from them.
+# .. pii: Events may carry names beside ids; only ids are taken from them, or a user name where a role has no id.
 # .. pii_types: name, username
 # .. pii_retirement: consumer_api
 
@@ -52,7 +55,7 @@ class EventRule(_Model):
         default_factory=dict, description="What a valid event of this kind says; others are dead letters."
     )
     filled: list[EventPath] = Field(default_factory=list, description="What a valid event of this kind does not omit.")
-    action: Action = Field(description="retire, sync or reassign.")
+    action: Action | Literal["role"] = Field(description="retire, sync, reassign or role.")
     subject: EventPath = Field(description="Where the id of the one whom it is about is.")
     also: list[EventPath] = Field(default_factory=list, description="Where lists of ids are to which the same is done.")
     heir: EventPath | None = Field(None, description="For reassign: where the id of the one who takes over is.")
@@ -60,6 +63,13 @@ class EventRule(_Model):
         None, description="For reassign: where the id of the only asset is, or a list of them; everything if left out."
     )
     actor: EventPath | None = Field(None, description="Where the id of the one who asks is.")
+    change: Operation | None = Field(None, description="For role: given or taken.")
+    role: EventPath | None = Field(None, description="For role: where its name is.")
+    scope: EventPath | None = Field(
+        None, description="For role: where the key of the course is, or what covers several."
+    )
+    event: EventPath | None = Field(None, description="For role: where the id of the event is, a UUID.")
+    at: EventPath | None = Field(None, description="For role: where the time is, as ISO 8601 has it.")
 
     @model_validator(mode="after")
     def _heir_only_to_reassign(self) -> EventRule:
@@ -67,8 +77,11 @@ class EventRule(_Model):
             raise ValueError("`reassign` needs `heir`, and nothing else has one")
         if self.asset is not None and self.action != "reassign":
             raise ValueError("only `reassign` has `asset`")
-        if self.action == "reassign" and self.also:
-            raise ValueError("`reassign` is about one subject; leave `also` out")
+        if self.action in ("reassign", "role") and self.also:
+            raise ValueError(f"`{self.action}` is about one subject; leave `also` out")
+        of_roles = (self.change, self.role, self.scope, self.event, self.at)
+        if any((self.action == "role") != (one is not None) for one in of_roles):
+            raise ValueError("`role` needs `change`, `role`, `scope`, `event` and `at`, and nothing else has them")
         return self
 
 
@@ -116,6 +129,8 @@ def _apply(kind: str, rule: EventRule, subject: Subject, event: Any) -> Work:
     for path in rule.filled:
         if _is_blank(find_value(event, path)):
             raise InvalidMessageError(f"{path} is empty", kind)
+    if rule.action == "role":
+        return _report_role(kind, rule, subject, event)
     subjects = [_require_id(subject, event, rule.subject, kind)]
     unusable = []
     for path in rule.also:
@@ -136,6 +151,30 @@ def _apply(kind: str, rule: EventRule, subject: Subject, event: Any) -> Work:
         kind=kind,
         unusable="; ".join(unusable),
     )
+
+
+def _report_role(kind: str, rule: EventRule, subject: Subject, event: Any) -> Work:
+    """A role for the audit trail, and whose roles are copied; openedx-authz says by name whose it is."""
+    found = {
+        name: find_value(event, path)
+        for name, path in (("event", rule.event), ("at", rule.at), ("role", rule.role), ("scope", rule.scope))
+        if path is not None
+    }
+    who = find_value(event, rule.subject)
+    username = read_username(who) if isinstance(who, str) else ""
+    subjects = () if username else (_require_id(subject, event, rule.subject, kind),)
+    actor = _read_actor(find_value(event, rule.actor)) if rule.actor else None
+    if all(isinstance(found[name], str) for name in ("role", "scope")) and name_role(found["role"]):
+        found |= {"role": name_role(found["role"]), "scope": name_scope(found["scope"])}
+    source = Source.AUTHZ if username else Source.OTHER
+    told = {**found, "operation": rule.change, "source": source, "actor": actor}
+    try:
+        # Any id, until the name is looked up.
+        change = read_change({**told, "subject": str(subjects[0]) if subjects else "0"})
+    except ValueError as error:
+        raise InvalidMessageError(str(error), kind) from None
+    report = RoleReport(change if subjects else replace(change, subject=""), username)
+    return Work("sync", subjects, ("course_access",), role=report, kind=kind)
 
 
 def find_value(event: Any, path: str) -> Any:

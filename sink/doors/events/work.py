@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from sink.ledger.role_trail import RoleChange
 from sink.pii_map import SubjectId
 
 Action = Literal["retire", "sync", "reassign"]
@@ -27,8 +28,17 @@ class Message:
 
 
 @dataclass(frozen=True)
+class RoleReport:
+    """A role that was given or taken, for the audit trail."""
+
+    change: RoleChange
+    """Its subject is empty where the event says by name whose role it is."""
+    username: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class Work:
-    """What is to be done because of a message. Ids only."""
+    """What is to be done because of a message. Ids only, but for the name in a report that has no id yet."""
 
     action: Action
     subjects: tuple[SubjectId, ...]
@@ -39,6 +49,8 @@ class Work:
     assets: tuple[str, ...] | None = None
     """Only these; everything if None."""
     actor: str | None = None
+    role: RoleReport | None = None
+    """What the audit trail of roles is told; the roles themselves are copied."""
     kind: str = ""
     """The kind of event, as we call it."""
     unusable: str = ""

@@ -9,17 +9,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import DEFAULT_DB_ALIAS, transaction
 from django.db.models.signals import post_delete, post_save, pre_save
 
 from sink.doors.plugin.events import connect_events
-from sink.doors.plugin.sender import send_retirement, send_sync
+from sink.doors.plugin.sender import send_retirement, send_role_change, send_sync
 
-# .. no_pii: of a user only the id is read.
+# .. pii: A user name, as openedx-authz says whose role it is, until it is looked up; of users else only the id is read.
+# .. pii_types: username
+# .. pii_retirement: local_api
 
 logger = logging.getLogger(__name__)
 
@@ -31,30 +36,43 @@ _COPIED_COLUMNS = frozenset(("username", "email", "is_active", "is_staff", "is_s
 _SESSION = "session_id"
 # On a profile between its two signals: nothing is saved that is copied.
 _NOTHING_NEW = "_aspects_pii_nothing_new"
+#: Events that say that a role was given; the others of their kind say that one was taken.
+_GIVING = frozenset(
+    ("org.openedx.learning.user.course_access_role.added.v1", "org.openedx.authz.role_assignment.created")
+)
 
 
 def connect_receivers() -> None:
     """Listen to retirements, and to changes of what is copied."""
     for name in ("USER_RETIRE_LMS_MISC", "USER_RETIRE_LMS_CRITICAL"):
-        signal = _find_signal(name)
-        if signal is not None:
-            signal.connect(on_retirement, dispatch_uid=f"aspects_pii.{name}")
+        _connect(_find_signal("openedx.core.djangoapps.user_api.accounts.signals", name), on_retirement, name)
     connect_events(getattr(settings, "ASPECTS_PII_RETIREMENT_EVENTS", ()), _retire_after_commit)
     # After the LMS's own receiver of this signal, which Django has connected with the models.
     pre_save.connect(on_profile_saving, sender="student.UserProfile", dispatch_uid="aspects_pii.saving.profile")
+    # Since openedx-events 9.11 (Redwood has it), and of openedx-authz since 11.2.0.
+    for module, names, receiver in (
+        ("openedx_events.learning.signals", ("COURSE_ACCESS_ROLE_ADDED", "COURSE_ACCESS_ROLE_REMOVED"), on_course_role),
+        ("openedx_events.authz.signals", ("ROLE_ASSIGNMENT_CREATED", "ROLE_ASSIGNMENT_DELETED"), on_role_assignment),
+    ):
+        for name in names:
+            _connect(_find_signal(module, name), receiver, name)
     for model in _USER_MODELS:
         post_save.connect(on_change, sender=model, dispatch_uid=f"aspects_pii.saved.{model}")
     post_delete.connect(on_change, sender="student.CourseAccessRole", dispatch_uid="aspects_pii.deleted")
     post_save.connect(on_user_change, sender=settings.AUTH_USER_MODEL, dispatch_uid="aspects_pii.saved.user")
 
 
-def _find_signal(name: str) -> Any:
+def _find_signal(module: str, name: str) -> Any:
     try:
-        from openedx.core.djangoapps.user_api.accounts import signals
+        return getattr(import_module(module), name, None)
     except ImportError:
-        # Not in an LMS: some other Django project, or a Studio without these apps.
+        # Not in an LMS: some other Django project, a Studio without these apps, or an older release.
         return None
-    return getattr(signals, name, None)
+
+
+def _connect(signal: Any, receiver: Callable[..., None], name: str) -> None:
+    if signal is not None:
+        signal.connect(receiver, dispatch_uid=f"aspects_pii.{name}")
 
 
 def on_retirement(user: Any = None, **_: Any) -> None:
@@ -122,6 +140,63 @@ def on_user_change(
     user_id = getattr(instance, "pk", None)
     with _log_failure("change", user_id):
         _sync_after_commit(user_id, using or DEFAULT_DB_ALIAS)
+
+
+def on_course_role(signal: Any = None, course_access_role_data: Any = None, metadata: Any = None, **_: Any) -> None:
+    """The LMS gave a role, or took it: for the audit trail, whether PII is on or off, since that holds ids."""
+    user_id = getattr(getattr(course_access_role_data, "user", None), "id", None)
+    with _log_failure("role", user_id):
+        role = course_access_role_data
+        course_key = "" if role.course_key is None else str(role.course_key)
+        what = {"role": role.role, "org": role.org_key or "", "course_key": course_key}
+        _tell_of_role(signal, "course_access_role", user_id, None, metadata, what)
+
+
+def on_role_assignment(signal: Any = None, role_assignment: Any = None, metadata: Any = None, **_: Any) -> None:
+    """openedx-authz gave a role, or took it. It says by name whose it is, and keeps it where no other signal tells of it."""
+    with _log_failure("role", None):
+        user_id = _find_user(role_assignment.subject)
+        if user_id is None:
+            logger.warning("the event %s is about a role of somebody whom the LMS does not know", metadata.id)
+            return
+        what = {"role": role_assignment.role, "scope": role_assignment.scope}
+        _tell_of_role(signal, "openedx-authz", user_id, role_assignment.actor_id, metadata, what)
+        if settings.ASPECTS_ENABLE_PII:
+            _sync_after_commit(user_id, DEFAULT_DB_ALIAS)
+
+
+def _find_user(subject: str) -> Any:
+    """The id of `user^NAME`, also where a retirement has renamed the account meanwhile."""
+    namespace, _, name = subject.partition("^")
+    if namespace != "user":
+        return None
+    # A savepoint of its own: what fails here must not fail the LMS's transaction.
+    with transaction.atomic():
+        found = _match(get_user_model(), "pk", "username", name)
+        if found is None:
+            with suppress(LookupError):
+                statuses = apps.get_model("user_api", "UserRetirementStatus")
+                found = _match(statuses, "user_id", "original_username", name)
+    return found
+
+
+def _match(model: Any, wanted: str, column: str, name: str) -> Any:
+    # MySQL compares without regard to case, openedx-authz does not.
+    rows = model.objects.filter(**{column: name}).values_list(wanted, column)
+    return next((key for key, value in rows if value == name), None)
+
+
+def _tell_of_role(signal: Any, source: str, user_id: Any, actor: Any, metadata: Any, what: dict[str, str]) -> None:
+    told = {
+        "event": str(metadata.id),
+        "at": metadata.time.isoformat(),
+        "operation": "given" if signal.event_type in _GIVING else "taken",
+        "source": source,
+        "subject": str(user_id),
+        "actor": None if actor is None else str(actor),
+        **what,
+    }
+    transaction.on_commit(lambda: send_role_change(told))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ TIMEOUT_SECONDS = 1.0
 #: How long no change is sent after the broker has failed. Retirements are always attempted.
 PAUSE_SECONDS = 30.0
 _MAX_IDS_IN_A_MESSAGE = 1_000
+_NOT_IN_TRAIL = "the audit trail of roles lacks it"
 
 
 class _Pause:
@@ -68,6 +69,14 @@ def send_sync(user_ids: Sequence[Any]) -> None:
         for start in range(0, len(user_ids), _MAX_IDS_IN_A_MESSAGE)
     ]
     _send(broker.SYNC_USERS, [[batch] for batch in batches], "change", "`aspects-pii sync` finds it")
+
+
+def send_role_change(told: dict[str, Any]) -> None:
+    """Have a role that was given or taken kept in the audit trail: ids, the name of the role and the key of the course."""
+    if _pause.is_on:
+        _log_loss("role", [told["subject"]], "the broker failed a moment ago", _NOT_IN_TRAIL)
+        return
+    _send(broker.RECORD_ROLE, [[told]], "role", _NOT_IN_TRAIL)
 
 
 def _send(task: str, messages: Sequence[list[Any]], what: str, remedy: str) -> None:
@@ -120,7 +129,8 @@ def _publish(app: BrokerApp, producer: Any, task: str, arguments: list[Any]) -> 
 
 
 def _list_ids(messages: Sequence[list[Any]]) -> list[Any]:
-    return [user_id for [value] in messages for user_id in (value if isinstance(value, list) else [value])]
+    values = [value["subject"] if isinstance(value, dict) else value for [value] in messages]
+    return [user_id for value in values for user_id in (value if isinstance(value, list) else [value])]
 
 
 def _log_loss(what: str, user_ids: Sequence[Any], reason: str, remedy: str) -> None:

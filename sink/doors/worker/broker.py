@@ -19,6 +19,7 @@ RETIRE_USERS = "aspects_pii.retire_users"
 SYNC_USER = "aspects_pii.sync_user"
 SYNC_USERS = "aspects_pii.sync_users"
 SYNC_ALL = "aspects_pii.sync_all"
+RECORD_ROLE = "aspects_pii.record_role"
 SWEEP = "aspects_pii.sweep"
 RECONCILE = "aspects_pii.reconcile"
 SECOND_PASS = "aspects_pii.second_pass"  # noqa: S105

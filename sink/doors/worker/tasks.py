@@ -3,6 +3,7 @@
     retire_user, retire_users    write the request into the ledger, then ask for a sweep
     sync_user, sync_users        copy these users from the LMS, and whoever waits with them; where PII is off, their roles
     sync_all                     copy everybody from the LMS, or all roles: a change whose message was lost
+    record_role                  write into the audit trail that a role was given or taken
     sweep                        work off every open retirement as one batch
     reconcile                    request the retirement of whoever the LMS has retired
     second_pass                  look again at old erasures
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -45,6 +47,8 @@ from sink.errors import AspectsPiiError, BusyError, RefusedError
 from sink.installation import connect, open_lms, open_store
 from sink.ledger import leases
 from sink.ledger.entries import Retirement, State
+from sink.ledger.role_trail import RoleChange, Source, read_change, record_changes
+from sink.lms.authz import cover_courses, name_role, name_scope
 from sink.lms.database import LmsDatabase
 from sink.pii_map import SubjectId
 from sink.retirement import reconcile
@@ -78,6 +82,7 @@ class Tasks:
         self._add(broker.RETIRE_USERS, self.retire_users, (AspectsPiiError,), None)
         self._add(broker.SYNC_USER, self.sync_user, _find_retriable(), 10)
         self._add(broker.SYNC_USERS, self.sync_users, _find_retriable(), 10)
+        self._add(broker.RECORD_ROLE, self.record_role, _find_retriable(), 10)
         # These come again by themselves.
         self._add(broker.SYNC_ALL, self.sync_all, _find_retriable(), 2)
         self._add(broker.SWEEP, self.sweep, _find_retriable(), 2)
@@ -169,6 +174,28 @@ class Tasks:
         except (BusyError, RefusedError) as error:
             logger.error("no full copy was made: %s", error)
             return {}
+
+    def record_role(self, told: dict[str, Any]) -> dict[str, int]:
+        """Write into the audit trail that a role was given or taken, whether PII is on or off; see the plugin for `told`.
+
+        What cannot be right, and what cannot be written now or later, is logged by the id of the event.
+        """
+        event = str(told.get("event"))[:36] if isinstance(told, dict) else ""
+        shown = event if re.fullmatch("[0-9a-f-]{36}", event) else "of no id"
+        try:
+            change = _read_change(told)
+            with self._open() as store:
+                store.pii_map.subject.parse(change.subject)
+                record_changes(store.client, [change])
+        except (ValueError, TypeError) as error:
+            logger.error("the event %s about a role is passed over: %s", shown, error)
+            return {"recorded": 0}
+        except AspectsPiiError as error:
+            if error.retriable:
+                raise
+            logger.error("the event %s about a role is not in the audit trail: %s", shown, error)
+            return {"recorded": 0}
+        return {"recorded": 1}
 
     @property
     def _copies(self) -> bool:
@@ -274,6 +301,21 @@ def _find_retriable() -> tuple[type[AspectsPiiError], ...]:
             yield from walk(child)
 
     return tuple(kind for kind in walk(AspectsPiiError) if kind.retriable)
+
+
+def _read_change(told: dict[str, Any]) -> RoleChange:
+    """What the plugin sent, in the words of the audit trail.
+
+    Raises:
+        ValueError: names what cannot be right, without quoting it.
+    """
+    if not isinstance(told, dict):
+        raise ValueError("it is no object")
+    if told.get("source") == Source.AUTHZ:
+        told = {**told, "role": name_role(str(told.get("role"))), "scope": name_scope(str(told.get("scope")))}
+    else:
+        told = {**told, "scope": cover_courses(str(told.get("org")), str(told.get("course_key")))}
+    return read_change(told)
 
 
 def _parse_ids(store: Store, user_ids: Sequence[SubjectId]) -> list[SubjectId]:

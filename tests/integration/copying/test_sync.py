@@ -31,11 +31,13 @@ from sink.endpoint.app import running
 from sink.errors import BusyError
 from sink.installation import open_store
 from sink.ledger.leases import hold
+from sink.lms.authz import LEGACY_ROLES
 from sink.lms.database import LmsDatabase
 from sink.resources import find_resource
 from sink.retirement.retire import retire
 from sink.settings import load_settings
 from sink.store import Store
+from tests.support.authz_rows import grant, write_rules
 from tests.support.lms_writer import LmsWriter
 
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
@@ -326,11 +328,66 @@ def test_a_role_that_was_taken_away_is_gone(site: Site) -> None:
     assert len(site.users()) == USERS
 
 
-def test_the_last_role_of_all_may_go(site: Site) -> None:
+def test_all_course_roles_go_only_when_told_so(site: Site) -> None:
+    """The LMS's superusers keep theirs, which does not make the others' removal less suspicious."""
+    site.sync()
+    before = site.state()
+    site.execute("DELETE FROM student_courseaccessrole")
+    ran = site.run("sync")
+    assert ran.status == 1
+    assert "the course roles of all 9 people" in ran.err
+    assert "casbin_rule, which its user does not see" in ran.err
+    assert "--allow-removals" in ran.err
+    assert site.state() == before
+    assert site.sync("--allow-removals")["course_access"]["removed"] == 9
+    assert {(row["org"], row["course_key"]) for row in site.rows("course_access")} == {("", "")}
+
+
+def test_all_course_roles_go_with_the_share_that_lets_all_users_go(site: Site) -> None:
     site.sync()
     site.execute("DELETE FROM student_courseaccessrole", "UPDATE auth_user SET is_staff = 0, is_superuser = 0")
-    assert site.sync()["course_access"]["removed"] == 11
+    assert site.sync(SYNC_MAX_REMOVED_SHARE="1")["course_access"]["removed"] == 11
     assert site.rows("course_access") == []
+
+
+def test_the_only_role_of_all_goes_with_its_user(site: Site) -> None:
+    """What one person is left of, no safeguard keeps."""
+    site.execute(f"DELETE FROM student_courseaccessrole WHERE user_id != {USERS}")
+    site.sync()
+    site.execute("DELETE FROM student_courseaccessrole")
+    assert site.sync("--user-id", USERS)["course_access"]["removed"] == 1
+
+
+@on_both
+def test_roles_that_moved_to_openedx_authz_stay(site: Site) -> None:
+    """Its migration writes casbin's rules and empties the LMS's own table."""
+    site.sync()
+    before = site.rows("course_access")
+    roles = site.ask(
+        "SELECT u.username, r.role, r.org, r.course_id "
+        "FROM student_courseaccessrole r JOIN auth_user u ON u.id = r.user_id"
+    )
+    assert len(roles) > 9
+    names = {legacy: name for name, legacy in LEGACY_ROLES.items()}
+    with _disposing(open_writable(site.url)) as engine, engine.begin() as connection:
+        moved = [
+            grant(number, name, names[role], course or (f"course-v1:{org}+*" if org else "course-v1:*"))
+            for number, (name, role, org, course) in enumerate(roles, start=1)
+        ]
+        write_rules(connection, *moved)
+    site.execute("DELETE FROM student_courseaccessrole")
+    done = site.sync()["course_access"]
+    assert (done["unchanged"], done["inserted"], done["removed"]) == (11, 0, 0)
+    assert site.rows("course_access") == before
+
+    site.execute("DELETE FROM casbin_rule WHERE v1 = 'role^course_staff'")
+    assert site.sync()["course_access"]["removed"] > 0
+    assert len(site.rows("course_access")) > 1
+    site.execute("DELETE FROM casbin_rule")
+    ran = site.run("sync")
+    assert ran.status == 1
+    assert "would take away the course roles" in ran.err
+    assert "does not see" not in ran.err
 
 
 @on_both

@@ -28,6 +28,7 @@ from sink.resources import find_resource
 from sink.settings import load_settings
 from sink.store import Store
 from sink.visibility import render_visible_to
+from tests.support.authz_rows import grant, write_rules
 from tests.support.lms_writer import LmsWriter
 
 COURSE, OTHER, ELSEWHERE = "course-v1:Org+A+1", "course-v1:Org+B+1", "course-v1:Else+A+1"
@@ -53,6 +54,18 @@ PEOPLE: dict[str, tuple[tuple[str, str, str] | None, Scopes]] = {
     "tim": (("Org", COURSE, "staff"), IN_COURSE),
     "kim": (None, []),
 }
+# The same for roles that openedx-authz keeps: role and scope, as it has them.
+IN_AUTHZ: dict[str, tuple[str, str, Scopes]] = {
+    "cai": ("course_limited_staff", COURSE, IN_COURSE),
+    "ono": ("course_staff", "course-v1:Org+*", [("org", "Org", "")]),
+    "pia": ("course_admin", "course-v1:*", EVERYTHING),
+    "dan": ("course_data_researcher", COURSE, []),
+    "ben": ("course_beta_tester", COURSE, []),
+    "coe": ("ccx_coach", COURSE, []),
+    "edi": ("course_editor", COURSE, []),
+    "lia": ("library_admin", "lib:Org:slug", []),
+}
+PEOPLE |= {name: (None, scopes) for name, (_, _, scopes) in IN_AUTHZ.items()}
 IDS = {name: number for number, name in enumerate(PEOPLE, start=1)}
 
 
@@ -137,6 +150,7 @@ def fill_lms(url: str) -> None:
     with engine.begin() as connection:
         for column, value, name in (("is_staff", 1, "eve"), ("is_superuser", 1, "sue"), ("is_active", 0, "ina")):
             connection.execute(text(f"UPDATE auth_user SET {column} = {value} WHERE username = '{name}'"))
+        write_rules(connection, *(grant(IDS[name], name, role, scope) for name, (role, scope, _) in IN_AUTHZ.items()))
     engine.dispose()
 
 

@@ -34,6 +34,7 @@ from sink.errors import LmsAddressError, LmsError, LmsSchemaError, LmsUnreachabl
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
 from sink.lms.values import MAX_TEXT_BYTES, BadRow
+from tests.support.authz_rows import ALL, ALL_OF_ORG, COURSE, OTHER_COURSE, POLICY, UPSTREAM, grant, write_rules
 from tests.support.lms_writer import LmsWriter, open_lms
 
 MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
@@ -436,6 +437,95 @@ class TestBadRows:
         with LmsDatabase(place.url).snapshot() as snapshot:
             batches = list(snapshot.rows("user_profile", ("user_id", "year_of_birth"), 2))
         assert [(len(b.rows), len(b.bad), b.last_user_id) for b in batches] == [(0, 2, 2), (0, 1, 3)]
+
+
+@each_database
+class TestRolesOfOpenedxAuthz:
+    def fill(self, place: Place, writer: LmsWriter, *rows: tuple[int | str, ...]) -> None:
+        """The people of upstream's rows, by 1 to 4; their rows unless others are given."""
+        place.create_tables()
+        for user_id, name in enumerate(("alice", "bob", "carol", "Dave"), start=1):
+            writer.register_user(user_id, name, f"{name}@example.org", "A")
+        self.write(place, *(rows or (*UPSTREAM, *POLICY)))
+
+    def write(self, place: Place, *rows: tuple[int | str, ...]) -> None:
+        with place.engine() as engine, engine.begin() as connection:
+            write_rules(connection, *rows)
+
+    def list_roles(self, place: Place, **arguments: Any) -> list[tuple[Any, ...]]:
+        names = ("user_id", "username", "org", "course_key", "role")
+        rows = read_all(place, "course_access", **arguments)[0]
+        return [tuple(row[name] for name in names) for row in rows]
+
+    def test_rules_are_read_as_the_lms_reads_them(self, place: Place, writer: LmsWriter) -> None:
+        """The roles of course staff, by id; of a course, of an organisation, and of all courses."""
+        self.fill(place, writer)
+        assert self.list_roles(place) == [
+            (1, "alice", "OpenedX", COURSE, "instructor"),
+            (2, "bob", "OpenedX", "", "staff"),
+            (3, "carol", "", "", "staff"),
+            (4, "Dave", "WGU", OTHER_COURSE, "limited_staff"),
+        ]
+
+    def test_both_sources_are_read_and_what_both_say_once(self, place: Place, writer: LmsWriter) -> None:
+        self.fill(place, writer, grant(1, "bob", "course_staff", COURSE), grant(2, "carol", "course_staff", ALL))
+        for user_id, course in ((1, COURSE), (2, COURSE), (2, OTHER_COURSE)):
+            writer.grant_role(user_id, course[10:].partition("+")[0], course, "staff")
+        place.execute(update(USERS).where(USERS.c.id == 3).values(is_staff=True))
+        columns = ("user_id", "username", "org", "course_key", "role")
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            batches = list(snapshot.rows("course_access", columns, 2))
+            users = list(snapshot.user_ids("course_access"))
+        assert sorted(row for batch in batches for row in batch.rows) == [
+            (1, "alice", "OpenedX", COURSE, "staff"),
+            (2, "bob", "OpenedX", COURSE, "staff"),
+            (2, "bob", "WGU", OTHER_COURSE, "staff"),
+            (3, "carol", "", "", "staff"),
+        ]
+        assert [batch.last_user_id for batch in batches] == [1, 2, 3]
+        assert users == [[1, 2, 3]]
+
+    def test_some_users_are_read_alone(self, place: Place, writer: LmsWriter) -> None:
+        self.fill(place, writer)
+        assert [row[:2] for row in self.list_roles(place, user_ids=[2, 4])] == [(2, "bob"), (4, "Dave")]
+        assert self.list_roles(place, user_ids=[99]) == []
+
+    def test_a_name_is_the_same_to_the_letter(self, place: Place, writer: LmsWriter) -> None:
+        """As casbin compares: whoever was renamed has nothing of the old name."""
+        rows = (grant(1, "dave", "course_staff", COURSE), grant(2, "ALICE", "course_staff", COURSE))
+        self.fill(place, writer, *rows, grant(3, "nobody", "course_staff", COURSE))
+        assert self.list_roles(place) == []
+        assert self.list_roles(place, user_ids=[1, 4]) == []
+
+    def test_an_account_that_is_not_active_has_no_role(self, place: Place, writer: LmsWriter) -> None:
+        self.fill(place, writer)
+        place.execute(update(USERS).where(USERS.c.id.in_([1, 2])).values(is_active=False))
+        assert [row[0] for row in self.list_roles(place)] == [3, 4]
+        assert [row[0] for row in self.list_roles(place, user_ids=[1, 2, 3])] == [3]
+
+    def test_what_is_no_rule_for_courses_gives_nothing(self, place: Place, writer: LmsWriter) -> None:
+        scopes = ("course-v1:OpenedX+CS*", "course-v1:O*", "course-v1:OpenedX+CS101", "course-v1:", "lib:OpenedX:*")
+        rows = [grant(number, "bob", "course_staff", scope) for number, scope in enumerate(scopes, start=1)]
+        group = (11, "g", "group^bob", "role^course_staff", f"course-v1^{ALL_OF_ORG}", "", "", "")
+        policy = (12, "p", "user^bob", "role^course_staff", f"course-v1^{COURSE}", "allow", "", "")
+        everything = (13, "g", "user^bob", "role^course_staff", "*", "", "", "")
+        self.fill(place, writer, *rows, group, policy, everything)
+        assert self.list_roles(place) == []
+
+    def test_a_table_without_the_columns_is_no_empty_one(self, place: Place, writer: LmsWriter) -> None:
+        self.fill(place, writer)
+        place.execute("ALTER TABLE casbin_rule DROP COLUMN v2")
+        with pytest.raises(LmsSchemaError, match=r"casbin_rule\.v2"):
+            self.list_roles(place)
+
+
+@pytest.mark.parametrize("place", [p for p in PARAMETERS if p.id == "mariadb-uuid"], indirect=True)
+def test_rules_of_another_collation_are_read(place: Place, writer: LmsWriter) -> None:
+    """MySQL does not compare columns of two collations, and tables of different releases have different ones."""
+    roles = TestRolesOfOpenedxAuthz()
+    roles.fill(place, writer)
+    place.execute("ALTER TABLE casbin_rule CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+    assert len(roles.list_roles(place)) == 4
 
 
 @each_kind

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -12,6 +13,12 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lms.envs.production")
 
     import django
+
+    if find_spec("openedx_events.authz") is None:
+        # As openedx-events 11.2.0 has them.
+        from tests.support import authz_events
+
+        sys.modules["openedx_events.authz.signals"] = authz_events
 
     django.setup()
 

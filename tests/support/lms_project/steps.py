@@ -16,6 +16,10 @@ from openedx.core.djangoapps.user_api.accounts.signals import (
     USER_RETIRE_MAILINGS,
 )
 from openedx.core.djangoapps.user_api.models import RetirementState, UserRetirementRequest, UserRetirementStatus
+from openedx_events.learning.data import CourseAccessRoleData, UserData, UserPersonalData
+from openedx_events.learning.signals import COURSE_ACCESS_ROLE_ADDED, COURSE_ACCESS_ROLE_REMOVED
+
+from tests.support.authz_events import send_assignment
 
 STATES = (
     "PENDING",
@@ -147,6 +151,39 @@ def remove_role(user_id, course_id, role="staff"):
     """The course team page."""
     for access in CourseAccessRole.objects.filter(user_id=user_id, course_id=course_id, role=role):
         access.delete()
+
+
+@transaction.atomic
+def assign_role(user_id, scope, actor_id=None, event="assigned"):
+    """openedx-authz's way, which tells of it after the transaction, by name."""
+    username = User.objects.get(pk=user_id).username
+    transaction.on_commit(lambda: send_assignment(event, username, actor_id, scope))
+
+
+def assign_role_to_nobody(username, scope):
+    """An event about a name that no account has."""
+    send_assignment("assigned", username, None, scope)
+
+
+def announce_role(user_id, course_id, event="added"):
+    """The LMS's own event; without a course for a whole organisation."""
+    user = User.objects.get(pk=user_id)
+    pii = UserPersonalData(username=user.username, email=user.email)
+    signal = COURSE_ACCESS_ROLE_ADDED if event == "added" else COURSE_ACCESS_ROLE_REMOVED
+    signal.send_event(
+        course_access_role_data=CourseAccessRoleData(
+            user=UserData(id=user.id, is_active=True, pii=pii), org_key="Org", course_key=course_id, role="staff"
+        )
+    )
+
+
+@transaction.atomic
+def retire_from_openedx_authz(user_id, scope):
+    """It takes a retired user's roles, by a name that the account has no more when the event is sent."""
+    assign_role(user_id, scope, event="unassigned")
+    user = User.objects.get(pk=user_id)
+    user.username = _retired(user.username)
+    user.save()
 
 
 @transaction.atomic

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import sys
+import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import typer
 from sink.doors.cli.main import app
 from sink.installation import connect, open_store
 from sink.ledger.entries import Action
+from sink.ledger.role_trail import Operation, RoleChange, Source, record_changes
 from sink.resources import VERSION
 from sink.settings import load_settings
 
@@ -198,6 +201,39 @@ def test_json_of_a_retirement(stored: Command) -> None:
     entries = stored("ledger", "show", "--subject", "1", "--json").json
     assert entries[0]["action"] == "requested"
     assert entries[-1]["action"] == "erased"
+
+
+def test_roles_are_shown_by_scope(stored: Command) -> None:
+    course = "course-v1:OpenedX+CS101+2024"
+    at = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    told = (
+        (0, "given", "staff", course, Source.AUTHZ, "17"),
+        (1, "given", "staff", "course-v1:OpenedX+*", Source.AUTHZ, None),
+        (2, "taken", "staff", course, Source.LMS, None),
+        (3, "given", "library_admin", "lib:OpenedX:x", Source.AUTHZ, "17"),
+    )
+    with connect(load_settings()) as client:
+        record_changes(
+            client,
+            [
+                RoleChange(uuid.uuid4(), at + timedelta(hours=n), Operation(done), "1", role, scope, source, actor)
+                for n, done, role, scope, source, actor in told
+            ],
+        )
+    shown = stored("ledger", "show", "--scope", course, "--json").json
+    assert [(line["action"], line["scope"], line["by"]) for line in shown] == [
+        ("given", course, "17"),
+        ("given", "course-v1:OpenedX+*", "system"),
+        ("taken", course, "unknown"),
+    ]
+    assert {line["subject"] for line in shown} == {"1"}
+    table = stored("ledger", "show", "--scope", "*", "--action", "given", "--actor", "17").out
+    assert "library_admin" in table
+    assert table.count("given") == 2
+    # An audit trail is no entry of the ledger, and a purge leaves both.
+    assert stored("ledger", "show", "--json").json == []
+    assert stored("purge", "--yes").status == 0
+    assert len(stored("ledger", "show", "--scope", "*", "--json").json) == 4
 
 
 def test_json_of_a_purge_is_one_document(stored: Command) -> None:

@@ -6,10 +6,12 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,9 +21,12 @@ from typing import Any
 import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
+from pydantic import SecretStr
+from sqlalchemy import text
 
 import sink
 from sink.clickhouse.migrations import migrate
+from sink.demo_data.lms_tables import open_writable
 from sink.doors.events import kafka_streams
 from sink.doors.events.consumer import run_consumer
 from sink.doors.events.handling import MessageCounts
@@ -29,7 +34,9 @@ from sink.doors.events.kafka_options import make_kafka_options
 from sink.doors.events.kafka_streams import KafkaStreams
 from sink.errors import AspectsPiiError, SettingsError, StreamsUnreachableError, UsageError
 from sink.installation import open_store
+from sink.ledger.role_trail import show_changes
 from sink.settings import load_settings
+from tests.support.authz_rows import grant, write_rules
 from tests.support.events import LOGIN, EventPlace, Lms, Producer, consuming, delete_user, end
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE, make_endpoint, name_program, running, wait_until
@@ -190,6 +197,36 @@ def place(broker: str, clickhouse: str, lms: Lms, producer: Producer, tmp_path: 
         )
         yield Place(settings, store, lms, producer, environment, number, broker, writer, observer)
         observer.close()
+
+
+def test_roles_of_openedx_authz_come_as_avro_and_as_json(place: Place, tmp_path: Path) -> None:
+    """Both say by name whose role it is; the LMS knows the id."""
+    file = tmp_path / "lms.db"
+    shutil.copy(place.lms.file, file)
+    engine = open_writable(f"sqlite:///{file}")
+    course = "course-v1:Org+Course+Run"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE auth_user SET username = 'zaphod' || id WHERE id IN (7, 8)"))
+        write_rules(connection, *(grant(n, f"zaphod{n}", "course_staff", course) for n in (7, 8)))
+    engine.dispose()
+    place.produce(("assigned", 7), ("role added", 7))
+    role = {"subject": "user^zaphod8", "role": "role^course_staff", "scope": f"course-v1^{course}", "actor_id": None}
+    place.send_job(
+        {
+            "type": "org.openedx.authz.role_assignment.created",
+            "id": str(uuid.uuid4()),
+            "time": "2026-11-29T01:32:18.711188+00:00",
+            "data": {"role_assignment": {"operation": "created", **role}},
+        }
+    )
+    assert place.consume(lms_database_url=SecretStr(f"sqlite:///{file}")) == MessageCounts(read=3, synced=3)
+    assert place.users("course_access") == [7, 8]
+    changes = show_changes(place.store.client, scope=course)
+    assert sorted((c.subject, c.role, c.source, c.done_by) for c in changes) == [
+        ("7", "staff", "openedx-authz", "1"),
+        ("8", "staff", "openedx-authz", "system"),
+    ]
+    assert place.dead_letters() == []
 
 
 def test_events_of_the_lms_bring_the_user_and_the_roles(place: Place) -> None:

@@ -18,14 +18,17 @@ import yaml
 
 from sink.clickhouse.migrations import migrate
 from sink.copying.sync import sync
+from sink.demo_data.lms_tables import open_writable
 from sink.doors.events.consumer import run_consumer
 from sink.doors.events.handling import MessageCounts
 from sink.errors import AspectsPiiError, SettingsError, UsageError
 from sink.installation import open_store
+from sink.ledger.role_trail import show_changes
 from sink.resources import find_resource
 from sink.retirement.retire import work_off
 from sink.settings import load_settings
 from sink.store import Store
+from tests.support.authz_rows import grant, write_rules
 from tests.support.events import LOGIN, EventPlace, Lms, Producer, consuming, delete_user, end, transfer
 from tests.support.processes import wait_until
 from tests.support.redis_server import emptied, name_database
@@ -35,6 +38,7 @@ pytestmark = pytest.mark.redis
 URL = name_database(15)
 USERS = "test-learning-user-lifecycle"
 ROLES = "test-learning-course-access-role-lifecycle"
+ASSIGNMENTS = "test-authz-role-assignment-lifecycle"
 JOBS = "jobs"
 DEAD = "aspects-pii-dead-letters"
 
@@ -129,6 +133,101 @@ def test_a_role_that_was_taken_away_goes(place: Place) -> None:
     place.produce(("role removed", instructor))
     place.consume()
     assert place.users("course_access") == []
+
+
+COURSE = "course-v1:Org+Course+Run"
+
+
+def use_authz(place: Place, *user_ids: int) -> None:
+    """These people are called as the producer calls them, and are staff of its course by openedx-authz's rules."""
+    for user_id in user_ids:
+        _execute(place.lms.file, f"UPDATE auth_user SET username = 'zaphod{user_id}' WHERE id = {user_id}")
+    engine = open_writable(place.lms.url)
+    with engine.begin() as connection:
+        write_rules(connection, *(grant(user_id, f"zaphod{user_id}", "course_staff", COURSE) for user_id in user_ids))
+    engine.dispose()
+
+
+def list_roles(place: Place) -> list[tuple[Any, ...]]:
+    changes = show_changes(place.store.client, scope="*")
+    return [(c.subject, c.operation, c.role, c.scope, c.source, c.done_by) for c in changes]
+
+
+def test_roles_of_openedx_authz_are_copied_and_kept_in_the_audit_trail(place: Place) -> None:
+    use_authz(place, 7)
+    # As an LMS since Verawood sends them: by openedx-authz with who did it, and once more without.
+    place.produce(("assigned", 7), ("role added", 7))
+    assert place.consume() == MessageCounts(read=2, synced=2)
+    rows = place.store.client.rows("SELECT user_id, org, course_key, role FROM $event_sink.course_access")
+    assert rows == [(7, "Org", COURSE, "staff")]
+    given = ("7", "given", "staff", COURSE, "openedx-authz", "1")
+    assert list_roles(place) == [given]
+
+    _execute(place.lms.file, "DELETE FROM casbin_rule")
+    place.produce(("role removed", 7), ("unassigned", 7))
+    place.consume()
+    assert place.users("course_access") == []
+    assert list_roles(place) == [given, ("7", "taken", "staff", COURSE, "openedx-authz", "1")]
+    assert (place.waiting(ASSIGNMENTS), place.waiting(ROLES), place.dead_letters()) == (0, 0, [])
+
+
+def test_a_role_of_the_lms_is_kept_without_who_did_it(place: Place) -> None:
+    place.produce(("role added", 7), ("role removed", 7))
+    place.consume()
+    assert list_roles(place) == [
+        ("7", "given", "staff", COURSE, "course_access_role", "unknown"),
+        ("7", "taken", "staff", COURSE, "course_access_role", "unknown"),
+    ]
+
+
+def test_the_audit_trail_holds_an_id_and_no_name_of_whoever_was_erased(place: Place) -> None:
+    use_authz(place, 7)
+    place.produce(("login", 7), ("assigned", 7))
+    place.consume()
+    before = list_roles(place)
+    place.store.ledger.request([7])
+    assert all(outcome.is_done for outcome in work_off(place.store, place.store.ledger.find([7])))
+    # It tells of the retirement, too: by a name that the account had until then.
+    place.produce(("unassigned", 7))
+    place.consume()
+    assert [line[:2] for line in list_roles(place)] == [("7", "given"), ("7", "taken")]
+    assert list_roles(place)[0] == before[0]
+    texts = place.store.client.rows("SELECT toString(tuple(*)) FROM $pii_ledger.role_assignments")
+    assert len(texts) == 2
+    assert not any("zaphod" in text for (text,) in texts)
+
+
+def test_a_name_that_the_lms_does_not_know_is_passed_over_and_not_logged(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.produce(("assigned", 9_999), ("login", 2))
+    assert place.consume() == MessageCounts(read=2, synced=2)
+    assert place.users() == [2]
+    assert list_roles(place) == []
+    assert "somebody whom the LMS does not know" in caplog.text
+    assert "zaphod" not in caplog.text
+
+
+def test_an_audit_trail_that_cannot_be_written_stops_nothing_else(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    use_authz(place, 7)
+    place.store.client.execute("DROP TABLE $pii_ledger.role_assignments")
+    place.produce(("assigned", 7), ("login", 2))
+    assert place.consume() == MessageCounts(read=2, synced=2)
+    assert place.users("course_access") == [7]
+    assert place.users() == [2]
+    assert "1 changes of roles are not in the audit trail" in caplog.text
+
+
+@pytest.mark.parametrize("lms_url", ["as it is", None])
+def test_the_audit_trail_is_kept_while_pii_is_off(place: Place, lms_url: str | None) -> None:
+    """It holds ids. Without an LMS nobody knows whose a name is."""
+    use_authz(place, 7)
+    place.produce(("assigned", 7), ("role added", 8))
+    counts = place.consume(enable_pii=False, **({} if lms_url else {"lms_database_url": None}))
+    assert counts == (MessageCounts(read=2, synced=2) if lms_url else MessageCounts(read=2, synced=1, off=1))
+    assert {line[0] for line in list_roles(place)} == ({"7", "8"} if lms_url else {"8"})
 
 
 def _execute(file: Path, sql: str) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -228,15 +229,68 @@ def test_retirements_alone_are_sent_without_pii(lms: Lms, messages: Messages, us
     assert messages.take() == [("retire_user", user)] * 2
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_roles_of_openedx_authz_are_sent_by_id(lms: Lms, messages: Messages, user: int, enabled: bool) -> None:
+    """For the audit trail whether PII is on or off, since it holds ids; and, while it is on, to be copied."""
+    lms.call("change_setting", "ASPECTS_ENABLE_PII", enabled)
+    for event, operation in (("assigned", "given"), ("unassigned", "taken")):
+        lms.call("assign_role", user, COURSE, actor_id=5, event=event)
+        (task, told), *others = messages.take()
+        assert task == "record_role"
+        assert uuid.UUID(told.pop("event"))
+        assert datetime.fromisoformat(told.pop("at")).tzinfo is not None
+        assert told == {
+            "operation": operation,
+            "source": "openedx-authz",
+            "subject": str(user),
+            "actor": "5",
+            "role": "role^course_staff",
+            "scope": f"course-v1^{COURSE}",
+        }
+        assert others == ([("sync_user", user)] if enabled else [])
+
+
+def test_roles_that_the_lms_announces_are_sent_for_the_audit_trail(lms: Lms, messages: Messages, user: int) -> None:
+    for course, event in ((COURSE, "added"), (None, "removed")):
+        lms.call("announce_role", user, course, event)
+        ((task, told),) = messages.take()
+        assert task == "record_role"
+        assert (told["subject"], told["role"], told["org"], told["course_key"]) == (
+            str(user),
+            "staff",
+            "Org",
+            course or "",
+        )
+        assert (told["operation"], told["actor"]) == ({"added": "given", "removed": "taken"}[event], None)
+
+
+def test_a_role_that_a_retirement_takes_is_known_by_the_former_name(lms: Lms, messages: Messages, user: int) -> None:
+    lms.call("request_retirement", user)
+    messages.take()
+    lms.call("retire_from_openedx_authz", user, COURSE)
+    taken = [told for task, told in messages.take() if task == "record_role"]
+    assert [told["subject"] for told in taken] == [str(user)]
+
+
+def test_a_role_of_a_name_that_nobody_has_is_not_sent_and_not_logged(lms: Lms, messages: Messages) -> None:
+    lms.call("assign_role_to_nobody", "trillian", COURSE)
+    assert messages.take() == []
+    assert "somebody whom the LMS does not know" in lms.read_log()
+    assert "trillian" not in lms.read_log()
+
+
 def test_messages_and_logs_say_nothing_about_the_user(lms: Lms, messages: Messages) -> None:
     secrets = {"username": "zaphod", "email": "zaphod@example.com", "name": "Zaphod Beeblebrox", "city": "Betelgeuse"}
     user_id = lms.call("create_user", **secrets)
+    lms.call("assign_role", user_id, COURSE)
+    lms.call("announce_role", user_id, COURSE)
     lms.call("request_retirement", user_id)
     lms.call("run_retirement", user_id)
     lms.call("change_setting", "ASPECTS_PII_BROKER_URL", "redis://:a-password@127.0.0.1:1/0")
     lms.call("change_profile", user_id, bio="Zaphod was here")
     dump = messages.dump()
     assert dump.count("retire_user") >= 2
+    assert dump.count("record_role") >= 2
     for text in (*secrets.values(), "retired__user_", "a-password"):
         assert text not in dump
         assert text not in lms.read_log()

@@ -31,10 +31,12 @@ import yaml
 from pydantic import SecretStr
 
 from sink.demo_data.lms import create_lms
+from sink.demo_data.lms_tables import open_writable
 from sink.doors.cli.main import app
 from sink.endpoint.app import running
 from sink.settings import Settings, environment_name
 from tests.support import tutor_docker
+from tests.support.authz_rows import UPSTREAM, write_rules
 from tests.support.lms_writer import LmsWriter
 from tests.support.paths import ROOT, SUPPORT
 from tests.support.processes import PATIENCE, take_port, wait_until
@@ -325,19 +327,20 @@ def test_settings_of_lms_and_studio(on: Site, off: Site) -> None:
             assert shown[f"EVENT_SINK_CLICKHOUSE_{model}_ENABLED"] is False
         assert shown["EVENT_SINK_CLICKHOUSE_COURSE_OVERVIEWS_ENABLED"] is True
         produced = {
-            event.removeprefix("org.openedx.learning."): topic
+            event.removeprefix("org.openedx."): topic
             for event, topics in shown["EVENT_BUS_PRODUCER_CONFIG"].items()
             for topic, how in topics.items()
             if how["enabled"]
         }
         assert produced == {
-            "student.registration.completed.v1": "learning-user-lifecycle",
-            "auth.session.login.completed.v1": "learning-user-lifecycle",
-            "user.course_access_role.added.v1": "learning-course-access-role-lifecycle",
-            "user.course_access_role.removed.v1": "learning-course-access-role-lifecycle",
+            "learning.student.registration.completed.v1": "learning-user-lifecycle",
+            "learning.auth.session.login.completed.v1": "learning-user-lifecycle",
+            "learning.user.course_access_role.added.v1": "learning-course-access-role-lifecycle",
+            "learning.user.course_access_role.removed.v1": "learning-course-access-role-lifecycle",
         }
         topics = Settings.model_fields["event_bus_topics"].default
-        assert set(produced.values()) == set(topics)
+        # The events of openedx-authz only where openedx-events knows them: it does not start with others.
+        assert set(topics) - set(produced.values()) == {"authz-role-assignment-lifecycle"}
         prefix = on.services()["aspects-pii-consumer"]["environment"]["ASPECTS_EVENT_BUS_TOPIC_PREFIX"]
         assert shown["EVENT_BUS_TOPIC_PREFIX"] == prefix
         shown = off.lms("show", service=service)
@@ -549,11 +552,17 @@ def test_site_works_from_init_to_purge(on: Site, off: Site, place: Place, lms: L
     states.chmod(0o755)
     refused = subprocess.run(calls[-1][-4:], cwd=states.parent, capture_output=True, text=True)
     assert (refused.returncode, "were not changed" in refused.stderr) == (0, True)
-    # Again, as after an upgrade.
+    # Again, as after an upgrade to a release with openedx-authz.
+    engine = open_writable(f"mysql+pymysql://root@127.0.0.1:3306/{place.database}")
+    with engine.begin() as rules:
+        write_rules(rules, *UPSTREAM)
+    engine.dispose()
     on.do("init", "--limit=aspects-pii")
     reader = {"host": "127.0.0.1", "user": place.reader, "password": on.config["ASPECTS_PII_MYSQL_PASSWORD"]}
     with pymysql.connect(**reader, database=place.database) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(username) FROM auth_user")
+        cursor.execute("SELECT ptype, v0, v1, v2 FROM casbin_rule")
+        assert len(cursor.fetchall()) == len(UPSTREAM)
         with pytest.raises(pymysql.err.OperationalError, match="denied"):
             cursor.execute("SELECT password FROM auth_user")
         with pytest.raises(pymysql.err.OperationalError, match="denied"):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
 from sink.doors.events.avro_events import EVENTS, decode_open_edx_event, read_headers
-from sink.doors.events.work import Message, Work
+from sink.doors.events.work import Message, RoleReport, Work
 from sink.errors import InvalidMessageError
+from sink.ledger.role_trail import Operation, RoleChange, Source
 from sink.resources import find_resource
 
 REGISTRATION = "org.openedx.learning.student.registration.completed.v1"
@@ -20,8 +25,18 @@ JDOE = b"T\x01\x08jdoe jdoe@example.com\x10Jane Doe"
 JDOE_STAFF = b"T\x01\x08jdoe jdoe@example.com\x00\x06Org0course-v1:Org+Course+Run\nstaff"
 
 
-def make_message(kind: str, data: bytes) -> Message:
-    return Message("topic", "1-0", {b"type": kind.encode(), b"event_data": data})
+# Written by openedx-events 11.2.0 of what openedx-authz 1.23.0 sent.
+ASSIGNED = "org.openedx.authz.role_assignment.created"
+UNASSIGNED = "org.openedx.authz.role_assignment.deleted"
+ALICE_ADMIN = b'\x0ecreated\x14user^alice"role^course_adminLcourse-v1^course-v1:OpenedX+CS101+2024\x02\n'
+BOB_STAFF = b'\x0edeleted\x10user^bob"role^course_staff:course-v1^course-v1:OpenedX+*\x00'
+EVENT = uuid.UUID("b73cffd4-eb94-11f1-846a-02fc00000001")
+AT = datetime(2026, 11, 29, 1, 32, 18, 711188, tzinfo=UTC)
+HEADERS = {b"id": str(EVENT).encode(), b"time": AT.isoformat().encode()}
+
+
+def make_message(kind: str, data: bytes, headers: Mapping[bytes, bytes] = HEADERS) -> Message:
+    return Message("topic", "1-0", {b"type": kind.encode(), b"event_data": data, **headers})
 
 
 def test_a_registration_is_a_copy_of_everything() -> None:
@@ -29,7 +44,50 @@ def test_a_registration_is_a_copy_of_everything() -> None:
 
 
 def test_a_role_is_a_copy_of_the_roles() -> None:
-    assert decode_open_edx_event(make_message(ROLE, JDOE_STAFF)) == Work("sync", (42,), ("course_access",), kind=ROLE)
+    work = decode_open_edx_event(make_message(ROLE, JDOE_STAFF))
+    change = RoleChange(EVENT, AT, Operation.GIVEN, "42", "staff", "course-v1:Org+Course+Run", Source.LMS, None)
+    assert work == Work("sync", (42,), ("course_access",), role=RoleReport(change), kind=ROLE)
+
+
+@pytest.mark.parametrize("headers", [{}, {b"id": b"1", b"time": b"now"}])
+def test_a_role_without_headers_is_a_copy_all_the_same(headers: dict[bytes, bytes]) -> None:
+    work = decode_open_edx_event(make_message(ROLE, JDOE_STAFF, headers))
+    assert work == Work("sync", (42,), ("course_access",), kind=ROLE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "expected"),
+    [
+        (ASSIGNED, ALICE_ADMIN, ("alice", "given", "instructor", "course-v1:OpenedX+CS101+2024", "5")),
+        (UNASSIGNED, BOB_STAFF, ("bob", "taken", "staff", "course-v1:OpenedX+*", None)),
+    ],
+)
+def test_an_assignment_of_openedx_authz_has_a_name_for_an_id(kind: str, data: bytes, expected: tuple[Any, ...]) -> None:
+    work = decode_open_edx_event(make_message(kind, data))
+    assert work is not None
+    assert work.role is not None
+    change = work.role.change
+    assert (work.role.username, change.operation, change.role, change.scope, change.actor) == expected
+    assert (change.event, change.at, change.source, change.subject) == (EVENT, AT, "openedx-authz", "")
+    assert (work.action, work.subjects, work.objects) == ("sync", (), ("course_access",))
+    assert expected[0] not in repr(work)
+
+
+@pytest.mark.parametrize(
+    ("change", "headers", "field"),
+    [
+        ((b"\x14user^alice", b"\x14team^alice"), HEADERS, "subject is not a user"),
+        ((b"role^course_admin", b"role^Alice Admin!"), HEADERS, "`role` cannot be right"),
+        ((b"course-v1^course-v1:", b"alice@alice.alice.al"), HEADERS, "`scope` cannot be right"),
+        ((b"", b""), {}, "`event` cannot be right"),
+    ],
+)
+def test_an_assignment_that_cannot_be_right_is_invalid_and_not_quoted(
+    change: tuple[bytes, bytes], headers: dict[bytes, bytes], field: str
+) -> None:
+    with pytest.raises(InvalidMessageError, match=field) as raised:
+        decode_open_edx_event(make_message(ASSIGNED, ALICE_ADMIN.replace(*change), headers))
+    assert "lice" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +129,7 @@ def test_headers_pass_only_if_they_look_like_headers() -> None:
         b"time": b"2026-11-21T07:06:54.932704+00:00",
     }
     assert len(read_headers(Message("topic", "1-0", good))) == 3
+    assert len(read_headers(make_message(ASSIGNED, b""))) == 3
     bad = {b"type": b"org.openedx.Jane Doe.v1", b"id": b"jdoe@example.com", b"time": b"Jane Doe", b"source": b"Jane"}
     assert read_headers(Message("topic", "1-0", bad)) == {}
 

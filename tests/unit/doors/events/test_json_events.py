@@ -182,3 +182,70 @@ def test_the_first_rule_that_fits_is_applied(tmp_path: Path) -> None:
     assert read_event(event_map, NUMBERS, {"type": "closed", "account": {"id": 5}}) == Work("sync", (5,), kind="copy")
     assert read_event(event_map, NUMBERS, {"old": True, "id": 6}) == Work("retire", (6,), kind="flag")
     assert read_event(event_map, NUMBERS, {"old": 1, "id": 6}) is None
+
+
+EVENT = "b73cffd4-eb94-11f1-846a-02fc00000001"
+
+
+def assignment(**changes: Any) -> dict[str, Any]:
+    """What openedx-authz sends, in the form of CloudEvents."""
+    told = {
+        "operation": "created",
+        "subject": "user^alice",
+        "role": "role^course_admin",
+        "scope": "course-v1^course-v1:OpenedX+CS101+2024",
+        "actor_id": 5,
+    }
+    return {
+        "type": "org.openedx.authz.role_assignment.created",
+        "id": EVENT,
+        "time": "2026-11-29T01:32:18.711188+00:00",
+        "data": {"role_assignment": told | changes},
+    }
+
+
+def test_a_role_of_openedx_authz_is_known_by_name() -> None:
+    work = read_event(SHIPPED, NUMBERS, assignment())
+    assert work is not None
+    assert work.role is not None
+    change = work.role.change
+    assert (work.action, work.subjects, work.objects, work.kind) == ("sync", (), ("course_access",), "role-given")
+    assert (work.role.username, change.subject, change.operation, change.role) == ("alice", "", "given", "instructor")
+    assert (change.scope, change.actor, str(change.event)) == ("course-v1:OpenedX+CS101+2024", "5", EVENT)
+    assert change.source == "openedx-authz"
+    assert "alice" not in repr(work)
+
+
+def test_a_role_of_another_sender_is_known_by_id() -> None:
+    told = assignment(subject=7, role="staff", scope="course-v1:OpenedX+*", actor_id=None)
+    work = read_event(SHIPPED, NUMBERS, told | {"type": "org.openedx.authz.role_assignment.deleted"})
+    assert work is not None
+    assert work.role is not None
+    change = work.role.change
+    assert (work.subjects, change.subject, change.operation, change.role) == ((7,), "7", "taken", "staff")
+    assert (change.scope, change.done_by, change.source) == ("course-v1:OpenedX+*", "unknown", "other")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"subject": "alice"}, {"subject": "team^alice"}, {"role": None}, {"role": "Alice Admin"}, {"scope": "alice"}],
+)
+def test_a_role_that_cannot_be_right_is_invalid_and_not_quoted(changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidMessageError) as raised:
+        read_event(SHIPPED, NUMBERS, assignment(**changes))
+    assert raised.value.kind == "role-given"
+    assert "lice" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        RULE + "action: role",
+        RULE + "action: sync\n    change: given",
+        RULE + "action: role\n    change: changed\n    role: r\n    scope: s\n    event: e\n    at: a",
+        RULE + "action: role\n    also: [x]\n    change: given\n    role: r\n    scope: s\n    event: e\n    at: a",
+    ],
+)
+def test_a_rule_for_roles_is_whole(tmp_path: Path, rule: str) -> None:
+    with pytest.raises(MapError):
+        load(tmp_path, f"version: 1\nevents:\n  one:\n    {rule}\n")

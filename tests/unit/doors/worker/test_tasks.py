@@ -21,10 +21,21 @@ from sink.doors.worker.tasks import LONGEST_WAIT, Tasks, _find_due, _find_retria
 from sink.errors import LmsUnreachableError, SettingsError
 from sink.ledger import leases
 from sink.ledger.entries import Action, Ledger
+from sink.ledger.role_trail import show_changes
 from sink.settings import Settings, load_settings
 from sink.store import Store
 
-TASKS = {"retire_user", "retire_users", "sync_user", "sync_users", "sync_all", "sweep", "reconcile", "second_pass"}
+TASKS = {
+    "retire_user",
+    "retire_users",
+    "sync_user",
+    "sync_users",
+    "sync_all",
+    "record_role",
+    "sweep",
+    "reconcile",
+    "second_pass",
+}
 BROKER = "redis://127.0.0.1:6399/3"
 
 
@@ -214,6 +225,58 @@ def test_roles_are_copied_without_names_while_pii_is_off(settings: Settings, sto
     assert store.client.value(held) > 1
     assert list_profiles(store) == []
     assert store.client.value("SELECT count() FROM $event_sink.course_access") == 0
+
+
+TOLD = {
+    "event": "b73cffd4-eb94-11f1-846a-02fc00000001",
+    "at": "2026-11-29T01:32:18.711188+00:00",
+    "operation": "given",
+    "source": "openedx-authz",
+    "subject": "7",
+    "actor": "5",
+    "role": "role^course_staff",
+    "scope": "course-v1^course-v1:Org+Course+Run",
+}
+
+
+def test_roles_are_written_into_the_audit_trail(app: Any, store: Store) -> None:
+    of_lms = {"source": "course_access_role", "role": "staff", "org": "Org", "course_key": "", "actor": None}
+    for told in (TOLD, TOLD, {**TOLD, "event": str(uuid.uuid4()), **of_lms}):
+        app.tasks["aspects_pii.record_role"].apply(args=[told]).get()
+    changes = show_changes(store.client, scope="*")
+    assert {(c.subject, c.operation, c.role, c.scope, c.done_by) for c in changes} == {
+        ("7", "given", "staff", "course-v1:Org+*", "unknown"),
+        ("7", "given", "staff", "course-v1:Org+Course+Run", "5"),
+    }
+    assert len(changes) == 2
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "jane",
+        {},
+        {**TOLD, "subject": "jane"},
+        {**TOLD, "scope": "course-v1^jane@example.org"},
+        {**TOLD, "event": "jane@example.org"},
+        {**TOLD, "role": None},
+    ],
+)
+def test_a_role_that_cannot_be_right_is_passed_over_and_not_quoted(
+    app: Any, store: Store, caplog: pytest.LogCaptureFixture, told: Any
+) -> None:
+    app.tasks["aspects_pii.record_role"].apply(args=[told]).get()
+    assert show_changes(store.client, scope="*") == []
+    assert "is passed over" in caplog.text
+    assert "jane" not in caplog.text
+
+
+def test_an_audit_trail_that_is_not_there_is_logged_once(
+    app: Any, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.client.execute("DROP TABLE $pii_ledger.role_assignments")
+    app.tasks["aspects_pii.record_role"].apply(args=[TOLD]).get()
+    assert "aspects-pii init" in caplog.text
 
 
 def test_a_full_copy_brings_everybody_unless_another_is_under_way(
