@@ -228,6 +228,13 @@ class Rule(_Model):
         return self.template == f"{{{PERSON}}}"
 
     @property
+    def is_about_actors(self) -> bool:
+        """True where a column of anonymised rows may name somebody after all, and then has a pseudonym put in its place."""
+        redacted = self.on_retire.redact
+        is_pseudonymised = [*redacted] == [self.key] and redacted[self.key].kind == "pseudonym"
+        return is_pseudonymised and "." not in self.key and not self.on_retire.delete and not self.is_by_id
+
+    @property
     def key(self) -> str:
         """The column or path that names the subject."""
         return next(iter(self.match))
@@ -274,6 +281,13 @@ class Target(_Model):
     )
     rules: list[Rule] = Field(min_length=1)
     owned: bool = Field(False, description="`reassign` hands the rows over to another user.")
+    optional: bool = Field(
+        False, description="Where the table is absent, nothing says so: not every installation has it."
+    )
+    empty_while_off: bool = Field(
+        False,
+        description="Other software fills the table while PII is off too: then every sweep carries out the rules for all.",
+    )
     asset: ColumnPath | None = Field(
         None, description="Of an owned target: the column that says which asset a row is about, for `reassign --asset`."
     )
@@ -301,6 +315,17 @@ class Target(_Model):
             raise ValueError("`asset` goes with `owned: true`")
         return self
 
+    @model_validator(mode="after")
+    def _emptied_where_they_are(self) -> Target:
+        kinds = {redaction.kind for rule in self.rules for redaction in rule.on_retire.redact.values()}
+        is_plain = all(rule.is_by_id and rule.on_retire.redact for rule in self.rules) and not kinds & {
+            "hash",
+            "pseudonym",
+        }
+        if self.empty_while_off and not is_plain:
+            raise ValueError("`empty_while_off` goes with rules by id that redact, and not by `hash` or `pseudonym`")
+        return self
+
     @property
     def id_column(self) -> str:
         """The column that holds the subject's id; every target that identifiers are read from has one."""
@@ -310,11 +335,16 @@ class Target(_Model):
     def pii_columns(self) -> set[str]:
         """The columns with PII, paths into JSON cut to their column.
 
-        Texts that may speak of somebody are none of them: what is made of anonymised events shows no PII. Where a path
-        into such a text is listed, it has PII like any other column.
+        Columns that may speak of somebody are none of them where rows stay: what is made of anonymised events shows no
+        PII. Where a path into such a text is listed, it has PII like any other column.
         """
-        texts = {rule.key for rule in self.rules if rule.is_about_text}
-        return {path.partition(".")[0] for path in self.pii if path not in texts}
+        return {path.partition(".")[0] for path in self.pii if path not in self._may_name_somebody}
+
+    @property
+    def _may_name_somebody(self) -> set[str]:
+        if any(rule.on_retire.delete for rule in self.rules):
+            return set()
+        return {rule.key for rule in self.rules if rule.is_about_text or rule.is_about_actors}
 
     @property
     def listed_columns(self) -> set[str]:
@@ -323,8 +353,13 @@ class Target(_Model):
 
     @property
     def is_anonymised(self) -> bool:
-        """True where nothing but texts that may speak of somebody is listed, and no row is anybody's by a key."""
-        return not self.pii_columns and all(rule.is_about_text for rule in self.rules)
+        """True where nothing but columns that may speak of somebody is listed, and no row is anybody's by another key."""
+        return not self.pii_columns and all(rule.key in self._may_name_somebody for rule in self.rules)
+
+    @property
+    def has_texts_only(self) -> bool:
+        """True where rows are anybody's by what their texts say alone, so that none is ever written anew."""
+        return self.is_anonymised and all(rule.is_about_text for rule in self.rules)
 
 
 class Derived(_Model):
@@ -443,9 +478,6 @@ class PiiMap(_Model):
                         f"targets.{table}.match.{rule.key}: {', '.join(sorted(unknown)) or 'the template'} names "
                         "neither `id` nor one of subject.identifiers"
                     )
-        both = set(self.targets) & set(self.derived)
-        if both:
-            raise ValueError(f"derived.{min(both)} is a target already")
         for table in (*self.targets, *self.derived):
             if (database := table.partition(".")[0]) in self.exempt_databases:
                 raise ValueError(f"exempt_databases.{database}: {table} is in it")

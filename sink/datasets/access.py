@@ -159,13 +159,13 @@ class _GrantPlanner:
 
     def _for_target(self, place: tuple[str, str], target: Target) -> Iterator[Grant]:
         # Events that speak of somebody are changed, and none is ever deleted.
-        deletes = [] if target.is_anonymised else ["ALTER DELETE"]
+        deletes = [] if target.has_texts_only else ["ALTER DELETE"]
         yield self._on([*deletes, "ALTER UPDATE", "ALTER SETTINGS", "SYSTEM CLEANUP"], place)
         may_be_rewritten = any(
             not rule.is_by_id or (rule.on_retire.redact and not rule.on_retire.delete) or "." in rule.key
             for rule in target.rules
         )
-        if target.keep is not None or (may_be_rewritten and not target.is_anonymised):
+        if target.keep is not None or (may_be_rewritten and not target.has_texts_only):
             yield self._on(["INSERT"], place)
 
     def for_dbt(self) -> Iterator[Grant]:

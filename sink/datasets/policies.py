@@ -54,7 +54,7 @@ def plan_policies(
                 has_org="org" in dataset.columns,
             )
             policies += _confine(databases, name, own_rows, (*names.services, *exempt, *trusted))
-        elif not dataset.is_shown or name in pii_map.derived:
+        elif not dataset.is_shown or (name in pii_map.derived and pii_map.derived[name].pii):
             policies += _confine(databases, name, "0", (*names.services, *exempt))
     return policies
 

@@ -105,7 +105,8 @@ def record_coverage(ledger: Ledger, coverage: Coverage) -> None:
 def _find_misspelt(absent: Iterable[str], targets: Mapping[str, TableName], survey: Survey) -> list[Problem]:
     """Targets that do not exist while a table that is called nearly so does, and is in no map."""
     known = {*targets.values(), *survey.derived}
-    free = {name: survey.tables[name] for name in survey.tables if name not in known}
+    # What fills a table that is known is not meant by another name.
+    free = {name: table for name, table in survey.tables.items() if name not in known and table.storage not in known}
     problems = []
     for name in absent:
         wanted = targets[name]

@@ -6,13 +6,14 @@ Which ones there are is asked of the live schema, so that what somebody built be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.lineage import find_dependents
 from sink.clickhouse.refreshes import drop_replaced_copies, refresh
-from sink.erasure.named_tables import names_anybody
+from sink.erasure.named_tables import Column, names_anybody
+from sink.erasure.plan import is_only_shown
 from sink.names import TableName
 from sink.pii_map import Target
 from sink.store import Store
@@ -61,10 +62,10 @@ def read_dependents(store: Store) -> list[Dependent]:
     What others are built on comes before them.
     """
     client = store.client
-    names = {client.table(name): target for name, target in store.pii_map.targets.items()}
     derived = {client.table(name): entry for name, entry in store.pii_map.derived.items()}
     tables = read_all_tables(store)
-    found = find_dependents(tables, [name for name in names if _holds_people(store, names[name], tables.get(name))])
+    names = list_targets(store, tables)
+    found = find_dependents(tables, _list_holding_people(store, names, tables))
     dependents = []
     for name in dict.fromkeys([*found, *sorted(name for name in derived if name in tables)]):
         if name in names:
@@ -77,11 +78,25 @@ def read_dependents(store: Store) -> list[Dependent]:
     return dependents
 
 
-def _holds_people(store: Store, target: Target, table: Table | None) -> bool:
-    """False for anonymised events of which none names anybody: what is built on them is nobody's either."""
-    if table is None or not target.is_anonymised:
-        return True
-    return any(names_anybody(store.client, table, rule.key) for rule in target.rules)
+def list_targets(store: Store, tables: Mapping[TableName, Table]) -> dict[TableName, Target]:
+    """The targets by the names of this installation, without those that are views here."""
+    names = {store.client.table(name): name for name in store.pii_map.targets}
+    return {
+        table: store.pii_map.targets[name]
+        for table, name in names.items()
+        if table not in tables or not is_only_shown(store.pii_map, name, tables[table])
+    }
+
+
+def _list_holding_people(
+    store: Store, targets: Mapping[TableName, Target], tables: Mapping[TableName, Table]
+) -> list[TableName]:
+    """The targets without anonymised events of which none names anybody: what is built on them is nobody's either."""
+    anonymised = [name for name, target in targets.items() if target.is_anonymised and name in tables]
+    columns = [Column(tables[name], rule) for name in anonymised for rule in targets[name].rules]
+    named = names_anybody(store.client, columns)
+    of_somebody = {column.table.name for column, is_named in zip(columns, named, strict=True) if is_named}
+    return [name for name in targets if name not in anonymised or name in of_somebody]
 
 
 def _guess_key(table: Table, keys: Iterable[str]) -> str | None:

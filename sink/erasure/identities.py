@@ -51,8 +51,6 @@ class Identities:
     def can_find(self, subject: SubjectId, rule: Rule) -> bool:
         """True where rows of the subject are found by the rule, or it is known that there are none for want of a name."""
         answered = self.answered.get(str(subject), ())
-        if rule.is_about_text:
-            return any(self.values.get(str(subject), {}).values()) or bool(answered)
         is_known = all(self.of(subject, source) or source in answered for source in rule.sources)
         return is_known or rule.label in self.remembered.get(str(subject), ())
 

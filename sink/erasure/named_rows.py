@@ -39,11 +39,11 @@ def count_contested(store: Store, step: Step, subjects: Sequence[SubjectId], ide
         DatabaseError: they could not be counted.
     """
     affected = identities.find_contested(subjects) if step.needs_identities else []
-    proved = {} if identities.ignores_proofs else find_proved_places(store, affected)
+    proved = {} if identities.ignores_proofs else find_proved(store, affected)
     place = str(step.table.name)
     found = []
     for subject in affected:
-        if place in proved.get(str(subject), ()):
+        if str(subject) in proved and proved[str(subject)].covers(step):
             continue
         own, everything = (
             step.count_left(store.client, [subject], names).get(str(subject), 0)
@@ -58,13 +58,25 @@ def list_unknown(client: ClickHouse, step: Step, subjects: Sequence[SubjectId], 
     """Who cannot be looked for: nobody knows what they are called, and the table has rows by such names."""
     if not step.needs_identities:
         return []
-    unknown = [str(subject) for subject in subjects if not identities.can_find(subject, step.rule)]
+    unknown = [str(subject) for subject in subjects if not step.can_find(subject, identities)]
     return unknown if unknown and _has_named_rows(client, step) else []
 
 
-def find_proved_places(store: Store, subjects: Sequence[SubjectId]) -> dict[str, set[str]]:
-    """Where nothing was left of subjects when their erasure was proved, as subject -> places; not of who is reopened."""
-    proved: dict[str, set[str]] = {}
+class Proved(NamedTuple):
+    """Where nothing was left of a subject when the erasure was proved."""
+
+    places: set[str]
+    questions: set[str] | None
+    """Which rules by name were asked; None of an older version, which has not written that down."""
+
+    def covers(self, step: Step) -> bool:
+        """True where this very rule was asked then. One that was added later may know of rows that others do not."""
+        return str(step.table.name) in self.places and (self.questions is None or step.question in self.questions)
+
+
+def find_proved(store: Store, subjects: Sequence[SubjectId]) -> dict[str, Proved]:
+    """What was proved of subjects, by subject; not of who is reopened."""
+    proved: dict[str, Proved] = {}
     for batch in split_for_binding(subjects):
         rows = store.client.rows(
             "SELECT subject, argMaxIf(entries.detail, at, action = 'erased') FROM $pii_ledger.marked_entries AS entries "
@@ -73,11 +85,11 @@ def find_proved_places(store: Store, subjects: Sequence[SubjectId]) -> dict[str,
             subjects=[str(subject) for subject in batch],
         )
         for subject, detail in rows:
-            receipt = read_detail(Action.ERASED, detail).get("receipt", {})
+            erased = read_detail(Action.ERASED, detail)
+            receipt = erased.get("receipt", {})
             lines = [line.partition(": ") for line in _list_texts(receipt, "not_covered")]
-            proved[subject] = set(_list_texts(receipt, "verified")) - {
-                place for place, _, text in lines if text == NOT_ASKED
-            }
+            places = set(_list_texts(receipt, "verified")) - {place for place, _, text in lines if text == NOT_ASKED}
+            proved[subject] = Proved(places, set(erased["questions"]) if "questions" in erased else None)
     return proved
 
 

@@ -1,7 +1,7 @@
-"""Whether a table of statements names anybody at all: looked at once, and then only at what is new.
+"""Whether a column names anybody at all: looked at once, and then only at what is new.
 
-The LMS names the actors of its events by anonymous ids unless it is told otherwise. Searching all events for a person's
-address would make each retirement as long as the events are many, for nothing.
+The LMS names the actors of its events by anonymous ids unless it is told otherwise. Searching all events, and all that is
+made of them, for a person's address would make each retirement as long as the events are many, for nothing.
 
 .. no_pii: ids of tables, numbers of blocks.
 """
@@ -9,50 +9,82 @@ address would make each retirement as long as the events are many, for nothing.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from sink.clickhouse.catalog import Table
+from sink.clickhouse.catalog import Table, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse
-from sink.names import quote
+from sink.names import TableName, quote
+from sink.pii_map import Rule
 
 # What stands in a statement that names an agent otherwise than by an account; keys of xAPI are written in small letters.
 _NAMING = ("mbox", "mailto", "MAILTO", "Mailto", "openid")
+# A SHA-1 in hexadecimal. An anonymous id of the LMS is a UUID, which is shorter.
+_DIGEST = "^[0-9a-fA-F]{40}$"
 # A merge takes away the parts that were to be looked at.
 _ATTEMPTS = 5
 # A lightweight UPDATE writes new values of rows into parts of their own, which `_part` never names: the rows are in the
 # partition that the patch's partition is called after.
 _PATCH = re.compile(r"patch-[0-9a-f]{32}-(.*)")
 
-Part = tuple[str, str, int, int]
-"""Name, partition, last block, and when it was made, in seconds."""
-Parts = list[Part]
+
+class Column(NamedTuple):
+    """A column, or path, by which a rule finds its rows."""
+
+    table: Table
+    rule: Rule
 
 
-def names_anybody(client: ClickHouse, table: Table, column: str) -> bool:
-    """True where a text of the column names an agent by an address, or where that cannot be told.
+class Part(NamedTuple):
+    """A part of a table."""
+
+    name: str
+    partition: str
+    block: int
+    """Its last block."""
+    at: int
+    """When it was made, in seconds."""
+
+
+_Seen = Mapping[str, tuple[int, int]]
+"""Partition -> up to which block it was looked at, and when."""
+
+
+def can_tell(rule: Rule) -> bool:
+    """True where a key that names somebody shows by itself that it does: as an address, or as the digest of one."""
+    return rule.is_about_text or rule.is_hashed or bool(rule.affixes and rule.affixes[0])
+
+
+def names_anybody(client: ClickHouse, columns: Sequence[Column]) -> list[bool]:
+    """Of each column, whether a row names somebody as its rule says; True where that cannot be told.
 
     What was looked at is written down.
 
     Raises:
         DatabaseError: it could not be read or written.
     """
-    seen: dict[str, tuple[int, int]] = {}
-    for partition, block, at, is_named in client.rows(
-        "SELECT partition_id, max(max_block), toUnixTimestamp(max(at)), max(is_named) FROM $pii_ledger.named_tables "
-        "WHERE table_id = {table:UUID} AND column_name = {column:String} GROUP BY partition_id",
-        table=table.uuid,
-        column=column,
-    ):
-        if is_named:
-            return True
-        seen[partition] = (block, at)
+    told = [column for column in columns if can_tell(column.rule)]
+    if not told:
+        return [True] * len(columns)
+    known = _read_known(client, told)
+    parts = _list_parts(client, told)
+    found = []
+    for column in columns:
+        seen = known.get((column.table.uuid, _label(column.rule)), {})
+        found.append(not can_tell(column.rule) or seen is None or _look_at(client, column, seen, parts))
+    return found
+
+
+def _look_at(client: ClickHouse, column: Column, seen: _Seen, parts: Mapping[TableName, list[Part]]) -> bool:
+    there = parts.get(column.table.name, [])
     for _ in range(_ATTEMPTS):
-        parts = _list_parts(client, table)
-        new = [part for part in parts if _is_new(part, seen.get(part[1]))]
+        new = [part for part in there if _is_new(part, seen.get(part.partition))]
         if not new:
             return False
-        is_named = _look(client, table, column, new)
-        if is_named or set(new) <= set(_list_parts(client, table)):
-            _write_down(client, table, column, new, is_named=is_named)
+        is_named = _look(client, column, new)
+        there = _list_parts(client, [column]).get(column.table.name, [])
+        if is_named or set(new) <= set(there):
+            _write_down(client, column, new, is_named=is_named)
             return is_named
     return True
 
@@ -63,39 +95,83 @@ def _is_new(part: Part, seen: tuple[int, int] | None) -> bool:
     Numbers of blocks begin anew where the newest parts are gone and the server was restarted; then the time tells. What a
     merge has put together is looked at once more.
     """
-    return seen is None or part[2] > seen[0] or part[3] >= seen[1]
+    return seen is None or part.block > seen[0] or part.at >= seen[1]
 
 
-def _list_parts(client: ClickHouse, table: Table) -> Parts:
-    return client.rows(
-        "SELECT name, partition_id, max_block_number, toUnixTimestamp(modification_time) FROM system.parts "
-        "WHERE database = {database:String} AND table = {table:String} AND active AND rows > 0",
-        database=table.name.database,
-        table=table.name.table,
-    )
+def _label(rule: Rule) -> str:
+    """What is written down as the column: several rules may look at one for different things."""
+    return rule.key if rule.is_about_text else f"{rule.key}: {rule.template}"
 
 
-def _look(client: ClickHouse, table: Table, column: str, parts: Parts) -> bool:
-    patched = {patch[1] for _, partition, *_ in parts if (patch := _PATCH.fullmatch(partition))}
+def _read_known(client: ClickHouse, columns: Iterable[Column]) -> dict[tuple[str, str], _Seen | None]:
+    """How far columns were looked at; None of one that names somebody."""
+    known: dict[tuple[str, str], dict[str, tuple[int, int]] | None] = {}
+    for table, label, partition, block, at, is_named in client.rows(
+        "SELECT toString(table_id), column_name, partition_id, max(max_block), toUnixTimestamp(max(at)), max(is_named) "
+        "FROM $pii_ledger.named_tables WHERE toString(table_id) IN {tables:Array(String)} "
+        "GROUP BY table_id, column_name, partition_id",
+        tables=sorted({column.table.uuid for column in columns}),
+    ):
+        seen = known.setdefault((table, label), {})
+        if is_named or seen is None:
+            known[table, label] = None
+        else:
+            seen[partition] = (block, at)
+    return dict(known)
+
+
+def _list_parts(client: ClickHouse, columns: Iterable[Column]) -> dict[TableName, list[Part]]:
+    names = {column.table.name for column in columns}
+    parts: dict[TableName, list[Part]] = {}
+    for database, table, *part in client.rows(
+        "SELECT database, table, name, partition_id, max_block_number, toUnixTimestamp(modification_time) FROM system.parts "
+        "WHERE database IN {databases:Array(String)} AND table IN {tables:Array(String)} AND active AND rows > 0",
+        databases=sorted({name.database for name in names}),
+        tables=sorted({name.table for name in names}),
+    ):
+        parts.setdefault(TableName(database, table), []).append(Part(*part))
+    return parts
+
+
+def _look(client: ClickHouse, column: Column, parts: Sequence[Part]) -> bool:
+    patched = {patch[1] for part in parts if (patch := _PATCH.fullmatch(part.partition))}
     found = client.rows(
-        f"SELECT 1 FROM {table.name.sql} "
+        f"SELECT 1 FROM {column.table.name.sql} "
         "WHERE (_part IN {parts:Array(String)} OR _partition_id IN {patched:Array(String)}) "
-        f"AND multiSearchAny(toString({quote(column)}), {{words:Array(String)}}) LIMIT 1",
+        f"AND {_express_naming(column)} LIMIT 1",
         INCLUDING_HIDDEN,
-        parts=[name for name, *_ in parts],
+        parts=[part.name for part in parts],
         patched=sorted(patched),
-        words=list(_NAMING),
+        wanted=_bind_naming(column.rule),
     )
     return bool(found)
 
 
-def _write_down(client: ClickHouse, table: Table, column: str, parts: Parts, *, is_named: bool) -> None:
+def _express_naming(column: Column) -> str:
+    """The condition that finds a row that names somebody, by `{wanted}`."""
+    rule = column.rule
+    if rule.is_about_text:
+        return f"multiSearchAny(toString({quote(rule.key)}), {{wanted:Array(String)}})"
+    key = f"ifNull(toString({read_path(column.table, rule.key)}), '')"
+    if rule.is_hashed:
+        return f"match({key}, {{wanted:String}})"
+    return f"startsWith(lowerUTF8({key}), {{wanted:String}})"
+
+
+def _bind_naming(rule: Rule) -> str | list[str]:
+    if rule.is_about_text:
+        return list(_NAMING)
+    return _DIGEST if rule.is_hashed else (rule.affixes or ("", ""))[0].lower()
+
+
+def _write_down(client: ClickHouse, column: Column, parts: Sequence[Part], *, is_named: bool) -> None:
     blocks: dict[str, int] = {}
-    for _, partition, block, _ in parts:
-        blocks[partition] = max(block, blocks.get(partition, block))
+    for part in parts:
+        blocks[part.partition] = max(part.block, blocks.get(part.partition, part.block))
+    table, label = column.table.uuid, _label(column.rule)
     client.insert(
         client.table("pii_ledger.named_tables"),
         ["table_id", "column_name", "partition_id", "max_block", "is_named"],
-        [(table.uuid, column, partition, block, int(is_named)) for partition, block in blocks.items()],
+        [(table, label, partition, block, int(is_named)) for partition, block in blocks.items()],
         repeatable=True,
     )

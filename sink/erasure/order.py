@@ -60,8 +60,17 @@ def _sort(steps: Sequence[Step]) -> list[int]:
 def _spoils(step: Step, reader: Step) -> bool:
     """True where `step` changes what `reader` finds its rows by."""
     key = reader.rule.key
+    if step.rule.key == key and _does_all_of(step, reader):
+        return False
     read = [f"{key}.{part}" for part in _AGENTS] if reader.rule.is_about_text else [key]
     return any(_overlap(path, one) for path in _list_changed(step) for one in read)
+
+
+def _does_all_of(step: Step, reader: Step) -> bool:
+    """True where `step` has done to a row whatever `reader` would, so that it may be hidden from that."""
+    wanted, done = reader.rule.on_retire, step.rule.on_retire
+    same = all(done.redact.get(path) == redaction for path, redaction in wanted.redact.items())
+    return same and not wanted.delete and wanted.unless == done.unless and not reader.rule.is_about_text
 
 
 def _find_lost_exemptions(table: TableName, steps: Sequence[Step]) -> Iterator[Problem]:

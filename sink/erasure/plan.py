@@ -7,7 +7,7 @@ with a lightweight DELETE, whose cost hardly depends on the number of subjects; 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic import SecretStr
@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sink.clickhouse.catalog import Table, find_detached, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.changes import Redact
-from sink.erasure.named_tables import names_anybody
+from sink.erasure.named_tables import Column, can_tell, names_anybody
 from sink.erasure.order import put_in_order
 from sink.erasure.problems import Problem, find_expression_problems, find_key_problems, find_problems
 from sink.erasure.rewrite import RewriteStep
@@ -42,11 +42,20 @@ class Plan:
 
     steps: list[Step]
     absent: list[str]
-    """Targets of the map that do not exist here."""
+    """Targets of the map that do not exist here, but for those that are optional."""
     problems: list[Problem] = field(default_factory=list)
     """Why the map cannot be carried out."""
     idle: list[str] = field(default_factory=list)
     """Columns of statements of which none names anybody, so that nothing is to be done there."""
+    unnamed: list[str] = field(default_factory=list)
+    """Tables that were looked at for a key of some kind, such as an address, and have none."""
+    answered: list[str] = field(default_factory=list)
+    """The questions of which that was the answer."""
+
+    @property
+    def questions(self) -> list[str]:
+        """What is asked by other names than the id, as `Step.question` has it, the rules of `unnamed` included."""
+        return sorted({*self.answered, *(step.question for step in self.steps if step.needs_identities)})
 
     @property
     def tables(self) -> list[TableName]:
@@ -72,12 +81,28 @@ def read_plan(store: Store, *, with_history: bool = False) -> Plan:
         secret=find_secret(store),
         client=store.client,
     )
-    idle = [
-        step
-        for step in plan.steps
-        if isinstance(step, StatementStep) and not names_anybody(store.client, step.table, step.rule.key)
+    steps, idle = _leave_out_idle(store, plan.steps)
+    texts = [step.label for step in idle if step.rule.is_about_text]
+    unnamed = [step for step in idle if not step.rule.is_about_text]
+    return replace(
+        plan,
+        steps=steps,
+        idle=texts,
+        unnamed=sorted({str(step.table.name) for step in unnamed}),
+        answered=[step.question for step in unnamed],
+    )
+
+
+def _leave_out_idle(store: Store, steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+    """The steps that have to be carried out, and those of columns that name nobody."""
+    anonymised = {store.client.table(name) for name, target in store.pii_map.targets.items() if target.is_anonymised}
+    # Texts that are about people in any case name them otherwise than statements do.
+    asked = [
+        step for step in steps if can_tell(step.rule) and (step.table.name in anonymised or not step.rule.is_about_text)
     ]
-    return replace(plan, steps=[step for step in plan.steps if step not in idle], idle=[step.label for step in idle])
+    named = names_anybody(store.client, [Column(step.table, step.rule) for step in asked])
+    idle = [step for step, is_named in zip(asked, named, strict=True) if not is_named]
+    return [step for step in steps if not any(step is one for one in idle)], idle
 
 
 def find_secret(store: Store) -> SecretStr | None:
@@ -106,10 +131,13 @@ def plan_steps(
     """
     steps: list[Step] = []
     problems: list[Problem] = []
+    # Two names of databases can mean one here, such as `xapi` and `openedx`.
+    planned: list[tuple[TableName, Rule]] = []
     for target_name, target, rule in pii_map.rules(redact_history=redact_history):
         table = tables.get(names[target_name])
-        if table is None:
+        if table is None or is_only_shown(pii_map, target_name, table) or (table.name, rule) in planned:
             continue
+        planned.append((table.name, rule))
         found = (
             find_problems(target_name, rule, table, secret)
             or find_key_problems(pii_map, target_name, rule, table)
@@ -119,7 +147,9 @@ def plan_steps(
         if not found:
             steps.append(_make_step(pii_map, target, rule, table, secret))
     missing = {name: table for name, table in names.items() if table not in tables}
-    absent = sorted(name for name, table in missing.items() if table not in detached)
+    absent = sorted(
+        name for name, table in missing.items() if table not in detached and not pii_map.targets[name].optional
+    )
     problems += [
         Problem(f"targets.{name}", "the table is detached, and its rows are in its files", f"ATTACH TABLE {table.sql}.")
         for name, table in missing.items()
@@ -130,6 +160,11 @@ def plan_steps(
     steps.sort(key=lambda step: (not step.needs_identities, step.table.name in sources))
     steps, circles = put_in_order(steps)
     return Plan(steps, absent, [*problems, *circles])
+
+
+def is_only_shown(pii_map: PiiMap, target: str, table: Table) -> bool:
+    """True for a target that is listed under `derived` too, and is a view here: upstream makes some of either kind."""
+    return target in pii_map.derived and not table.has_rows
 
 
 def _make_step(pii_map: PiiMap, target: Target, rule: Rule, table: Table, secret: SecretStr | None) -> Step:

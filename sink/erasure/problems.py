@@ -75,7 +75,7 @@ def find_expression_problems(
         DatabaseError: the engine cannot be asked.
     """
     refusals = [
-        (path, explain_refusal(client, table, rule, target.pii_columns, path))
+        (path, explain_refusal(client, table, rule, target.listed_columns, path))
         for path, redaction in rule.on_retire.redact.items()
         if redaction.kind == "expression"
     ]

@@ -179,8 +179,13 @@ class RewriteStep(Step):
 
     @property
     def _of_somebody(self) -> str:
-        """The condition that finds the rows that can be about a person: of events, those that name one."""
-        return f"{self._meant} AND {self._key} != ''" if "." in self.rule.key else self._meant
+        """The condition that finds the rows that can be about a person: of events, those that name one.
+
+        Where a whole text is PII and rows are deleted, all are: it says more of whom it is about than the key.
+        """
+        column, is_path, _ = self.rule.key.partition(".")
+        is_pii_throughout = self.change.deletes and column in self.pii_types
+        return f"{self._meant} AND {self._key} != ''" if is_path and not is_pii_throughout else self._meant
 
     def _erase(self, client: ClickHouse, keys: _Keys) -> dict[str, str]:
         counts = self._count_by_key(client, keys, {})

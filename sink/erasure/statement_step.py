@@ -54,6 +54,12 @@ class StatementStep(Step):
         """See `Step`."""
         return True
 
+    def can_find(self, subject: SubjectId, identities: Identities) -> bool:
+        """See `Step`. Nobody is looked for by an anonymous id alone."""
+        told = [name for name, kind in self.identifiers.items() if kind != "id"]
+        answered = identities.answered.get(str(subject), frozenset())
+        return any(identities.of(subject, name) or name in answered for name in told)
+
     def hide(
         self, client: ClickHouse, subjects: Sequence[SubjectId], identities: Identities, batch_size: int
     ) -> dict[str, str]:

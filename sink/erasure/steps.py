@@ -58,6 +58,11 @@ class Step(ABC):
         return f"{self.table.name}.{self.rule.key}"
 
     @property
+    def question(self) -> str:
+        """What is asked of the table: by which key, and what that holds. A rule with another key asks another question."""
+        return f"{self.label}: {self.rule.template}"
+
+    @property
     def needs_identities(self) -> bool:
         """True where rows are found by another name of the subject than the id."""
         return not self.rule.is_by_id
@@ -90,6 +95,10 @@ class Step(ABC):
                 {spelt: found[one] for one, *more in self.group(subjects).values() for spelt in (one, *more)}
             )
         return {subject: rows for subject, rows in found.items() if rows}
+
+    def can_find(self, subject: SubjectId, identities: Identities) -> bool:
+        """True where rows of the subject are found, or it is known that there are none for want of a name."""
+        return identities.can_find(subject, self.rule)
 
     @property
     def key_kind(self) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.lineage import find_computed, find_dependents, trace_columns
-from sink.erasure.derived import read_all_tables
+from sink.erasure.derived import list_targets, read_all_tables
 from sink.erasure.exemptions import NotPii, is_exempt, list_not_pii
 from sink.erasure.problems import Problem
 from sink.names import HELPER_PREFIX, TableName
@@ -50,10 +50,12 @@ def _is_suspicious(name: str) -> bool:
 def read_survey(store: Store, tables: Mapping[TableName, Table] | None = None) -> Survey:
     """Hold every table that we may see against the map."""
     client = store.client
+    tables = read_all_tables(store) if tables is None else tables
+    targets = list_targets(store, tables)
     return Survey(
-        tables=read_all_tables(store) if tables is None else tables,
-        targets={client.table(name): target for name, target in store.pii_map.targets.items()},
-        derived={client.table(name) for name in store.pii_map.derived},
+        tables=tables,
+        targets=targets,
+        derived={client.table(name) for name in store.pii_map.derived} - set(targets),
         not_pii=list_not_pii(store),
         databases={actual: name for name, actual in client.databases.items()},
     )

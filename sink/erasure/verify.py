@@ -21,7 +21,7 @@ from sink.erasure.derived import Dependent, list_exempt_databases, read_dependen
 from sink.erasure.findings import Finding, Kind, Report
 from sink.erasure.identities import Identities
 from sink.erasure.keys import find_kind, group_ids
-from sink.erasure.named_rows import count_contested, find_proved_places, list_unknown
+from sink.erasure.named_rows import count_contested, find_proved, list_unknown
 from sink.erasure.named_texts import NO_NAME, scan_for
 from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan
@@ -57,7 +57,7 @@ def verify(
     not gone, parts that were replaced until then, parts that were set aside.
     """
     client = store.client
-    inquiry = _Inquiry()
+    inquiry = _Inquiry(checked=set(plan.unnamed))
     passing: list[str] = []
     inquiry.ask("row policies", lambda: _find_hidden_tables(client, plan.tables))
     for step in plan.steps:
@@ -82,7 +82,7 @@ def verify(
         if scrubbed_at is not None and dependent.table.refresh is not None:
             inquiry.note(str(name), partial(describe_replaced_copies, client, dependent.table), passing)
     problems = [Finding("PII map", Kind.UNCHECKED, reason=str(problem)) for problem in plan.problems]
-    not_asked, not_asked_again = _find_unknown(store, plan, subjects, identities)
+    not_asked, not_asked_again = find_unknown(store, plan, subjects, identities)
     findings = [*problems, *inquiry.findings]
     left = [finding for finding in findings if finding.kind is Kind.CONTESTED and identities.leaves_contested]
     findings = [finding for finding in findings if finding not in left]
@@ -90,7 +90,7 @@ def verify(
     return Report(len(subjects), checked, plan.absent, findings, not_asked, not_asked_again, left, passing)
 
 
-def _find_unknown(
+def find_unknown(
     store: Store, plan: Plan, subjects: Sequence[SubjectId], identities: Identities
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Where nobody could be looked for whose names are not known: who never was, and who was when the erasure was proved."""
@@ -100,9 +100,9 @@ def _find_unknown(
     for step in plan.steps:
         place = str(step.table.name)
         unknown = list_unknown(store.client, step, subjects, identities)
-        proved = find_proved_places(store, unknown)
+        proved = find_proved(store, unknown)
         for subject in unknown:
-            found = (again if place in proved.get(subject, ()) else never).setdefault(place, {})
+            found = (again if subject in proved and proved[subject].covers(step) else never).setdefault(place, {})
             found[subject] = None
     return {place: list(found) for place, found in never.items()}, {
         place: list(found) for place, found in again.items()

@@ -73,7 +73,14 @@ DETAILS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "requested": {},
     "found": {"rows": _are_counts},
     "hidden": _ELSEWHERE,
-    "erased": {"receipt": _is_object, "file": _is_text, "digest": _is_text, "scrubbed_at": _is_moment},
+    "erased": {
+        "receipt": _is_object,
+        "file": _is_text,
+        "digest": _is_text,
+        "scrubbed_at": _is_moment,
+        # Which rules by other names than the id there were: one that comes later has proved nothing of the subject.
+        "questions": _are_names,
+    },
     "failed": {**_ELSEWHERE, "reason": _is_text},
     "reopened": {"reason": _is_text},
     "withdrawn": {},
@@ -91,6 +98,7 @@ DETAILS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "reassigned": {"from": _is_id, "to": _is_id, "rows": _are_counts, "assets": _is_count},
     "replayed": {"entries_restored": _is_count, "subjects": _is_count, "rows": _are_counts},
     "map_checked": {"targets": _is_count, "absent": _is_count, "problems": _is_count, "suspects": _are_names},
+    "emptied": {"rows": _are_counts},
     "voided": {"entry": is_name_of_an_entry, "reason": _is_reason},
 }
 """The actions that this version knows, with what each says beside the fields of an entry."""

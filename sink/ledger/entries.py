@@ -46,6 +46,8 @@ class Action(StrEnum):
     REASSIGNED = "reassigned"
     REPLAYED = "replayed"
     MAP_CHECKED = "map_checked"
+    EMPTIED = "emptied"
+    """What other software had stored while PII was off is gone."""
     VOIDED = "voided"
 
 

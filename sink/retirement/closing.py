@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sink.caches import CacheLine
+from sink.clickhouse.catalog import read_tables
 from sink.erasure.findings import OF_A_TABLE, Report
 from sink.erasure.former_names import find_kept
 from sink.erasure.named_texts import NO_NAME, Texts
@@ -77,6 +78,7 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
             "file": file.path.name,
             "digest": file.digest,
             "scrubbed_at": int(proof.scrubbed_at.timestamp()),
+            "questions": proof.planned.plan.questions,
         }
         entries.append((subject, batch.pending[subject].request, detail))
         rows = sum(line.rows_before for line in receipt.targets)
@@ -100,7 +102,9 @@ def _compose_receipts(
     kept = find_kept(store, list(batch.pending))
     suspects = read_suspects(store)
     plan = proof.planned.plan
-    present = {n: str(store.client.table(n)) for n in store.pii_map.targets if n not in plan.absent}
+    places = {name: store.client.table(name) for name in store.pii_map.targets}
+    there = read_tables(store.client, places.values())
+    present = {name: str(table) for name, table in places.items() if table in there}
     exempt = list_exempt(store.client, plan, batch.subjects, proof.planned.identities)
     stays = list_stays(store.pii_map, present, redact_history=store.policy.redact_history)
     receipts = {}

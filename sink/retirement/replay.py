@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sink.erasure.naming import ask_lms
+from sink.erasure.verify import find_unknown
 from sink.ledger.chain import Trust
 from sink.ledger.entries import Action
 from sink.ledger.files import import_ledger
@@ -40,6 +41,13 @@ class Replayed:
     open: list[str] = field(default_factory=list)
     """Whose retirement was not proved before, or cannot be: an interrupted run, a failure, an id that the map cannot read."""
     outcomes: list[Outcome] = field(default_factory=list)
+    not_asked: dict[str, list[str]] = field(default_factory=dict)
+    """Where a rule finds rows by name, and whose name nobody knows, as place -> subjects."""
+
+    @property
+    def with_gaps(self) -> int:
+        """How many could not be looked for everywhere."""
+        return len({subject for subjects in self.not_asked.values() for subject in subjects})
 
 
 def replay(
@@ -104,6 +112,7 @@ def _reapply(
     found: list[str] = []
     open_before: list[str] = []
     outcomes: list[Outcome] = []
+    not_asked: dict[str, list[str]] = {}
     # Who is erased is not found again, so that this goes on from where it was interrupted.
     for parsed in _split(readable, store.policy.retire_batch_size):
         subjects = list(map(str, parsed))
@@ -115,6 +124,8 @@ def _reapply(
                 name = str(count.step.table.name)
                 rows[name] = rows.get(name, 0) + sum(count.rows.values())
         found += returned
+        for place, unknown in find_unknown(store, planned.plan, parsed, planned.identities)[0].items():
+            not_asked.setdefault(place, []).extend(unknown)
         still_open = [retirement.subject for retirement in store.ledger.find(subjects) if retirement.is_open]
         open_before += still_open
         concerned = list(dict.fromkeys([*returned, *still_open]))
@@ -127,7 +138,7 @@ def _reapply(
     known_subjects = {*map(str, readable), *unreadable}
     unreadable += [r.subject for r in store.ledger.find_open() if r.subject not in known_subjects]
     outcomes += [] if dry_run else map(fail_unreadable, unreadable)
-    return Replayed(len(known_subjects), restored, rows, found, [*open_before, *unreadable], outcomes)
+    return Replayed(len(known_subjects), restored, rows, found, [*open_before, *unreadable], outcomes, not_asked)
 
 
 def _split(items: Sequence[SubjectId], size: int) -> Iterator[Sequence[SubjectId]]:

@@ -9,6 +9,7 @@ from typing import Any
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.migrations import find_pending
 from sink.datasets.build import Built, read_built
+from sink.erasure.arrivals import count_arrivals
 from sink.erasure.suspects import read_suspects
 from sink.erasure.work import find_works
 from sink.ledger.entries import Action, Retirement, State
@@ -56,7 +57,11 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     pending = [migration.name for migration in find_pending(store.client)]
     names = {name: store.client.table(name) for name in store.pii_map.targets}
     tables = read_tables(store.client, names.values())
-    rows = {name: tables[table].rows if table in tables else None for name, table in names.items()}
+    rows = {
+        name: tables[table].rows if table in tables else None
+        for name, table in names.items()
+        if table in tables or not store.pii_map.targets[name].optional
+    }
     ledger = [store.client.table(f"pii_ledger.{name}") for name in ("entries", "marked_entries", "retirements")]
     found = read_tables(store.client, ledger)
     has_entries, has_view = ledger[0] in found, all(table in found for table in ledger)
@@ -89,6 +94,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
             *_warn_of_purge(store, purge_begun_at),
             *_warn_of_datasets(enabled, built, subjects),
             *_warn(store, enabled, pending, subjects, len(failed), oldest),
+            *(_warn_of_arrivals(store) if has_view and not enabled else []),
             *_warn_of_unreadable(store, open_retirements),
             *_warn_of_works(store),
             *_warn_of(suspects),
@@ -171,6 +177,14 @@ def _warn(
     if not enabled and subjects:
         warnings.append(f"PII is off, but PII of {subjects} subjects is held. Run `aspects-pii purge`.")
     return warnings
+
+
+def _warn_of_arrivals(store: Store) -> list[str]:
+    return [
+        f"PII is off, but other software has stored it in {rows} rows of {table}. `aspects-pii sweep` empties them; see "
+        "docs/map.md for how to keep it out."
+        for table, rows in count_arrivals(store).items()
+    ]
 
 
 def _warn_of_unreadable(store: Store, retirements: list[Retirement]) -> list[str]:

@@ -103,7 +103,7 @@ def _show_replayed(result: Replayed, dry_run: bool, as_json: bool, place: str) -
         document = {name: value for name, value in asdict(result).items() if name != "outcomes"}
         retirements = [describe_as_json(outcome) for outcome in result.outcomes]
         print_json({"store": place, **document, "retirements": retirements})
-        return 0 if all(outcome.is_done for outcome in result.outcomes) else 1
+        return 0 if all(outcome.is_done for outcome in result.outcomes) and not result.with_gaps else 1
     if result.entries_restored:
         verb = "would be" if dry_run else "were"
         print_lines([f"{result.entries_restored} entries of the ledger {verb} restored."])
@@ -111,4 +111,11 @@ def _show_replayed(result: Replayed, dry_run: bool, as_json: bool, place: str) -
     print_lines([f"{result.retired} users are retired; rows of {len(result.subjects)} of them were on {place}."])
     if result.open:
         print_lines([f"{len(result.open)} retirements were open."])
-    return 0 if dry_run or not result.outcomes else show_outcomes(result.outcomes, as_json, place)
+    print_lines(
+        [
+            f"{table}: {len(subjects)} could not be looked for, since rows are found by name there and none is known."
+            for table, subjects in result.not_asked.items()
+        ]
+    )
+    status = 0 if dry_run or not result.outcomes else show_outcomes(result.outcomes, as_json, place)
+    return status or int(result.with_gaps > 0)

@@ -15,6 +15,7 @@ from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.outcomes import describe_suspects, show_outcomes
 from sink.doors.cli.stopping import describe_open, stopping_with
 from sink.doors.cli.subjects import read_subjects
+from sink.erasure.arrivals import empty_arrivals
 from sink.erasure.findings import Report
 from sink.erasure.naming import ask_lms
 from sink.erasure.reassign import reassign
@@ -112,10 +113,13 @@ def sweep_command(
     force: Force = False,
     as_json: Json = False,
 ) -> int:
-    """Work off every retirement that is not verified yet."""
-    _, store = open_configured_store()
+    """Work off every retirement that is not verified yet; while PII is off, empty what other software has stored."""
+    settings, store = open_configured_store()
     with store, stopping_with(store, describe_open):
-        return show_outcomes(sweep(store, force=force), as_json, store.name)
+        status = show_outcomes(sweep(store, force=force), as_json, store.name)
+        for table, rows in ({} if settings.enable_pii else empty_arrivals(store)).items():
+            say(f"{rows:,} rows of {table} held what other software has stored while PII is off; they are empty now.")
+        return status
 
 
 @commands.command("verify")

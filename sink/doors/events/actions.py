@@ -10,6 +10,7 @@ from sink.copying.copies import WITHOUT_PII
 from sink.copying.sync import sync
 from sink.doors.events.work import Message, Work
 from sink.doors.outcomes import log_outcomes
+from sink.erasure.arrivals import empty_arrivals
 from sink.erasure.reassign import reassign
 from sink.errors import UsageError
 from sink.installation import find_lms, open_store
@@ -103,8 +104,11 @@ class Actions:
         return log_outcomes(work_off(self.store, self.store.ledger.find(subjects)))
 
     def sweep(self) -> bool:
-        """Work off whatever is open; False where a retirement stays open."""
-        return log_outcomes(sweep(self.store))
+        """Work off whatever is open, and empty what has come while PII is off; False where a retirement stays open."""
+        done = log_outcomes(sweep(self.store))
+        if not self.enabled:
+            empty_arrivals(self.store)
+        return done
 
     def reassign(self, deliveries: Iterable[Delivery]) -> None:
         """Hand over what leaving users owned, in the order of the messages."""

@@ -52,6 +52,9 @@ DEFAULTS = {
     # Events of logins and registrations carry names, which stay in Redis when their user is retired. What the Django
     # plugin sends carries ids only, and says the same.
     "ASPECTS_PII_ENABLE_EVENT_BUS_PRODUCER": False,
+    # Aspects stores who is enrolled by user name while PII is off too. Nothing of Aspects reads that, but reports of yours may:
+    # where this is true, the user names are emptied by the next sweep, and not kept out.
+    "ASPECTS_PII_STORE_ENROLLMENTS": False,
     # Users whose tokens may retire. Empty on purpose: where the driver's user does not exist, a learner can take its name.
     "ASPECTS_PII_WEB_JWT_USERS": [],
     "ASPECTS_PII_WEB_PORT": 8321,

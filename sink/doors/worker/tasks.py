@@ -40,6 +40,7 @@ from sink.doors.worker.waiting import (
     request_task,
     set_waiting_aside,
 )
+from sink.erasure.arrivals import empty_arrivals
 from sink.errors import AspectsPiiError, BusyError, RefusedError
 from sink.installation import connect, open_lms, open_store
 from sink.ledger import leases
@@ -204,21 +205,24 @@ class Tasks:
         return ask_redis(self.app, lambda redis: redis.sadd(WAITING, *ids) >= 0, default=False)
 
     def sweep(self) -> dict[str, int]:
-        """Work off every open retirement that is due, unless another worker is at it."""
+        """Work off every open retirement that is due, unless another worker is at it.
+
+        While storing PII is off, what other software has stored all the same is emptied too.
+        """
         outcomes: list[Outcome] = []
         with self._open() as store:
             self._consume_request(SWEEP_WANTED)
             due = _find_due(store)
-            if not due:
-                return _count(outcomes)
             try:
-                with self._hold(store, "sweep"):
+                with self._hold(store, "sweep") if due else nullcontext():
                     outcomes += work_off(store, due)
-                    while self._consume_request(SWEEP_WANTED):
+                    while due and self._consume_request(SWEEP_WANTED):
                         outcomes += work_off(store, _find_due(store))
             except BusyError:
                 # Whoever is at it may have looked before this was requested; now they look again.
                 self._repeat_request(SWEEP_WANTED)
+            if not self.settings.enable_pii:
+                empty_arrivals(store)
         return _count(outcomes)
 
     def _consume_request(self, mark: str) -> bool:

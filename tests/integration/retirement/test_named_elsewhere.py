@@ -15,8 +15,10 @@ from sink.erasure.identities import Identities
 from sink.erasure.verify import verify_subjects
 from sink.pii_map import load_map
 from sink.resources import find_resource
+from sink.retirement.replay import backfill_retired
 from sink.retirement.retire import retire, sweep
 from sink.store import Store
+from tests.support.coverage_page import covers
 
 TICKETS = "reporting.tickets"
 BY_NAME_ONLY = {
@@ -203,3 +205,77 @@ def test_verify_lists_words_apart(store: Store) -> None:
     assert [(finding.place, str(finding.kind)) for finding in report.listed if "modes" in finding.place] == [
         ("reporting.modes.mode", "words")
     ]
+
+
+# --- a rule that is added when the profile is gone
+
+
+def map_tickets(key: str, holds: str) -> dict[str, Any]:
+    """The table of tickets, as an operator adds it after `--scan` has found somebody in it."""
+    pii = {"username": "username", "body": "other"}
+    return {TICKETS: {"match": {key: holds}, "pii": pii, "on_retire": "delete"}}
+
+
+def without_hashes(store: Store) -> Store:
+    return dataclasses.replace(store, policy=dataclasses.replace(store.policy, keep_former_names_days=0))
+
+
+@covers("moment", "a rule by name that is added when nobody knows the name any more", "listed")
+@pytest.mark.usefixtures("tickets")
+def test_a_rule_by_name_that_comes_after_the_erasure_proves_nothing_where_nobody_knows_the_name(
+    store: Store, with_map: MapOf
+) -> None:
+    assert states(retire(without_hashes(store), [1])) == ["erased"]
+    later = without_hashes(with_map(map_tickets("username", "username")))
+    report = verify_subjects(later)
+    assert (report.is_proved, report.not_asked) == (False, {TICKETS: ["1"]})
+    (outcome,) = retire(later, [1])
+    assert (outcome.state, outcome.is_proved, list(outcome.not_asked)) == ("already erased", False, [TICKETS])
+    assert backfill_retired(later).not_asked == {TICKETS: ["1"]}
+
+
+@pytest.mark.usefixtures("tickets")
+def test_a_rule_by_name_beside_one_that_was_proved_proves_nothing_of_its_own(store: Store, with_map: MapOf) -> None:
+    by_id = map_tickets("user_id", "id")
+    store.client.execute("INSERT INTO $reporting.tickets VALUES (0, 'learner_1', 'without an id')")
+    assert states(retire(without_hashes(with_map(by_id)), [1])) == ["erased"]
+    both = map_tickets("user_id", "id")
+    rules = [{key: by_id[TICKETS][key] for key in ("match", "on_retire")}, {"match": {"username": "username"}}]
+    rules[1]["on_retire"] = "delete"
+    both[TICKETS] = {"pii": by_id[TICKETS]["pii"], "rules": rules}
+    report = verify_subjects(without_hashes(with_map(both)))
+    assert (report.is_proved, report.not_asked, report.not_asked_again) == (False, {TICKETS: ["1"]}, {})
+
+
+@pytest.mark.usefixtures("tickets")
+def test_a_rule_by_name_that_comes_after_the_erasure_finds_the_rows_by_keyed_hashes(
+    store: Store, with_map: MapOf
+) -> None:
+    with_names = with_map({"reporting.notes": {**map_tickets("username", "username")[TICKETS]}})
+    with_names.client.execute("CREATE TABLE $reporting.notes AS $reporting.tickets ENGINE = MergeTree ORDER BY user_id")
+    assert states(retire(with_names, [1])) == ["erased"]
+    later = with_map(map_tickets("username", "username"))
+    assert [str(finding) for finding in verify_subjects(later).findings] == ["reporting.tickets: 1 rows of 1"]
+    assert states(backfill_retired(later).outcomes) == ["erased"]
+    assert later.client.column("SELECT username FROM $reporting.tickets") == ["learner_2"]
+    assert verify_subjects(later).is_proved
+
+
+@pytest.mark.usefixtures("tickets")
+def test_a_rule_by_id_that_comes_after_the_erasure_finds_the_rows(store: Store, with_map: MapOf) -> None:
+    assert states(retire(without_hashes(store), [1])) == ["erased"]
+    later = without_hashes(with_map(map_tickets("user_id", "id")))
+    assert states(backfill_retired(later).outcomes) == ["erased"]
+    assert verify_subjects(later).is_proved
+
+
+@pytest.mark.usefixtures("tickets")
+def test_backfill_retired_ends_with_1_where_nobody_knows_the_name(
+    store: Store, with_map: MapOf, aspects_pii: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert states(retire(without_hashes(store), [1])) == ["erased"]
+    with_map(map_tickets("username", "username"))
+    store.client.close()
+    ran = aspects_pii("backfill-retired", PII_MAP=str(tmp_path / "map.yaml"), KEEP_FORMER_NAMES_DAYS="0")
+    assert ran.status == 1
+    assert f"{TICKETS}: 1 could not be looked for" in ran.out

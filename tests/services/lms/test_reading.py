@@ -582,7 +582,11 @@ class TestRetirement:
         writer.clean_up_retirement(retired)
         with LmsDatabase(place.url).snapshot() as snapshot:
             (found,) = snapshot.identities([retired]).values()
-        assert (found.usernames, found.emails, found.external_ids) == (frozenset(), frozenset(), frozenset(ids[retired]))
+        assert (found.usernames, found.emails, found.external_ids) == (
+            frozenset(),
+            frozenset(),
+            frozenset(ids[retired]),
+        )
 
     def test_values_that_several_status_rows_share_are_no_names(self, place: Place, writer: LmsWriter) -> None:
         lms = place.fill()

@@ -22,7 +22,7 @@ DATABASES = {"event_sink": "event_sink", "xapi": "xapi", "reporting": "reporting
 PII_MAP = load_map(find_resource("config/pii.yaml"))
 PROJECT = read_project(find_resource("dbt_project"))
 PLAN = plan_access(PII_MAP, DATABASES)
-PII_TABLES = set(PII_MAP.targets)
+PII_TABLES = {name for name, target in PII_MAP.targets.items() if not target.is_anonymised}
 # They print grants, or are about the embedded engine, which grants nothing.
 WITHOUT_GRANTS = ("sink.datasets.access", "sink.doors.cli.demo", "sink.endpoint.engine", "sink.endpoint.execution")
 
@@ -52,10 +52,8 @@ def test_pii_tables_are_read_by_the_sink_and_the_definer_alone() -> None:
 
 
 def test_pii_tables_are_written_by_the_sink() -> None:
-    people = {name for name in PII_TABLES if not PII_MAP.targets[name].is_anonymised}
-    assert len(people) >= 5
     for privilege in ("INSERT", "ALTER DELETE", "ALTER UPDATE"):
-        assert find_grants(PLAN, NAMES.sink, privilege) >= people
+        assert find_grants(PLAN, NAMES.sink, privilege) >= PII_TABLES
 
 
 def test_the_sink_changes_events_and_deletes_none() -> None:
@@ -109,7 +107,8 @@ def test_a_dataset_is_shown_to_whoever_has_its_course_its_organisation_or_everyt
     )
     plan = plan_access(PII_MAP, DATABASES, project=project)
     using = {p.table: p.using for p in plan.policies if p.name == "aspects_pii_others" and p.database == "reporting"}
-    assert set(using) == {"by_course", "totals", "a_step"}
+    # Upstream's stored copy of names is a table of the map.
+    assert set(using) == {"by_course", "totals", "a_step", "fact_video_engagement"}
     assert using["by_course"] == render_visible_to("currentUser()", "reporting")
     assert using["totals"] == render_visible_to("currentUser()", "reporting", has_course=False, has_org=False)
     assert using["a_step"] == "0"

@@ -342,6 +342,8 @@ def test_settings_of_lms_and_studio(on: Site, off: Site) -> None:
         assert shown["EVENT_BUS_TOPIC_PREFIX"] == prefix
         shown = off.lms("show", service=service)
         assert shown["ASPECTS_ENABLE_PII"] is False
+        # Upstream stores user names of enrolments whatever the flag says; it has no other setting for that.
+        assert shown["EVENT_SINK_CLICKHOUSE_COURSE_ENROLLMENT_ENABLED"] is False
         assert shown["ASPECTS_PII_BROKER_URL"] == REDIS
         events = [how for topics in shown["EVENT_BUS_PRODUCER_CONFIG"].values() for how in topics.values()]
         assert len(events) == 2
