@@ -108,7 +108,7 @@ def test_a_wrong_mapping_of_events_is_refused_in_our_words(tmp_path: Path) -> No
         rule["action"] = "forget"
     path = tmp_path / "events.yaml"
     path.write_text(yaml.safe_dump(document))
-    with pytest.raises(MapError, match="action: it has to be 'retire', 'sync' or 'reassign'") as raised:
+    with pytest.raises(MapError, match="action: it has to be 'retire', 'sync', 'reassign' or 'role'") as raised:
         load_event_map(path)
     assert not [word for word in FOREIGN if word in str(raised.value)]
 

@@ -55,7 +55,7 @@ class EventRule(_Model):
         default_factory=dict, description="What a valid event of this kind says; others are dead letters."
     )
     filled: list[EventPath] = Field(default_factory=list, description="What a valid event of this kind does not omit.")
-    action: Action | Literal["role"] = Field(description="retire, sync, reassign or role.")
+    action: Literal[Action, "role"] = Field(description="retire, sync, reassign or role.")
     subject: EventPath = Field(description="Where the id of the one whom it is about is.")
     also: list[EventPath] = Field(default_factory=list, description="Where lists of ids are to which the same is done.")
     heir: EventPath | None = Field(None, description="For reassign: where the id of the one who takes over is.")
