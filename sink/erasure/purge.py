@@ -115,11 +115,12 @@ def plan_purge(store: Store, datasets: Sequence[TableName]) -> PurgePlan:
     require_valid_plan(plan)
     dependents = read_dependents(store)
     ours = set(datasets)
+    shown = {store.client.table(name) for name, entry in store.pii_map.derived.items() if entry.pii}
     return PurgePlan(
         plan.steps,
         [step.count_everybody(store.client) for step in plan.steps],
         # ClickHouse keeps what a dictionary reads for as long as the dictionary is there.
-        [dependent.table for dependent in reversed(dependents) if dependent.table.name in ours],
+        [d.table for d in reversed(dependents) if d.table.name in ours and (d.origins or d.table.name in shown)],
         [d for d in dependents if d.table.name not in ours and (d.table.is_dictionary or d.table.refresh is not None)],
         read_suspects(store),
     )

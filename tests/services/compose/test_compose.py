@@ -126,7 +126,7 @@ def test_a_retirement_is_taken_by_the_hook_and_erased_by_the_worker(stack: Stack
 def test_dbt_builds_with_the_password_of_the_file(stack: Stack) -> None:
     environment = stack.environment("worker")
     assert "ASPECTS_CLICKHOUSE_PASSWORD" not in environment
-    ran = stack.execute("worker", ("aspects-pii", "build", "--select", "stg_event_sink__external_ids"))
+    ran = stack.execute("worker", ("aspects-pii", "build", "--select", "+stg_event_sink__external_ids"))
     assert ran.status == 0, ran.err
     assert "ERROR=0" in ran.err
     assert "PASS=0" not in ran.err
@@ -144,7 +144,7 @@ def test_redis_wants_the_password(stack: Stack) -> None:
             "init",
             "aspects_clickhouse_password",
             "another secret",
-            1,
+            2,
             "check ASPECTS_CLICKHOUSE_USER and ASPECTS_CLICKHOUSE_P",
         ),
         ("worker", "aspects_broker_url", None, 2, "ASPECTS_BROKER_URL is not set"),
