@@ -166,7 +166,9 @@ def _find_named(store: Store, copy: Copy) -> set[int]:
     """Users whose retirement is open and searches by what this table says that they are called."""
     identifiers = store.pii_map.subject.identifiers
     rules = store.pii_map.rules(redact_history=store.policy.redact_history)
-    sources = {source for _, _, rule in rules if not rule.is_by_id for source in rule.sources if source in identifiers}
+    asked = [(store.client.table(name), rule) for name, _, rule in rules if not rule.is_by_id]
+    tables = read_tables(store.client, [table for table, _ in asked])
+    sources = {source for table, rule in asked if table in tables for source in rule.sources if source in identifiers}
     if f"event_sink.{copy.object}" not in {identifiers[source].rpartition(".")[0] for source in sources}:
         return set()
     # Who has no number for an id has no row in a table of the LMS.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sink.erasure.identities import Identities
 from sink.erasure.named_rows import count_contested
-from sink.erasure.naming import identify
+from sink.erasure.naming import identify, read_identities
 from sink.erasure.plan import Plan, read_plan, require_valid_plan
 from sink.erasure.search_terms import read_names
 from sink.erasure.steps import Step
@@ -68,6 +68,9 @@ def plan_retirement(
     if scan or any(step.needs_identities for step in plan.steps):
         # The LMS replaces the address when retirement is asked for, and a copy before the request brings that here.
         identities = identify(store, subjects, plan.steps, known)
+    elif plan.answered:
+        # Rows that come later may name whom none names now; `remember` keeps what they can be recognised by.
+        identities = read_identities(store, subjects).merge(identities)
     if scan:
         identities = identities.merge(read_names(store, subjects))
     counts = [

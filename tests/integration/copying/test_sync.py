@@ -90,7 +90,7 @@ class Site:
         name = self.store.client.table(f"event_sink.{table}")
         columns = self.store.client.column(
             "SELECT name FROM system.columns WHERE database = {d:String} AND table = {t:String} "
-            "AND name NOT IN ('dump_id', 'time_last_dumped') ORDER BY name",
+            "AND name NOT IN ('dump_id', 'time_last_dumped', 'dumped_at') ORDER BY name",
             d=name.database,
             t=name.table,
         )

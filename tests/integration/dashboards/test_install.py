@@ -180,7 +180,7 @@ def test_an_unsuitable_superset_is_refused(
     ("settings", "status", "said"),
     [
         ({"SUPERSET_URL": NOWHERE}, 1, "does not answer"),
-        ({"SUPERSET_PASSWORD": "another"}, 1, "refused ASPECTS_SUPERSET_USER or ASPECTS_SUPERSET_PASSWORD"),
+        ({"SUPERSET_PASSWORD": "another"}, 2, "refused ASPECTS_SUPERSET_USER or ASPECTS_SUPERSET_PASSWORD"),
         ({"SUPERSET_URL": ""}, 2, "ASPECTS_SUPERSET_URL is not set"),
         ({"SUPERSET_PASSWORD": ""}, 2, "ASPECTS_SUPERSET_PASSWORD is not"),
         ({"SUPERSET_USER": ""}, 2, "ASPECTS_SUPERSET_USER is not"),

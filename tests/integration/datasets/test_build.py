@@ -436,7 +436,11 @@ def test_a_dictionary_of_ours_takes_the_place_of_a_view_of_an_earlier_version(be
         f"CREATE VIEW $event_sink.user_pii AS SELECT 1 AS user_id COMMENT '{DATASET_MARK}PII on. As it was.'"
     )
     build(client.address, ["--select", "user_pii", "--indirect-selection", "cautious"], enable_pii=True)
-    assert shown(client, "$event_sink.user_pii", ["user_id", "name"]) == [(1, "New Name")]
+    assert shown(client, "$event_sink.user_pii", ["user_id", "name"]) == [
+        (1, "New Name"),
+        (2, "No External Id"),
+        (5, "Known By Mail"),
+    ]
     client.execute(DBT_USERS[0])
 
 

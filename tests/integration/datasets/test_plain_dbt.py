@@ -80,7 +80,7 @@ def test_dbt_build_is_green_over_http_and_writes_no_password(served: Served, tmp
 def test_source_freshness_warns_of_what_was_not_copied_for_long(served: Served, tmp_path: Path) -> None:
     client, now = served.client, datetime.now(UTC)
     client.insert(
-        client.table("event_sink.user_profile"), ["id", "time_last_dumped"], [(1, datetime(2026, 1, 1, tzinfo=UTC))]
+        client.table("event_sink.user_profile"), ["id", "time_last_dumped"], [(1, "2026-01-01 00:00:00+00:00")]
     )
     # A text, as upstream writes it.
     client.insert(

@@ -615,7 +615,7 @@ def test_a_change_of_which_a_part_shows_is_not_gone_on_with_over_rows_that_other
     (work,) = find_works(store.client)
     (outcome,) = sweep(store)
     assert outcome.state == "failed"
-    assert f"1 of 2 old rows are there. Compare it with {work.table('old')}" in outcome.reason
+    assert f"1 of 2 old rows is there. Compare it with {work.table('old')}" in outcome.reason
     assert read_answers(store)["a", "user1", 1] == 1, "nothing is begun beside what is half done"
     store.client.execute("DELETE FROM $event_sink.answers WHERE username NOT LIKE 'user%'")
     store.client.execute(f"DROP TABLE {work.table('log').sql}")

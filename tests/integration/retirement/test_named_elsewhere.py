@@ -254,7 +254,7 @@ def test_a_rule_by_name_that_comes_after_the_erasure_finds_the_rows_by_keyed_has
     with_names.client.execute("CREATE TABLE $reporting.notes AS $reporting.tickets ENGINE = MergeTree ORDER BY user_id")
     assert states(retire(with_names, [1])) == ["erased"]
     later = with_map(map_tickets("username", "username"))
-    assert [str(finding) for finding in verify_subjects(later).findings] == ["reporting.tickets: 1 rows of 1"]
+    assert [str(finding) for finding in verify_subjects(later).findings] == ["reporting.tickets: 1 row of 1"]
     assert states(backfill_retired(later).outcomes) == ["erased"]
     assert later.client.column("SELECT username FROM $reporting.tickets") == ["learner_2"]
     assert verify_subjects(later).is_proved

@@ -91,7 +91,7 @@ def test_a_relative_folder_is_named_absolutely(aspects_pii: Command, tmp_path: P
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        (("retire", "1"), "1 of 1 retirements are erased and verified on {}."),
+        (("retire", "1"), "1 of 1 retirement is erased and verified on {}."),
         (("sweep",), "Nothing is open on {}."),
         (("second-pass",), "Nothing is open on {}."),
         (("verify",), "places on {}: nothing is left."),
