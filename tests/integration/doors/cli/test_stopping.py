@@ -105,7 +105,9 @@ def test_where_the_store_cannot_tell_the_command_says_so(
 def test_a_real_signal_in_the_middle_of_a_statement_ends_with_one_line(stored: Command, place: str) -> None:
     """The engine holds the process until its statement ends; the signal counts then."""
     program = (
-        "import sys\n"
+        "import signal, sys\n"
+        # A shell starts what runs in its background deaf to it, and that is inherited.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from sink.doors.cli import main\n"
         "from sink.retirement import retire\n"
         "def hide(store, batch, planned):\n"
