@@ -257,6 +257,11 @@ class Rule(_Model):
         return self.template.startswith(SHA1)
 
     @property
+    def is_mailbox(self) -> bool:
+        """True where the key holds an address as a `mailto:`, as xAPI's `mbox` does."""
+        return self.template.lower().startswith("mailto:")
+
+    @property
     def affixes(self) -> tuple[str, str] | None:
         """What stands before and after the name in the key; None where the name cannot be read out of it."""
         parts = [part.split("}")[-1] for part in self.template.split("{")]

@@ -19,6 +19,7 @@ from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.clickhouse.parts import delete_rows, drop_hidden_rows
 from sink.erasure.identities import Identities, list_keys
+from sink.erasure.keys import express_compared, express_name
 from sink.erasure.steps import Step
 from sink.ledger.pseudonym_key import express_name_digest, read_name_digest
 from sink.names import TableName
@@ -126,8 +127,8 @@ def _list_names(store: Store, subject: SubjectId, identities: Identities) -> set
 def _find_names(store: Store, step: Step) -> list[tuple[str, str]]:
     """The names in a step's table whose keyed hashes are kept, as (subject, name)."""
     rule = step.rule
-    key = step.subject_expression
-    folded = f"lowerUTF8({key})" if _ignores_case(store, rule) else key
+    key = express_name(step.subject_expression, rule)
+    folded = express_compared(step.subject_expression, rule, ignores_case=_ignores_case(store, rule))
     prefix, suffix = rule.affixes or ("", "")
     digest = express_name_digest("folded_name", "{label:String}")
     return store.client.rows(

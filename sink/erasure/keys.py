@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 from sink.clickhouse.catalog import Table, is_json, is_text
 from sink.pii_map import PiiMap, Rule, SubjectId
@@ -19,6 +20,8 @@ _INTEGER = re.compile(r"(U?)Int(\d+)")
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 _FIXED = re.compile(r"FixedString\((\d+)\)")
 _HASH_LENGTH = 40
+# What a mail client passes over in an address (RFC 6068 has it encoded, or not there).
+_BLANKS = "[ \\t\\n\\f\\r]"
 # What is no number and no UUID, whatever it looks like here and there.
 _WORDS = ("name", "username", "email_address")
 
@@ -50,6 +53,29 @@ def write_id(kind: str, subject: SubjectId | str) -> str | None:
     if (found := _FIXED.fullmatch(kind)) and len(text.encode()) > int(found[1]):
         return None
     return text
+
+
+def express_name(text: str, rule: Rule) -> str:
+    """SQL for what a key says, by the key as it stands.
+
+    Of a `mailto:` that is without blanks and percent encoding, of a digest in small letters.
+    """
+    if rule.is_mailbox:
+        return f"toValidUTF8(replaceRegexpAll(decodeURLComponent({text}), '{_BLANKS}', ''))"
+    return f"lowerUTF8({text})" if rule.is_hashed else text
+
+
+def express_compared(text: str, rule: Rule, *, ignores_case: bool) -> str:
+    """SQL for a key as it is compared."""
+    name = express_name(text, rule)
+    return f"lowerUTF8({name})" if ignores_case else name
+
+
+def fold_key(key: str, rule: Rule, *, ignores_case: bool) -> str:
+    """The same of a key that is at hand."""
+    if rule.is_mailbox:
+        key = re.sub(_BLANKS, "", unquote(key))
+    return key.lower() if ignores_case or rule.is_hashed else key
 
 
 def group_ids(kind: str, subjects: Iterable[SubjectId]) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from sink.erasure.changes import Change
 from sink.erasure.expressions import explain_failure
 from sink.erasure.identities import Identities, list_keys
 from sink.erasure.json_text import replace_values
-from sink.erasure.keys import make_sample, write_id
+from sink.erasure.keys import express_compared, fold_key, make_sample, write_id
 from sink.erasure.new_values import NewValues, explain_excess, hash_texts, or_zero
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.swap import swap
@@ -246,11 +246,9 @@ class RewriteStep(Step):
         for key, subject in spelt.items():
             if (written := write_id(self.key_kind, key)) is not None:
                 keys.setdefault(written, subject)
-        if not self.ignores_case:
-            return _Keys(keys, keys)
         compared: dict[str, str] = {}
         for key, subject in keys.items():
-            compared.setdefault(key.lower(), subject)
+            compared.setdefault(fold_key(key, self.rule, ignores_case=self.ignores_case), subject)
         return _Keys(compared, keys)
 
     @property
@@ -261,8 +259,7 @@ class RewriteStep(Step):
     @property
     def _key(self) -> str:
         """A row's key as it is compared; bytes that are no text compare as no name does."""
-        text = f"toValidUTF8({self._spelt})"
-        return f"lowerUTF8({text})" if self.ignores_case else text
+        return express_compared(f"toValidUTF8({self._spelt})", self.rule, ignores_case=self.ignores_case)
 
     def _count_by_subject(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> list[tuple[str, int]]:
         rows = client.rows(

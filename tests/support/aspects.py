@@ -152,10 +152,10 @@ def _create_table(client: ClickHouse, name: str, table: dict[str, Any]) -> None:
 
 def _create_dictionary(client: ClickHouse, name: str, model: dict[str, Any]) -> None:
     columns = ", ".join(f"{quote(column)} {kind}" for column, kind in model["columns"].items())
-    query = _USER_PII if name == "event_sink.user_pii" else _select(name, model)
+    query = (_USER_PII if name == "event_sink.user_pii" else _select(name, model)).replace('"', "`")
     client.execute(
         f"CREATE DICTIONARY {_place(name)} ({columns}) PRIMARY KEY {model['key']} "
-        f'SOURCE(CLICKHOUSE(QUERY "{query.replace(chr(34), chr(96))}")) LAYOUT({model["layout"]}) LIFETIME(120)'
+        f'SOURCE(CLICKHOUSE(QUERY "{query}")) LAYOUT({model["layout"]}) LIFETIME(120)'
     )
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from sink.erasure.coverage import check_map
 from sink.erasure.findings import Kind
+from sink.erasure.keys import express_compared, fold_key
 from sink.erasure.problems import Problem
 from sink.erasure.verify import verify_subjects
-from sink.pii_map import PiiMap
+from sink.pii_map import PiiMap, Rule
 from sink.retirement.retire import retire
 from sink.store import Store
 
@@ -264,3 +265,23 @@ def test_a_declared_uuid_in_json_is_found_in_capitals(with_notes: MakeStore) -> 
     store = with_notes(definition, rows, RULES["delete"], match={"doc.who": "id"})
     retire_one(store, ONE.upper())
     assert store.client.column("SELECT note FROM $event_sink.notes") == ["other"]
+
+
+@pytest.mark.parametrize("template", ["mailto:{email}", "sha1:mailto:{email}", "{email}", "user-{username}"])
+@pytest.mark.parametrize("ignores_case", [True, False])
+def test_a_key_is_compared_alike_here_and_by_clickhouse(store: Store, template: str, ignores_case: bool) -> None:
+    rule = Rule(match={"who": template}, on_retire={"delete": True})  # type: ignore[arg-type]
+    keys = [
+        "MailTo:Ann@X.org",
+        "mailto: ann@x.org\n",
+        "mailto:ann%40x.org",
+        "a%2",
+        "a%zz%C3%A4%25b",
+        "Zoë Ä",
+        "A" * 40,
+        "",
+    ]
+    sql = express_compared("who", rule, ignores_case=ignores_case)
+    found = store.client.column(f"SELECT {sql} FROM (SELECT arrayJoin({{keys:Array(String)}}) AS who)", keys=keys)
+    assert found == [fold_key(key, rule, ignores_case=ignores_case) for key in keys]
+    assert len(set(found)) == (6 if rule.is_mailbox and ignores_case else 7 if rule.is_mailbox else 8)
