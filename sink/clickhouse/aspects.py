@@ -19,6 +19,7 @@ from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.errors import DatabaseError, ReadOnlyError, RefusedError
 from sink.names import TableName
+from sink.wording import counted
 
 EVENTS_TABLE = "xapi_events_all"
 """As Aspects calls it, unless ASPECTS_RAW_XAPI_TABLE says otherwise."""
@@ -115,8 +116,8 @@ def find_leftovers(client: ClickHouse) -> dict[TableName, int]:
 def explain_leftovers(client: ClickHouse) -> list[str]:
     """What to do about `find_leftovers`, for people."""
     return [
-        f"{name} was left by a migration that was interrupted, and holds {rows} rows. Retirements erase them too, if the map "
-        "has the table. docs/compatibility.md, 'When init came before Aspects', says what to do."
+        f"{name} was left by a migration that was interrupted, and holds {counted(rows, 'row')}. Retirements "
+        "erase them too, if the map has the table. docs/compatibility.md, 'When init came before Aspects', says what to do."
         for name, rows in find_leftovers(client).items()
     ]
 

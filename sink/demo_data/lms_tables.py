@@ -171,7 +171,9 @@ def open_writable(url: str) -> Engine:
         address = address.set(drivername="mysql+pymysql")
     elif backend == "postgresql":
         address = address.set(drivername="postgresql+psycopg")
-    return create_engine(address, hide_parameters=True)
+    # SQLite lets nobody write while somebody reads; a copy under way may take longer than its five seconds.
+    options = {"timeout": 60} if backend == "sqlite" else {}
+    return create_engine(address, hide_parameters=True, connect_args=options)
 
 
 def create_tables(connection: Connection) -> None:

@@ -42,8 +42,9 @@ class Source(StrEnum):
 
 
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-# Keys of opaque-keys, in either of their ways, and what covers several of them. None looks like a name or an address.
-_SCOPE = re.compile(r"\*|[a-z][a-z0-9-]{0,20}:[\w.:+~@*-]{1,230}|[\w.-]{1,80}(/[\w.-]{1,80}){2}")
+# Keys of opaque-keys, in either of their ways, and what covers several of them. None is an address: an @ stands only before
+# the number of a custom course.
+_SCOPE = re.compile(r"\*|[a-z][a-z0-9-]{0,20}:[\w.:+~*-]{1,230}(\+ccx@[0-9]{1,10})?|[\w.-]{1,80}(/[\w.-]{1,80}){2}")
 # What is asked for, what covers it, and what it covers.
 _IS_COVERED = """
     scope = {scope:String}

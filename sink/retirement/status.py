@@ -187,8 +187,8 @@ def _warn(
 
 def _warn_of_arrivals(store: Store) -> list[str]:
     return [
-        f"PII is off, but other software has stored it in {rows} rows of {table}. `aspects-pii sweep` empties them; see "
-        "docs/map.md for how to keep it out."
+        f"PII is off, but other software has stored it in {counted(rows, 'row')} of {table}. `aspects-pii sweep` "
+        f"empties {choose(rows, 'it', 'them')}; see docs/map.md for how to keep it out."
         for table, rows in count_arrivals(store).items()
     ]
 

@@ -19,7 +19,7 @@ from sink.errors import UsageError
 from sink.ledger.checking import check_ledger, void_entries
 from sink.ledger.files import Exported, export_ledger, write_ledger
 from sink.ledger.installation_id import Installation, read_installation
-from sink.ledger.role_trail import RoleChange, show_changes
+from sink.ledger.role_trail import Operation, RoleChange, show_changes
 from sink.store import Store
 from sink.wording import counted
 
@@ -131,6 +131,8 @@ def ledger_show(
     """Show entries, the newest last; with --scope, the audit trail of roles."""
     _, store = open_configured_store()
     if scope is not None:
+        if action is not None and action not in [*Operation]:
+            raise UsageError(f"--action: with --scope it is {' or '.join(Operation)}.")
         with store:
             changes = show_changes(
                 store.client,

@@ -148,6 +148,8 @@ def test_a_row_that_cannot_be_right_is_not_shown(store: Store) -> None:
         ("role", "Jane Doe"),
         ("scope", "jane@example.org"),
         ("scope", "Jane"),
+        ("scope", "course-v1:jane@example.org+CS101+2024"),
+        ("scope", "lib:jane@example.org:CSPROB"),
         ("operation", "changed"),
         ("source", "somewhere"),
         ("event", "1"),
@@ -159,6 +161,13 @@ def test_what_cannot_be_right_is_refused_and_not_quoted(field: str, value: Any) 
     with pytest.raises(ValueError, match=f"`{field}` cannot be right") as raised:
         read_change({**change(0).describe(), field: value})
     assert str(value) not in str(raised.value).replace(field, "")
+
+
+@pytest.mark.parametrize(
+    "scope", ["ccx-v1:OpenedX+CS101+2024+ccx@12", "library-v1:DemoX+CSPROB", "OpenedX/CS101/2024", "*"]
+)
+def test_the_scope_is_a_key_of_any_kind(scope: str) -> None:
+    assert read_change({**change(0).describe(), "scope": scope}).scope == scope
 
 
 def test_an_actor_that_may_be_a_name_is_left_out() -> None:

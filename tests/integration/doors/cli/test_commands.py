@@ -230,6 +230,9 @@ def test_roles_are_shown_by_scope(stored: Command) -> None:
     table = stored("ledger", "show", "--scope", "*", "--action", "given", "--actor", "17").out
     assert "library_admin" in table
     assert table.count("given") == 2
+    refused = stored("ledger", "show", "--scope", "*", "--action", "erased")
+    assert (refused.status, refused.out) == (2, "")
+    assert "--action: with --scope it is given or taken" in refused.err
     # An audit trail is no entry of the ledger, and a purge leaves both.
     assert stored("ledger", "show", "--json").json == []
     assert stored("purge", "--yes").status == 0
