@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from sink.invalid_values import explain_invalid
 from sink.names import check_name
-from sink.wording import explain_invalid
 from sink.yaml_files import load_model
 
 # OEP-30's types of PII, as .pii_annotations.yml of the LMS lists them.

@@ -16,9 +16,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from sink.env_file import EnvFile, read_env_file
 from sink.errors import SettingsError
+from sink.invalid_values import explain_invalid
 from sink.secret_files import MIN_SIMILARITY, FileText, SecretFiles
 from sink.setting_types import ClickHouseUrl, Identifier, LedgerDatabase, LmsUrl, Names, SupersetUrl
-from sink.wording import explain_invalid
 
 PREFIX = "ASPECTS_"
 ENV_FILE = ".env"

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sink.errors import MapError
-from sink.wording import explain_invalid
+from sink.invalid_values import explain_invalid
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -27,7 +27,7 @@ from sink.pii_map import SubjectId
 from sink.retirement.plan import Planned, plan_retirement, require_small_share
 from sink.retirement.retire import retire, sweep, withdraw
 from sink.store import Store
-from sink.wording import counted
+from sink.wording import choose, counted
 
 commands = typer.Typer()
 
@@ -119,7 +119,8 @@ def sweep_command(
     with store, stopping_with(store, describe_open):
         status = show_outcomes(sweep(store, force=force), as_json, store.name)
         for table, rows in ({} if settings.enable_pii else empty_arrivals(store)).items():
-            say(f"{rows:,} rows of {table} held what other software has stored while PII is off; they are empty now.")
+            what = f"{counted(rows, 'row')} of {table} held what other software has stored while PII is off"
+            say(f"{what}; {choose(rows, 'it is', 'they are')} empty now.")
         return status
 
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from sink.doors.web.models import ProblemDetails, RetireUser
 from sink.errors import HttpProblemError
-from sink.wording import explain_invalid
+from sink.invalid_values import explain_invalid
 
 # .. no_pii: names of fields; what was sent in them is not repeated.
 
