@@ -26,6 +26,7 @@ from sink.resources import find_resource
 
 # What the package and its driver read of the server's own tables. A test holds this against the statements in the package.
 SYSTEM_TABLES = (
+    "clusters",
     "columns",
     "databases",
     "detached_parts",
