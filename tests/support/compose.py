@@ -25,7 +25,7 @@ import yaml
 from dotenv import dotenv_values
 
 from tests.support.paths import ROOT
-from tests.support.processes import PATIENCE, take_port
+from tests.support.processes import PATIENCE, die_with_us, take_port
 
 CONFIG = ROOT / "config"
 
@@ -134,7 +134,7 @@ class Stack:
             self._write_entrypoint()
         with (self.folder / f"{service}.log").open("ab") as log:
             self.children[service] = subprocess.Popen(
-                self.command(service),
+                die_with_us(self.command(service)),
                 env=self.environment(service),
                 cwd=self.folder / "work",
                 stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,6 +36,14 @@ def wait_until(condition: Callable[[], Any], explain: Callable[[], str] = lambda
         now = time.monotonic()
         assert now < deadline, f"waited in vain\n{explain()}"
         time.sleep(max(pause, 4 * (now - asked_at)))
+
+
+def die_with_us(command: Sequence[str]) -> list[str]:
+    """The same command; the kernel kills it when this process ends, where it can be told so.
+
+    A run that was killed would leave somebody behind who takes the messages of the next one.
+    """
+    return [*(["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []), *command]
 
 
 def take_port() -> int:
@@ -77,7 +86,7 @@ class Process:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASPECTS_")}
         with self.log.open("ab") as output:
             self.child = subprocess.Popen(
-                list(self.command),
+                die_with_us(self.command),
                 env={**inherited, "PYTHONPATH": str(ROOT), **served.ENVIRONMENT, **self.environment},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -39,7 +39,7 @@ from tests.support import tutor_docker
 from tests.support.authz_rows import UPSTREAM, write_rules
 from tests.support.lms_writer import LmsWriter
 from tests.support.paths import ROOT, SUPPORT
-from tests.support.processes import PATIENCE, take_port, wait_until
+from tests.support.processes import PATIENCE, die_with_us, take_port, wait_until
 from tests.support.redis_server import emptied, name_database
 
 BIN = ROOT / ".venv-tutor" / "bin"
@@ -454,7 +454,7 @@ def container(site: Site, name: str) -> Iterator[None]:
     environment = site.environment(name)
     with Path(environment["HOME"], "log").open("w") as log:
         child = subprocess.Popen(
-            site.services()[name]["command"],
+            die_with_us(site.services()[name]["command"]),
             env={**environment, "PATH": PATH},
             cwd=environment["HOME"],
             stdout=log,
@@ -470,6 +470,12 @@ def container(site: Site, name: str) -> Iterator[None]:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+
+
+def read_logs(site: Site) -> str:
+    """What the services have printed."""
+    logs = {name: Path(site.environment(name)["HOME"], "log") for name in SERVICES}
+    return "\n".join(f"{name}:\n{log.read_text()[-4000:]}" for name, log in logs.items() if log.exists())
 
 
 def is_healthy(site: Site, name: str) -> bool:
@@ -584,7 +590,7 @@ def test_site_works_from_init_to_purge(on: Site, off: Site, place: Place, lms: L
         # The event bus.
         lms.register_user(7001, "zaphod7001", "zaphod7001@example.com", "Zaphod Beeblebrox")
         on.lms("register", 7001)
-        wait_until(lambda: place.count(7001) == 1, lambda: "the copy of who has registered")
+        wait_until(lambda: place.count(7001) == 1, lambda: f"the copy of who has registered\n{read_logs(on)}")
         # The plugin in the LMS.
         on.lms("retire", 11)
         # The retirement driver, with either kind of token that an LMS makes.
@@ -592,7 +598,7 @@ def test_site_works_from_init_to_purge(on: Site, off: Site, place: Place, lms: L
         assert call_hook(place, 13, sign(on, WORKER, own_key=True)) == 204
         assert call_hook(place, 14, sign(on, "learner", own_key=True)) == 403
         assert call_hook(place, 14, "no token") == 401
-        wait_until(lambda: len(list_receipts(on)) == 3, lambda: "the receipts of three retirements")
+        wait_until(lambda: len(list_receipts(on)) == 3, lambda: f"the receipts of three retirements\n{read_logs(on)}")
         assert [place.count(user_id) for user_id in (11, 12, 13, 14)] == [0, 0, 0, 1]
         # The operator.
         assert "1 of 1 retirement is erased and verified" in on.do("aspects-pii-retire", "15")
