@@ -130,6 +130,7 @@ def _find_names(store: Store, step: Step) -> list[tuple[str, str]]:
     key = express_name(step.subject_expression, rule)
     folded = express_compared(step.subject_expression, rule, ignores_case=_ignores_case(store, rule))
     prefix, suffix = rule.affixes or ("", "")
+    prefix = prefix.lower() if rule.is_mailbox else prefix
     digest = express_name_digest("folded_name", "{label:String}")
     return store.client.rows(
         f"""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable
-from urllib.parse import unquote
 
 from sink.clickhouse.catalog import Table, is_json, is_text
 from sink.pii_map import PiiMap, Rule, SubjectId
@@ -20,8 +19,13 @@ _INTEGER = re.compile(r"(U?)Int(\d+)")
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 _FIXED = re.compile(r"FixedString\((\d+)\)")
 _HASH_LENGTH = 40
-# What a mail client passes over in an address (RFC 6068 has it encoded, or not there).
-_BLANKS = "[ \\t\\n\\f\\r]"
+# What nobody sees in an address: blanks, and characters without a width.
+_BLANKS = "[ \t\n\v\f\r\u00a0\u200b-\u200d\u2060\ufeff]"
+_MAILTO = "mailto:"
+# What surrounds an address in a `mailto:` (RFC 6068, RFC 5322): header fields, `Zoe <...>`, the scheme.
+_HEADERS = "^([^@]*@[^?]*)[?].*$"
+_BRACKETS = "^.*<([^<>]*)>$"
+_SCHEME = "^(?i:mailto:)(//)?"
 # What is no number and no UUID, whatever it looks like here and there.
 _WORDS = ("name", "username", "email_address")
 
@@ -58,11 +62,11 @@ def write_id(kind: str, subject: SubjectId | str) -> str | None:
 def express_name(text: str, rule: Rule) -> str:
     """SQL for what a key says, by the key as it stands.
 
-    Of a `mailto:` that is without blanks and percent encoding, of a digest in small letters.
+    Of an address that is `mailto:` and the address alone, of a digest its digits in small letters.
     """
     if rule.is_mailbox:
-        return f"toValidUTF8(replaceRegexpAll(decodeURLComponent({text}), '{_BLANKS}', ''))"
-    return f"lowerUTF8({text})" if rule.is_hashed else text
+        return _express_mailbox(text)
+    return f"lowerUTF8(trimBoth({text}))" if rule.is_hashed else text
 
 
 def express_compared(text: str, rule: Rule, *, ignores_case: bool) -> str:
@@ -72,10 +76,27 @@ def express_compared(text: str, rule: Rule, *, ignores_case: bool) -> str:
 
 
 def fold_key(key: str, rule: Rule, *, ignores_case: bool) -> str:
-    """The same of a key that is at hand."""
+    """What `express_compared` gives for a row that holds this key, and nothing around it.
+
+    The key of a person is no text that somebody wrote down, so that nothing in it is decoded: `a%62c@x` is an address
+    of its own, and whoever has it must not take the rows of `abc@x` along.
+    """
     if rule.is_mailbox:
-        key = re.sub(_BLANKS, "", unquote(key))
+        key = _MAILTO + re.sub(_BLANKS, "", key[len(_MAILTO) :])
     return key.lower() if ignores_case or rule.is_hashed else key
+
+
+def _express_mailbox(text: str) -> str:
+    """SQL for an address that somebody wrote down; what holds none is as it was."""
+    # Some software encodes what is encoded already.
+    decoded = f"toValidUTF8(decodeURLComponent(decodeURLComponent({text})))"
+    seen = f"replaceRegexpAll({decoded}, '{_BLANKS}', '')"
+    address = f"replaceRegexpOne({seen}, '{_HEADERS}', '\\\\1')"
+    address = f"replaceRegexpOne({address}, '{_BRACKETS}', '\\\\1')"
+    address = f"replaceRegexpOne({address}, '{_SCHEME}', '')"
+    named = f"if(match({seen}, '@|^(?i:mailto:)'), concat('{_MAILTO}', {address}), {seen})"
+    # Most keys are anonymous ids, for which nothing of this is computed.
+    return f"if(match({text}, '[@%:]'), {named}, {text})"
 
 
 def group_ids(kind: str, subjects: Iterable[SubjectId]) -> dict[str, list[str]]:

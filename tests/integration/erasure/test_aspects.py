@@ -173,14 +173,20 @@ def test_an_actor_is_found_however_the_address_is_spelt(store: Store) -> None:
         f"mailto: {address}",
         f" mailto:{address.title()}",
         f"mailto:{address.replace('@', '%40')}",
+        f"mailto:{address.replace('@', '%2540')}",
+        f"mailto:{address}?subject=hello",
+        f"mailto://{address}",
+        f"mailto:<{address}>",
+        f"mailto:Jane <{address}>",
     ]
     for mbox in spelt:
         aspects.add_statement(store.client, {"mbox": mbox})
     aspects.add_statement(store.client, {"mbox_sha1sum": digest.upper()})
-    assert [len(find(store, text) & {*ACTORS, *EVENTS}) for text in (*spelt, digest.upper())] == [17] * 5
+    assert [len(find(store, text) & {*ACTORS, *EVENTS}) for text in (*spelt, digest.upper())] == [17] * 10
     outcome = retire(store, [JANE])[0]
     assert outcome.state == "erased", outcome.reason
-    assert [find(store, text) for text in (*spelt, digest.upper())] == [set()] * 5
+    assert [find(store, text) for text in (*spelt, digest.upper())] == [set()] * 10
+    assert find(store, address) == set()
 
 
 @pytest.mark.parametrize("kind", ["external_id", "mbox"])
