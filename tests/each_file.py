@@ -122,7 +122,13 @@ def report(ran: Ran) -> None:
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Which files and folders are named, and what is for pytest."""
+    """Which files and folders are named, and what is for pytest.
+
+    Every file would run with an option that is a misspelt file.
+    """
+    for argument in arguments:
+        if argument.startswith("tests/") and not Path(argument.partition("::")[0]).exists():
+            sys.exit(f"{argument} does not exist. Name a file or a folder of tests.")
     named = [argument for argument in arguments if Path(argument.partition("::")[0]).exists()]
     return named, [argument for argument in arguments if argument not in named]
 
