@@ -464,10 +464,6 @@ class PiiMap(_Model):
         table, _, column = self.subject.identifiers.get(identifier, "").rpartition(".")
         return self.targets[table].pii[column] if table else SUBJECT_ID
 
-    def ignores_case(self, identifier: str) -> bool:
-        """True for addresses: software writes them as their owners typed them, or in lower case."""
-        return self.find_type(identifier) == "email_address"
-
     @model_validator(mode="after")
     def _identifiers_are_columns(self) -> PiiMap:
         for reserved, meaning in ((SUBJECT_ID, "the subject's own id"), (PERSON, "all that a person is called")):

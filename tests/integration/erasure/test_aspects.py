@@ -125,7 +125,7 @@ def test_names_leave_the_stored_copy_of_aspects_and_anonymous_actors_cost_nothin
     assert "reporting.fact_video_engagement" in find(store, JANES[0])
     plan = read_plan(store)
     keys = {step.rule.key for step in plan.steps if str(step.table.name) in {*ACTORS, *EVENTS}}
-    assert keys == {"email", "actor_id"}
+    assert keys == {"email", "username", "actor_id"}
     assert {str(step.table.name) for step in plan.steps} & {*ACTORS, *EVENTS} == {"reporting.fact_video_engagement"}
     outcome = retire(store, [JANE])[0]
     assert outcome.state == "erased", outcome.reason
@@ -134,6 +134,31 @@ def test_names_leave_the_stored_copy_of_aspects_and_anonymous_actors_cost_nothin
     assert [find(store, text) for text in JANES] == [set()] * 3
     names = "SELECT username, name, email FROM $reporting.fact_video_engagement ORDER BY username"
     assert store.client.rows(names) == [("", "", ""), (BOBS[0], BOBS[2], BOBS[1])]
+
+
+@pytest.mark.parametrize("was_retired_before", [False, True], ids=["at once", "after the erasure"])
+@covers("key", "an anonymous id as text, in capitals or without hyphens", "erased")
+def test_names_go_by_whatever_their_row_has_of_the_person(store: Store, was_retired_before: bool) -> None:
+    """An id in another spelling, or nothing but the user name: whose address was unknown then, and whose id is gone."""
+    fill(store, "external_id")
+    ids = "SELECT toString(external_user_id) FROM $event_sink.external_id WHERE user_id = {user:Int32}"
+    jane, bob = (store.client.value(ids, user=user) for user in (JANE, BOB))
+    if was_retired_before:
+        assert retire(store, [JANE])[0].state == "erased"
+    rows = [
+        (jane.upper(), JANES[0], JANES[2], ""),
+        (jane.replace("-", ""), "", JANES[2], ""),
+        ("00000000-0000-4000-8000-000000000000", JANES[0], JANES[2], ""),
+        (bob.upper(), BOBS[0], BOBS[2], BOBS[1]),
+    ]
+    table = store.client.table("reporting.fact_video_engagement")
+    store.client.insert(table, ("actor_id", "username", "name", "email"), rows)
+    assert "reporting.fact_video_engagement" in find(store, JANES[2])
+    outcome = retire(store, [JANE])[0]
+    assert outcome.state == "erased", outcome.reason
+    assert [find(store, text) for text in JANES] == [set()] * 3
+    assert store.client.value("SELECT count() FROM $reporting.fact_video_engagement WHERE name != ''") == 2
+    assert store.client.value("SELECT count() FROM $reporting.fact_video_engagement") == 6
 
 
 def test_an_actor_that_is_named_later_is_seen(store: Store) -> None:
