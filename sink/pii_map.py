@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -240,13 +241,13 @@ class Rule(_Model):
         """The column or path that names the subject."""
         return next(iter(self.match))
 
-    @property
+    @cached_property
     def template(self) -> str:
         """What the key holds, as a format string over `id` and the identifiers."""
         source = next(iter(self.match.values()))
         return source if "{" in source else f"{{{source}}}"
 
-    @property
+    @cached_property
     def sources(self) -> set[str]:
         """Which of `id` and the identifiers the template uses."""
         return {name for _, name, _, _ in string.Formatter().parse(self.template) if name}
@@ -261,18 +262,18 @@ class Rule(_Model):
         """True where the key holds an address as a `mailto:`, as xAPI's `mbox` does."""
         return self.template.lower().startswith("mailto:")
 
-    @property
+    @cached_property
     def affixes(self) -> tuple[str, str] | None:
         """What stands before and after the name in the key; None where the name cannot be read out of it."""
         parts = [part.split("}")[-1] for part in self.template.split("{")]
         return None if self.is_hashed or len(parts) != 2 else (parts[0], parts[1])
 
-    @property
+    @cached_property
     def label(self) -> str:
         """What keyed hashes of former names are kept under: the identifier, or the template of a whole key."""
         return self.template if self.affixes is None else next(iter(self.sources))
 
-    @property
+    @cached_property
     def is_by_id(self) -> bool:
         """True where the key holds the subject's id itself."""
         return self.template == f"{{{SUBJECT_ID}}}"

@@ -122,9 +122,10 @@ class ClickHouse:
     def rows(self, sql: str, settings: Mapping[str, Any] | None = None, **values: Any) -> list[tuple[Any, ...]]:
         """Run a query and return its rows, `values` bound to its placeholders."""
         text = self.render(sql)
+        bound = _write_numbers(values)
 
         def run() -> list[tuple[Any, ...]]:
-            result = self._client.query(text, parameters=values or None, settings=dict(settings or {}))
+            result = self._client.query(text, parameters=bound or None, settings=dict(settings or {}))
             return [tuple(row) for row in result.result_rows]
 
         return self._repeat(run, text)
@@ -155,7 +156,9 @@ class ClickHouse:
         # `form_encode_query_params` does not change that; `raw_query` puts them into the body.
         send = self._client.raw_query if values and not self.address.is_embedded else self._client.command
         self._repeat(
-            lambda: send(text, parameters=values or None, settings=dict(settings or {})), text, repeatable=repeatable
+            lambda: send(text, parameters=_write_numbers(values) or None, settings=dict(settings or {})),
+            text,
+            repeatable=repeatable,
         )
 
     def insert(
@@ -219,6 +222,15 @@ class ClickHouse:
             return translate_error(error, self.address, sql)
         # Whatever else a driver stumbles over is a value, which its message may quote.
         return QueryError(f"A value cannot be sent to ClickHouse ({type(error).__name__}): {shorten_statement(sql)}")
+
+
+def _write_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values to bind, with lists of integers as the driver would write them, one number at a time."""
+    return {name: str(value) if _is_numbers(value) else value for name, value in values.items()}
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and set(map(type, value)) == {int}
 
 
 def split_for_binding(items: Sequence[T], most: int = 10_000) -> Iterator[list[T]]:

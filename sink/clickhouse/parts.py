@@ -7,7 +7,7 @@ parts later. Each step is a function here; `sink.erasure` decides which rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +15,9 @@ from sink.clickhouse.client import WAIT_FOR_MUTATIONS, ClickHouse
 from sink.errors import ErasureError, OverloadedError
 from sink.names import TableName
 
-# ClickHouse keeps a replaced part for a second at least.
-_FIRST_PAUSE_SECONDS = 0.3
+# ClickHouse keeps a replaced part for a second or two: looked for often at first, since a retirement waits for nothing else.
+_FIRST_PAUSE_SECONDS = 0.1
+_OFTEN = 25
 # What a lightweight UPDATE has written stays active beside the parts that it is applied to, until those have it.
 _IS_PATCH = "startsWith(name, 'patch-')"
 # Replaced, or emptied: a part without rows keeps the value of its partition, which may be a person's, until it is dropped.
@@ -88,15 +89,23 @@ def scrub(client: ClickHouse, tables: Iterable[TableName], within: float) -> dat
         drop_hidden_rows(client, table)
     before = client.now()
     deadline = time.monotonic() + within
-    pause = _FIRST_PAUSE_SECONDS
+    pauses = _list_pauses()
     waiting = _find_with_old_parts(client, names, before)
     for table in waiting:
         _hasten_cleanup(client, table)
     while waiting and time.monotonic() <= deadline:
-        time.sleep(pause)
-        pause = min(pause * 1.5, 5)
+        time.sleep(next(pauses))
         waiting = _find_with_old_parts(client, waiting, before)
     return before
+
+
+def _list_pauses() -> Iterator[float]:
+    """Seconds to wait between one look and the next, without an end."""
+    yield from [_FIRST_PAUSE_SECONDS] * _OFTEN
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        pause = min(pause * 1.5, 5)
+        yield pause
 
 
 def _find_with_old_parts(client: ClickHouse, tables: Sequence[TableName], before: datetime) -> list[TableName]:

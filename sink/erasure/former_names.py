@@ -40,10 +40,13 @@ def remember(store: Store, subjects: Sequence[SubjectId], identities: Identities
     if not _are_kept(store):
         return
     digest = read_name_digest(store.client, store.policy.pseudonym_secret)
+    rules = _list_whole_keys(store)
+    # A name that somebody else has too is remembered as well.
+    named = identities.with_contested()
     entries = {
         (str(subject), label, digest(name, label) if name else _NONE)
         for subject in subjects
-        for label, name in _list_names(store, subject, identities)
+        for label, name in _list_names(store, subject, named, rules)
     }
     for batch in split_for_binding(sorted({subject for subject, _, _ in entries})):
         entries -= set(
@@ -108,7 +111,15 @@ def find_kept(store: Store, subjects: Sequence[str]) -> dict[str, datetime]:
     return {subject: at + timedelta(days=store.policy.keep_former_names_days) for subject, at in kept.items()}
 
 
-def _list_names(store: Store, subject: SubjectId, identities: Identities) -> set[tuple[str, str]]:
+def _list_whole_keys(store: Store) -> list[Rule]:
+    """Of the rules whose keys cannot be read back into a name one for each label: what they hold is the same."""
+    rules = {rule.label: rule for _, _, rule in store.pii_map.rules(redact_history=True) if rule.affixes is None}
+    return list(rules.values())
+
+
+def _list_names(
+    store: Store, subject: SubjectId, identities: Identities, rules: Sequence[Rule]
+) -> set[tuple[str, str]]:
     """What a subject is called, as (label, name as it is compared); an empty name where there is none."""
     names = {
         (identifier, fold_name(name, find_spelling(store.pii_map, [identifier])))
@@ -117,10 +128,9 @@ def _list_names(store: Store, subject: SubjectId, identities: Identities) -> set
     }
     known = {label for label, _ in names}
     names |= {(label, _NONE) for label in identities.answered.get(str(subject), ()) if label not in known}
-    for _, _, rule in store.pii_map.rules(redact_history=True):
-        if rule.affixes is None:
-            keys = list_keys(rule, [subject], identities.with_contested())
-            names |= {(rule.label, fold_name(key, _find_spelling(store, rule))) for key in keys}
+    for rule in rules:
+        keys = list_keys(rule, [subject], identities)
+        names |= {(rule.label, fold_name(key, _find_spelling(store, rule))) for key in keys}
     return names
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from functools import cache, lru_cache
 
 from sink.clickhouse.catalog import Table, is_json, is_text
 from sink.pii_map import SUBJECT_ID, PiiMap, Rule, SubjectId
@@ -88,11 +89,11 @@ def find_kind(table: Table, key: str) -> str:
 def write_id(kind: str, subject: SubjectId | str) -> str | None:
     """An id as a column of this type writes it, as text; None where the column cannot hold it."""
     text = str(subject)
-    if found := _INTEGER.fullmatch(kind):
-        if not _NUMBER.fullmatch(text) or len(text) > int(found[2]):
+    if limits := _find_limits(kind):
+        longest, least, most = limits
+        if not _NUMBER.fullmatch(text) or len(text) > longest:
             return None
-        number, bits = int(text), int(found[2])
-        least, most = (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        number = int(text)
         return str(number) if least <= number <= most else None
     if kind == "UUID":
         try:
@@ -102,6 +103,17 @@ def write_id(kind: str, subject: SubjectId | str) -> str | None:
     if (found := _FIXED.fullmatch(kind)) and len(text.encode()) > int(found[1]):
         return None
     return text
+
+
+@cache
+def _find_limits(kind: str) -> tuple[int, int, int] | None:
+    """Of an integer type how many digits are looked at, the least and the greatest number; None for another type."""
+    found = _INTEGER.fullmatch(kind)
+    if not found:
+        return None
+    bits = int(found[2])
+    least, most = (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return bits, least, most
 
 
 def express_name(text: str, rule: Rule) -> str:
@@ -143,8 +155,14 @@ def _express_mailbox(text: str) -> str:
     return f"if(match({text}, '[@%:]'), {named}, {text})"
 
 
-def group_ids(kind: str, subjects: Iterable[SubjectId]) -> dict[str, list[str]]:
+def group_ids(kind: str, subjects: Iterable[SubjectId]) -> Mapping[str, Sequence[str]]:
     """The ids of `subjects` as a column of this type writes them, with the spellings of each; none that it cannot hold."""
+    return _group_ids(kind, tuple(subjects))
+
+
+# A retirement asks the same of every target.
+@lru_cache(maxsize=8)
+def _group_ids(kind: str, subjects: tuple[SubjectId, ...]) -> Mapping[str, Sequence[str]]:
     groups: dict[str, list[str]] = {}
     for subject in subjects:
         if (written := write_id(kind, subject)) is not None:
