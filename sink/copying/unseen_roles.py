@@ -73,13 +73,12 @@ def require_seen_roles(store: Store, snapshot: Snapshot, copy: Copy, user_ids: S
     if user_ids is not None:
         return
     staying = {role.organisation for role in seen}
-    vanished = {role for role in gone if role.organisation not in staying}
-    present = snapshot.known_user_ids(sorted({role.user_id for role in vanished}))
-    holders = Counter(
-        org for org, user_id in {(role.organisation, role.user_id) for role in vanished} if user_id in present
-    )
-    emptied = {org for org, number in holders.items() if number >= _MANY}
-    if roles := {role for role in vanished if role.organisation in emptied and role.user_id in present}:
+    renamed = {role._replace(org="") for role in seen if role.course_key}
+    vanished = {role for role in gone if role.organisation not in staying and role._replace(org="") not in renamed}
+    active = snapshot.active_user_ids(sorted({role.user_id for role in vanished}))
+    people = {(role.organisation, role.user_id) for role in vanished if role.user_id in active}
+    held_by = Counter(organisation for organisation, _ in people)
+    if roles := {role for role in vanished if held_by[role.organisation] >= _MANY and role.user_id in active}:
         raise RefusedError(_explain("all course roles", roles, "openedx-authz, which LMSs since Verawood have,"))
 
 

@@ -178,6 +178,14 @@ class Snapshot:
             for row in self._fetch(select(column).where(column.in_(ids)))
         }
 
+    def active_user_ids(self, user_ids: Sequence[int]) -> set[int]:
+        """Those of `user_ids` whose account is there and active: of others the LMS honours no role."""
+        return {
+            int(user_id)
+            for ids in _split(sorted(_storable(user_ids)))
+            for user_id, _ in self._fetch(select_active().where(USERS.c.id.in_(ids)))
+        }
+
     def identities(self, user_ids: Sequence[int]) -> dict[int, Identity]:
         """Who users are, and were before their retirement, as far as the LMS still says. Keep it in memory only.
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 
 import typer
 
-from sink.copying.copies import find_keep_problems
 from sink.doors.cli.common import Json, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table
 from sink.erasure import coverage
@@ -21,6 +20,9 @@ commands = typer.Typer(help="The PII map: what is where, and whether anything is
 @commands.command("check")
 def map_check(as_json: Json = False) -> int:
     """Hold the map against the live schema: is there PII that no rule reaches, and can `sync` copy what the map keeps?"""
+    # What reads an LMS is loaded where it is needed.
+    from sink.copying.copies import find_keep_problems
+
     _, store = open_configured_store()
     with store:
         found = coverage.check_map(store)

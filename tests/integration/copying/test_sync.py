@@ -409,6 +409,18 @@ def test_roles_of_an_organisation_that_may_only_be_out_of_sight_stay(site: Site)
     assert site.sync("--allow-removals")["course_access"]["removed_subjects"] == 2
 
 
+def test_roles_that_the_lms_shows_to_be_gone_go(site: Site) -> None:
+    """The organisation has another name, or nobody of it is active any more."""
+    chosen = "user_id > (SELECT max(id) - 2 FROM auth_user)"
+    site.execute(f"UPDATE student_courseaccessrole SET org = 'Moved' WHERE {chosen}")
+    site.sync()
+    site.execute(f"UPDATE student_courseaccessrole SET org = 'Renamed' WHERE {chosen}")
+    assert site.sync()["course_access"]["removed"] >= 2
+    assert "Moved" not in {row["org"] for row in site.rows("course_access")}
+    site.execute(f"UPDATE auth_user SET is_active = 0 WHERE {chosen.replace('user_id', 'id')}")
+    assert site.sync()["course_access"]["removed_subjects"] == 2
+
+
 def test_the_last_role_of_an_organisation_goes_unless_openedx_authz_has_told_of_it(site: Site) -> None:
     site.execute(f"UPDATE student_courseaccessrole SET org = 'Moved' WHERE user_id = {USERS}")
     site.sync()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from sink.erasure.plan import read_plan
 from sink.erasure.purge import plan_purge, purge
 from sink.erasure.survey import read_survey
 from sink.erasure.verify import verify_subjects
-from sink.installation import open_store
+from sink.installation import open_store, read_map
 from sink.retirement.retire import retire
 from sink.settings import Settings, load_settings
 from sink.store import Store
@@ -95,6 +96,41 @@ def test_columns_of_aspects_are_known_under_other_names_of_the_databases(setting
         aspects.add_statement(store.client, {"mbox": f"mailto:{JANES[1]}"})
         planned = [step.label for step in read_plan(store).steps if step.table.name.table == "xapi_events_all"]
         assert planned == ["openedx.xapi_events_all.event"]
+
+
+@covers("place", "databases of before, which settings call otherwise by now (`former_databases`)", "erased")
+def test_events_of_before_are_in_a_database_that_the_map_can_name(store: Store, settings: Settings) -> None:
+    """Events went over from Ralph to Vector: `xapi` in the map means `openedx` from then on, and `xapi` is still there."""
+    fill(store, "mbox")
+    moved = settings.model_copy(update={"xapi_database": "openedx"})
+    with open_store(moved) as later:
+        asked = {problem.place: problem.fix for problem in check_map(later).problems}
+        assert {f"{name}.actor_id" for name in ACTORS if name.startswith("xapi.")} <= set(asked)
+        advice = asked["xapi.enrollment_events.actor_id"]
+        assert "Add =xapi.enrollment_events under `targets`" in advice
+        assert "`former_databases: [xapi]`" in advice
+        # It may as well be the database of another LMS.
+        assert retire(later, [JANE])[0].state == "erased"
+        assert "xapi.enrollment_events" in find(store, JANES[1])
+        former = later.pii_map.model_copy(update={"former_databases": ["xapi"]}).cover_former(moved.databases)
+        covering = dataclasses.replace(later, pii_map=former)
+        assert [problem for problem in check_map(covering).problems if problem.place.startswith("xapi.")] == []
+        (outcome,) = retire(covering, [BOB])
+        assert outcome.state == "erased", outcome.reason
+        assert outcome.receipt is not None
+        assert {"xapi.enrollment_events", "xapi.xapi_events_all"} <= set(outcome.receipt["verified"])
+        assert find(store, BOBS[1]) == set()
+
+
+def test_a_database_that_has_the_name_it_is_configured_by_is_never_one_of_before(settings: Settings) -> None:
+    shipped = read_map(settings)
+    former = shipped.model_copy(update={"former_databases": ["xapi", "reporting"]})
+    assert former.cover_former(settings.databases) is former
+    covered = former.cover_former({**settings.databases, "reporting": "reports", "xapi": "reporting"})
+    added = set(covered.targets) - set(shipped.targets)
+    assert {name.partition(".")[0] for name in added} == {"=xapi"}
+    assert all(covered.targets[name].optional for name in added)
+    assert not shipped.targets["event_sink.user_profile"].optional
 
 
 @covers("place", "what Aspects makes of events whose actors are addresses, or digests of them", "erased")
