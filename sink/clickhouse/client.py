@@ -174,22 +174,39 @@ class ClickHouse:
         A `str` as the table is a temporary one of this session. A failed insert may have been carried out:
         it is tried again only where the caller says that this does no harm.
         """
-        if not rows:
-            return
+        if rows:
+            self._insert(table, columns, rows, repeatable=repeatable)
+
+    def insert_columns(self, table: TableName | str, columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
+        """Append rows that come column by column, as `insert` does."""
+        if values and values[0]:
+            self._insert(table, columns, values, repeatable=False, column_oriented=True)
+
+    def _insert(
+        self,
+        table: TableName | str,
+        columns: Sequence[str],
+        data: Sequence[Sequence[Any]],
+        *,
+        repeatable: bool,
+        column_oriented: bool = False,
+    ) -> None:
         target = table.sql if isinstance(table, TableName) else quote(table)
 
         def run() -> None:
             if self.address.is_embedded:
-                self._insert_embedded(target, columns, rows)
+                self._insert_embedded(target, columns, data, column_oriented)
             else:
-                self._client.insert(target, rows, column_names=list(columns))
+                self._client.insert(target, data, column_names=list(columns), column_oriented=column_oriented)
 
         self._repeat(run, f"INSERT INTO {target}", repeatable=repeatable)
 
-    def _insert_embedded(self, target: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def _insert_embedded(
+        self, target: str, columns: Sequence[str], data: Sequence[Sequence[Any]], column_oriented: bool
+    ) -> None:
         # The driver's own way (seen: clickhouse-connect 1.12, with chDB 4.4) goes through a file in the system's temporary
         # folder, where a killed process leaves the rows behind. chdb-io/chdb-core#97 is about inserts without a file.
-        context = self._client.create_insert_context(target, list(columns), data=rows)
+        context = self._client.create_insert_context(target, list(columns), data=data, column_oriented=column_oriented)
         chunks = NativeTransform.build_insert(context)
         with memory_file(self.address.folder) as (file, path):
             # The driver begins with the statement, as an HTTP body does.

@@ -57,13 +57,17 @@ class Copy:
         """What is read from the LMS for `columns`."""
         return tuple("username" if column == _VIEWER else column for column in self.columns)
 
-    def convert(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """What is stored of rows of `source_columns`."""
+    def convert(self, columns: Sequence[list[Any]]) -> list[list[Any]]:
+        """What is stored of the values of `source_columns`, column by column."""
+        changes: dict[str, Callable[[str], str]] = {}
         if self.digest is not None:
-            return _change_column(rows, self.columns.index(_VIEWER), self.digest)
-        if META in self.columns:
-            return _change_column(rows, self.columns.index(META), lambda text: pick(text, self.meta_keys))
-        return rows
+            changes[_VIEWER] = self.digest
+        elif META in self.columns:
+            changes[META] = lambda text: pick(text, self.meta_keys)
+        return [
+            list(map(changes[name], values)) if name in changes else values
+            for name, values in zip(self.columns, columns, strict=True)
+        ]
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -80,9 +84,10 @@ class Copy:
         """The temporary table that a batch is sent to."""
         return f"batch_{self.object}"
 
-
-def _change_column(rows: list[tuple[Any, ...]], at: int, change: Callable[[str], str]) -> list[tuple[Any, ...]]:
-    return [(*row[:at], change(row[at]), *row[at + 1 :]) for row in rows]
+    @property
+    def compared(self) -> str:
+        """The temporary table of a batch that was compared with what is stored."""
+        return f"compared_{self.object}"
 
 
 def plan_copies(store: Store, objects: Iterable[str], *, enabled: bool = True) -> list[Copy]:

@@ -113,6 +113,9 @@ class Snapshot:
         users = self._select_rows(object_name, (), None).order_by(None).subquery().c.subject_id
         pages = self._page_ids(select(users).distinct().order_by(users))
         in_rules = [user_id for user_id, _ in self._find_rules(object_name, None)]
+        if not in_rules:
+            yield from pages
+            return
         merged = heapq.merge((user_id for page in pages for user_id in page), in_rules)
         ids = (user_id for user_id, _ in groupby(merged))
         while some := list(islice(ids, _PAGE_USERS)):
@@ -133,7 +136,7 @@ class Snapshot:
             LmsUnreachableError: the connection broke; the snapshot is lost with it.
             LmsSchemaError: something is missing that `LmsDatabase.check_schema` would have named.
         """
-        converters = [(name, make_converter(OBJECTS[object_name].columns[name])) for name in columns]
+        converters = [make_converter(name, OBJECTS[object_name].columns[name]) for name in columns]
         for ids in _split_ids(user_ids):
             for page in self._read_pages(object_name, columns, batch_size, ids):
                 yield convert_page(page, converters)
