@@ -201,7 +201,11 @@ def write_export(store: Store, path: Path, *changes: Mapping[str, Any]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def test_the_trail_is_in_an_export_and_comes_back_once(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [1, 2, 10_000])
+def test_the_trail_is_in_an_export_and_comes_back_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr("sink.ledger.role_trail._PAGE", page)
     told = [change(0), change(1), change(2, "taken", actor=None, scope="course-v1:OpenedX+*", source=Source.LMS)]
     record_changes(store.client, told)
     store.ledger.request([5])
