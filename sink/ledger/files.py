@@ -171,18 +171,19 @@ def import_ledger(
 def _read_changes(subject: Subject, found: Lines) -> list[RoleChange]:
     """The changes of roles of a file, or refuse it for the first that cannot be right.
 
-    Nobody is retired or sees anything by them; an event that is known here stays as it is.
+    Nobody is retired or sees anything by them; an event that is known here stays as it is. Left out is a change of somebody
+    who has no id as the map reads ids: an export cannot tell, and the entries are not to be lost for it.
     """
     changes = []
     for number, told in enumerate(found.changes, found.first + len(found.entries)):
         try:
             change = read_change(told)
-            subject.parse(change.subject)
         except ValueError as error:
             raise refuse_line(number, str(error)) from None
         if change.describe() != told:
             raise refuse_line(number, "a value is not as an export writes it")
-        changes.append(change)
+        if subject.recognise(change.subject) is not None:
+            changes.append(change)
     return changes
 
 
