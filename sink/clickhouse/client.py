@@ -33,7 +33,7 @@ from sink.errors import (
     UnreachableError,
     translated,
 )
-from sink.names import TableName, quote, quote_columns
+from sink.names import TableName, find_database, quote, quote_columns
 
 # .. pii: Whatever is copied, erased or looked for passes through as bound values; nothing is kept, logged or quoted.
 # .. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
@@ -110,7 +110,7 @@ class ClickHouse:
     def table(self, name: str) -> TableName:
         """The table that `database.table` of the map means in this installation."""
         database, _, table = name.partition(".")
-        return TableName(self.address.databases.get(database, database), table)
+        return TableName(find_database(self.address.databases, database), table)
 
     def render(self, sql: str) -> str:
         """Put the names of the databases and the cluster clauses into `sql`."""

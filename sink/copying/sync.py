@@ -84,7 +84,8 @@ def sync(
         PiiDisabledError: storing PII is off, and it is not only course roles that were asked for.
         BusyError: another process is making a full copy; nothing was copied.
         LmsSchemaError: the LMS database lacks something that is read; nothing was copied.
-        RefusedError: more subjects would go than the safeguard allows, or all course roles; nothing was copied.
+        RefusedError: more subjects would go than the safeguard allows, all course roles, or some that may only be out of our
+            sight; nothing was copied.
         MigrationError: the tables are not there; `init` has not run.
         BusyError: an erasure took so long that whom it overtook could not be looked at; copying again does that.
         LedgerError: everything was copied, but that could not be recorded.

@@ -19,7 +19,7 @@ from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.clickhouse.parts import delete_rows, drop_hidden_rows
 from sink.erasure.identities import Identities, list_keys
-from sink.erasure.keys import express_compared, express_name
+from sink.erasure.keys import Spelling, express_compared, express_name, find_spelling, fold_name
 from sink.erasure.steps import Step
 from sink.ledger.pseudonym_key import express_name_digest, read_name_digest
 from sink.names import TableName
@@ -122,7 +122,7 @@ def _list_names(
 ) -> set[tuple[str, str]]:
     """What a subject is called, as (label, name as it is compared); an empty name where there is none."""
     names = {
-        (identifier, name.lower() if store.pii_map.ignores_case(identifier) else name)
+        (identifier, fold_name(name, find_spelling(store.pii_map, [identifier])))
         for identifier in store.pii_map.subject.identifiers
         for name in identities.of(subject, identifier)
     }
@@ -130,7 +130,7 @@ def _list_names(
     names |= {(label, _NONE) for label in identities.answered.get(str(subject), ()) if label not in known}
     for rule in rules:
         keys = list_keys(rule, [subject], identities)
-        names |= {(rule.label, key.lower() if _ignores_case(store, rule) else key) for key in keys}
+        names |= {(rule.label, fold_name(key, _find_spelling(store, rule))) for key in keys}
     return names
 
 
@@ -138,7 +138,8 @@ def _find_names(store: Store, step: Step) -> list[tuple[str, str]]:
     """The names in a step's table whose keyed hashes are kept, as (subject, name)."""
     rule = step.rule
     key = express_name(step.subject_expression, rule)
-    folded = express_compared(step.subject_expression, rule, ignores_case=_ignores_case(store, rule))
+    spelling = _find_spelling(store, rule)
+    folded = express_compared(step.subject_expression, rule, spelling)
     prefix, suffix = rule.affixes or ("", "")
     prefix = prefix.lower() if rule.is_mailbox else prefix
     digest = express_name_digest("folded_name", "{label:String}")
@@ -162,16 +163,16 @@ def _find_names(store: Store, step: Step) -> list[tuple[str, str]]:
         ) AS known ON found.digest = known.digest
         """,
         INCLUDING_HIDDEN,
-        prefix=prefix.lower() if _ignores_case(store, rule) else prefix,
-        suffix=suffix.lower() if _ignores_case(store, rule) else suffix,
+        prefix=fold_name(prefix, spelling),
+        suffix=fold_name(suffix, spelling),
         affixes=len((prefix + suffix).encode()),
         label=rule.label,
         since=_since(store),
     )
 
 
-def _ignores_case(store: Store, rule: Rule) -> bool:
-    return not rule.is_hashed and any(map(store.pii_map.ignores_case, rule.sources))
+def _find_spelling(store: Store, rule: Rule) -> Spelling:
+    return find_spelling(store.pii_map, () if rule.is_hashed else rule.sources)
 
 
 def _read_labels(store: Store, subjects: Sequence[SubjectId]) -> dict[str, set[str]]:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -243,6 +244,21 @@ def read_original(value: Any) -> str:
         string = "" if value is None else _decode(value)
         return "" if string == "redacted" else string
     return ""
+
+
+def read_former_emails(value: Any) -> frozenset[str]:
+    """The addresses that a profile's `meta` says the user had before: pairs of an address and when it was given up.
+
+    From `do_email_change_request` in common/djangoapps/student/views/management.py. What is anything else says nothing.
+    """
+    try:
+        meta = json.loads(read_original(value) or "{}")
+    except (ValueError, RecursionError):
+        return frozenset()
+    listed = meta.get("old_emails") if isinstance(meta, dict) else None
+    pairs = listed if isinstance(listed, list) else []
+    found = (pair[0] for pair in pairs if isinstance(pair, list) and pair)
+    return frozenset(address for address in found if isinstance(address, str) and "@" in address)
 
 
 def read_uuid(value: Any) -> str:
