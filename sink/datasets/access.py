@@ -180,8 +180,8 @@ class _GrantPlanner:
                 place = (dataset.database, dataset.name)
                 privileges = ("CREATE VIEW", "DROP VIEW", "CREATE DICTIONARY", "DROP DICTIONARY", "dictGet", "SELECT")
                 yield self._on(privileges, place)
-        # The tests ask whether anybody is shown who is retired; tombstones hold opaque ids.
-        yield from self._read(("pii_ledger", "tombstones"))
+        # The tests ask whether anybody is shown who is retired or restricted; both lists hold opaque ids.
+        yield from self._read(("pii_ledger", "withheld"))
         yield Grant(("SET DEFINER",), name=self.names.definer)
         yield from (Grant(("SELECT",), "system", table) for table in SYSTEM_TABLES_OF_DBT)
         if self.is_cluster:

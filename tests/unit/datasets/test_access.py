@@ -201,7 +201,8 @@ def test_the_readers_of_files_find_what_is_there() -> None:
     assert schema.read_by["pii_ledger", "marked_entries"] == (("pii_ledger", "entries"),)
     assert schema.engines == ("MergeTree", "ReplacingMergeTree")
     assert ("event_sink", "user_profile") in PROJECT.sources
-    assert ("pii_ledger", "tombstones") in PROJECT.sources
+    assert ("pii_ledger", "withheld") in PROJECT.sources
+    assert schema.read_by["pii_ledger", "withheld"] == (("pii_ledger", "tombstones"), ("pii_ledger", "restrictions"))
     assert Dataset("event_sink", "user_pii", True, ("user_id", "external_user_id", "username", "name", "email")) in (
         PROJECT.datasets
     )
