@@ -88,6 +88,6 @@
     (
         (select count() from {{ restricted_actors }}) = 0
         or position({{ event }}, '"mbox') = 0
-        or lower({{ actor_id }}) not in (select restricted.actor_id from {{ restricted_actors }} as restricted)
+        or lower(hex(SHA256(lower({{ actor_id }})))) not in (select restricted.digest from {{ restricted_actors }} as restricted)
     )
 {%- endmacro %}

@@ -160,8 +160,9 @@ class _GrantPlanner:
             yield Grant(("CLUSTER", "REMOTE"))
 
     def _for_target(self, place: tuple[str, str], target: Target) -> Iterator[Grant]:
-        # Events that speak of somebody are changed, and none is ever deleted.
-        deletes = [] if target.has_texts_only else ["ALTER DELETE"]
+        # Events that speak of somebody are changed, and none is deleted, unless the map keeps them for so many days only.
+        expires = target.retention is not None and not target.retention.redact
+        deletes = [] if target.has_texts_only and not expires else ["ALTER DELETE"]
         yield self._on([*deletes, "ALTER UPDATE", "ALTER SETTINGS", "SYSTEM CLEANUP"], place)
         may_be_rewritten = any(
             not rule.is_by_id or (rule.on_retire.redact and not rule.on_retire.delete) or "." in rule.key

@@ -107,6 +107,7 @@ DETAILS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "replayed": {"entries_restored": _is_count, "subjects": _is_count, "rows": _are_counts},
     "map_checked": {"targets": _is_count, "absent": _is_count, "problems": _is_count, "suspects": _are_names},
     "emptied": {"rows": _are_counts},
+    "expired": {"rows": _are_counts, "kept": _are_counts},
     "voided": {"entry": is_name_of_an_entry, "reason": _is_reason},
 }
 """The actions that this version knows, with what each says beside the fields of an entry."""

@@ -52,6 +52,8 @@ class Action(StrEnum):
     MAP_CHECKED = "map_checked"
     EMPTIED = "emptied"
     """What other software had stored while PII was off is gone."""
+    EXPIRED = "expired"
+    """Rows whose time by the map is over went, or were emptied; written also where there were none."""
     VOIDED = "voided"
 
 

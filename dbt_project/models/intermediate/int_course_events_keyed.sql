@@ -24,7 +24,7 @@ keyed as (
         event
     from events
     -- Once more: upstream's table has everybody.
-    where {{ is_no_restricted_actor('actor_id', 'event', ref('base_event_sink__restricted_actors')) }}
+    where {{ is_no_restricted_actor('actor_id', 'event', ref('stg_event_sink__restricted_actors')) }}
 
 )
 

@@ -58,7 +58,7 @@ renamed as (
 shown as (
 
     select * from renamed
-    where {{ is_no_restricted_actor('actor_id', 'event', ref('base_event_sink__restricted_actors')) }}
+    where {{ is_no_restricted_actor('actor_id', 'event', ref('stg_event_sink__restricted_actors')) }}
 
 )
 

@@ -43,6 +43,7 @@ from sink.doors.worker.waiting import (
     set_waiting_aside,
 )
 from sink.erasure.arrivals import empty_arrivals
+from sink.erasure.expiry import expire, is_due
 from sink.errors import AspectsPiiError, BusyError, RefusedError
 from sink.installation import connect, open_lms, open_store
 from sink.ledger import leases
@@ -234,7 +235,8 @@ class Tasks:
     def sweep(self) -> dict[str, int]:
         """Work off every open retirement that is due, unless another worker is at it.
 
-        While storing PII is off, what other software has stored all the same is emptied too.
+        While storing PII is off, what other software has stored all the same is emptied too. Once a day, what the map keeps
+        for so many days only goes.
         """
         outcomes: list[Outcome] = []
         with self._open() as store:
@@ -250,6 +252,8 @@ class Tasks:
                 self._repeat_request(SWEEP_WANTED)
             if not self.settings.enable_pii:
                 empty_arrivals(store)
+            if is_due(store):
+                expire(store)
         return _count(outcomes)
 
     def _consume_request(self, mark: str) -> bool:

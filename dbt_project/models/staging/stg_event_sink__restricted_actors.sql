@@ -1,6 +1,4 @@
--- .. pii: What events call restricted subjects, where the LMS names actors by e-mail address.
--- .. pii_types: email_address
--- .. pii_retirement: consumer_api
+-- .. no_pii: SHA-256 digests, by which statements are left out and nobody is shown.
 with
 
 restrictions as (
@@ -17,7 +15,7 @@ profiles as (
 
 ),
 
--- An LMS writes addresses as they were typed, or in lower case.
+-- What events call them, where the LMS names actors by e-mail address: as it was typed, or in lower case.
 named as (
 
     select
@@ -25,9 +23,9 @@ named as (
             lower(concat('mailto:', email)),
             lower(hex(SHA1(concat('mailto:', email)))),
             lower(hex(SHA1(concat('mailto:', lower(email)))))
-        ]) as actor_id
+        ]) as actor
     from profiles
 
 )
 
-select distinct actor_id from named
+select distinct lower(hex(SHA256(actor))) as digest from named
