@@ -10,7 +10,7 @@ ClickHouse's own TTL is not used: it drops rows some time after a merge, leaves 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,18 +22,21 @@ from sink.erasure.interrupted import require_finished
 from sink.erasure.plan import is_only_shown
 from sink.erasure.retention import find_retention_problems, read_rule
 from sink.erasure.steps import DirectStep
-from sink.errors import ErasureError
+from sink.errors import ErasureError, RefusedError
 from sink.ledger.entries import Action
 from sink.ledger.leases import hold
 from sink.ledger.restrictions import list_restricted
 from sink.names import quote
 from sink.store import Store
+from sink.wording import counted
 
 _WAIT_FOR_OTHERS_SECONDS = 30.0
 # A statement changes about so many rows, and a sweep has so many for each table; the next one goes on.
 _ROWS_AT_ONCE = 1_000_000
 _STATEMENTS = 50
 _EVERY = timedelta(days=1)
+_SMALL_TABLE_ROWS = 1_000
+"""As for retirements: of smaller tables any share may be due."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,18 @@ class Expired:
     """Rows that are due and wait for the next sweep, since there were so many."""
 
 
-def expire(store: Store) -> Expired | None:
+def expire(store: Store, *, force: bool = False) -> Expired | None:
     """Carry out every retention of the map, and put on record how many rows that was.
+
+    Args:
+        store: the store.
+        force: also where it touches more of a table than the safeguard allows.
 
     Returns:
         The counts; None where the map has none, so that nothing is recorded.
 
     Raises:
+        RefusedError: it would touch more of a table than ASPECTS_RETIRE_MAX_SHARE; nothing was changed.
         ErasureError: a retention cannot be carried out, or rows that were due are still there.
         BusyError: somebody else is erasing.
         DatabaseError: the engine refused.
@@ -122,6 +130,8 @@ def expire(store: Store) -> Expired | None:
         steps = _list_steps(store)
         require_no_row_policy(store.client, [step.table.name for step in steps.values()])
         due = {name: step.count_everybody(store.client) for name, step in steps.items()}
+        if not force:
+            _require_small_share(store, steps, due)
         done = {name: step.carry_out(store) for name, step in steps.items() if due[name]}
         tables = [steps[name].table.name for name in done]
         require_scrubbed(store.client, tables, scrub(store.client, tables, store.policy.scrub_within))
@@ -135,6 +145,19 @@ def expire(store: Store) -> Expired | None:
     if stuck := sorted(name for name in expired.left if done[name]):
         raise ErasureError(f"Rows that the map keeps no longer are still in {', '.join(stuck)}.")
     return expired
+
+
+def _require_small_share(store: Store, steps: Mapping[str, ExpiryStep], due: Mapping[str, int]) -> None:
+    """Refuse what a mistake in the map may mean: nobody is asked before a sweep."""
+    limit = store.policy.retire_max_share
+    for name, step in steps.items():
+        rows = step.table.rows
+        if rows >= _SMALL_TABLE_ROWS and due[name] > rows * limit:
+            raise RefusedError(
+                f"By the retention of the map {due[name]} of {counted(rows, 'row')} of {name} would go, or be emptied, more than "
+                f"the share of {limit:g} that ASPECTS_RETIRE_MAX_SHARE allows. Look at `targets.{name}.retention`, then insist "
+                "with `aspects-pii sweep --force`."
+            )
 
 
 def is_due(store: Store) -> bool:

@@ -123,7 +123,7 @@ def sweep_command(
         for table, rows in ({} if settings.enable_pii else empty_arrivals(store)).items():
             what = f"{counted(rows, 'row')} of {table} held what other software has stored while PII is off"
             say(f"{what}; {choose(rows, 'it is', 'they are')} empty now.")
-        _say_expired(expire(store))
+        _say_expired(expire(store, force=force))
         return status
 
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from sink.copying.copies import WITHOUT_PII
 from sink.copying.sync import sync
 from sink.doors.events.work import Message, RoleReport, Work
-from sink.doors.outcomes import log_outcomes
+from sink.doors.outcomes import expire_if_due, log_outcomes
 from sink.erasure.arrivals import empty_arrivals
-from sink.erasure.expiry import expire, is_due
 from sink.erasure.reassign import reassign
 from sink.errors import AspectsPiiError, UsageError
 from sink.installation import find_lms, open_store
@@ -166,8 +165,7 @@ class Actions:
         done = log_outcomes(sweep(self.store))
         if not self.enabled:
             empty_arrivals(self.store)
-        if is_due(self.store):
-            expire(self.store)
+        expire_if_due(self.store)
         return done
 
     def reassign(self, deliveries: Iterable[Delivery]) -> None:

@@ -29,7 +29,7 @@ from sink.clickhouse.client import ClickHouse
 from sink.copying.batches import CopyCounts
 from sink.copying.copies import WITHOUT_PII
 from sink.copying.sync import sync
-from sink.doors.outcomes import log_outcomes
+from sink.doors.outcomes import expire_if_due, log_outcomes
 from sink.doors.worker import broker
 from sink.doors.worker.waiting import (
     COPY_WANTED,
@@ -43,7 +43,6 @@ from sink.doors.worker.waiting import (
     set_waiting_aside,
 )
 from sink.erasure.arrivals import empty_arrivals
-from sink.erasure.expiry import expire, is_due
 from sink.errors import AspectsPiiError, BusyError, RefusedError
 from sink.installation import connect, open_lms, open_store
 from sink.ledger import leases
@@ -252,8 +251,7 @@ class Tasks:
                 self._repeat_request(SWEEP_WANTED)
             if not self.settings.enable_pii:
                 empty_arrivals(store)
-            if is_due(store):
-                expire(store)
+            expire_if_due(store)
         return _count(outcomes)
 
     def _consume_request(self, mark: str) -> bool:

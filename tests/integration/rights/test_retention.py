@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sink.doors.outcomes import expire_if_due
 from sink.erasure import expiry
 from sink.erasure.expiry import expire, is_due
 from sink.errors import ErasureError
@@ -173,6 +174,20 @@ def test_statements_are_bounded_and_a_sweep_goes_on_where_the_last_one_ended(
         assert numbers(store, "seen") == [8]
 
 
+def test_a_mistyped_number_takes_nothing_until_somebody_insists(command: Any, make_store: Any) -> None:
+    with make_store() as store:
+        make_tables(store)
+        fill(store, "seen", [400.0] * 600 + [1.0] * 500)
+    ran = command("sweep")
+    assert (ran.status, "600 of 1,100 rows of logs.seen would go" in ran.err) == (1, True)
+    with make_store() as store:
+        assert len(numbers(store, "seen")) == 1100
+        assert store.ledger.show(action="expired") == []
+    assert command("sweep", "--force").status == 0
+    with make_store() as store:
+        assert len(numbers(store, "seen")) == 500
+
+
 def test_without_a_retention_nothing_goes_and_nothing_is_recorded(
     command: Any, make_store: Any, tmp_path: Path
 ) -> None:
@@ -223,14 +238,26 @@ def test_a_ttl_of_the_table_has_to_agree(command: Any, make_store: Any, ttl: str
     assert "targets.logs.typed.retention: the table has a TTL of its own" in said
 
 
-def test_a_worker_carries_it_out_once_a_day(command: Any, make_store: Any) -> None:
+def test_worker_and_consumer_carry_it_out_once_a_day_and_log_what_they_cannot(
+    command: Any, make_store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with make_store() as store:
         make_tables(store)
+        fill(store, "seen", [400, 1])
         assert is_due(store)
-        expire(store)
+        expire_if_due(store)
+        assert numbers(store, "seen") == [2]
         assert not is_due(store)
-        store.client.execute(
-            "ALTER TABLE $pii_ledger.entries UPDATE detail = detail WHERE false SETTINGS mutations_sync = 1"
-        )
+        fill(store, "seen", [400])
+        expire_if_due(store)
+        assert numbers(store, "seen") == [1, 2]
         store.client.execute("TRUNCATE TABLE $pii_ledger.entries")
+        assert is_due(store)
+        store.client.execute("DROP TABLE logs.typed")
+        store.client.execute(
+            "CREATE TABLE logs.typed (user_id Int64, ip String, page String) ENGINE = MergeTree ORDER BY ip"
+        )
+        expire_if_due(store)
+        assert "there is no column at" in caplog.text
+        assert numbers(store, "seen") == [1, 2]
         assert is_due(store)
