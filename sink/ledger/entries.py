@@ -40,6 +40,9 @@ class Action(StrEnum):
     FAILED = "failed"
     REOPENED = "reopened"
     WITHDRAWN = "withdrawn"
+    RESTRICTED = "restricted"
+    """The subject's PII is kept and shown nowhere, until it is `unrestricted` under the same request."""
+    UNRESTRICTED = "unrestricted"
     SYNCED = "synced"
     VERIFIED = "verified"
     PURGE_BEGUN = "purge_begun"
@@ -50,6 +53,8 @@ class Action(StrEnum):
     MAP_CHECKED = "map_checked"
     EMPTIED = "emptied"
     """What other software had stored while PII was off is gone."""
+    EXPIRED = "expired"
+    """Rows whose time by the map is over went, or were emptied; written also where there were none."""
     VOIDED = "voided"
 
 
