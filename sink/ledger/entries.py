@@ -49,6 +49,10 @@ class Action(StrEnum):
     MAP_CHECKED = "map_checked"
     EMPTIED = "emptied"
     """What other software had stored while PII was off is gone."""
+    SEARCHED = "searched"
+    """Somebody has asked which subjects are called so; what they asked for is not written down."""
+    EXPORTED = "exported"
+    """A subject access package was made; of whom, the detail says."""
     VOIDED = "voided"
 
 
