@@ -110,6 +110,10 @@ class ClickHouse:
         """A table expression that reads `system.<table>` (or any quoted table) on every replica."""
         return f"clusterAllReplicas({quote(self.cluster)}, {table})" if self.cluster else table
 
+    def shards(self, table: str) -> str:
+        """A table expression that reads a quoted table of every shard, each row once."""
+        return f"cluster({quote(self.cluster)}, {table})" if self.cluster else table
+
     def table(self, name: str) -> TableName:
         """The table that `database.table` of the map means in this installation."""
         database, _, table = name.partition(".")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from sink.clickhouse.catalog import Table
+from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.naming import identify
 from sink.erasure.search_terms import read_names
 from sink.errors import BusyError, UsageError
@@ -90,6 +91,7 @@ def export(
         UsageError: the subject is retired, or nothing is held of them; or the file is there already or cannot be written.
         MapError: rows of a target cannot be found.
         BusyError: rows changed meanwhile.
+        ErasureError: rows may be hidden from us.
         DatabaseError: something could not be read.
         LmsError: the LMS, where one is configured, could not be asked what the subject is called.
         LedgerError: it could not be put on record.
@@ -163,6 +165,7 @@ def _fill(store: Store, subject: SubjectId, package: Package, wanted: Wanted) ->
     started = store.client.now()
     identities = identify(store, [subject], []).merge(read_names(store, [subject]))
     selections, absent = select_rows(store, subject, identities)
+    require_no_row_policy(store.client, [selection.table.name for selection in selections])
     writer = _Writer(store, package)
     parts = [
         part
@@ -220,7 +223,7 @@ class _Writer:
         """The subject's rows of a table; nothing where there are none."""
         client, table = self.store.client, selection.table
         cells = [express_json_cell(column, table.columns[column]) for column in selection.columns]
-        source = f"FROM {table.name.sql} WHERE {selection.condition}"
+        source = f"FROM {client.shards(table.name.sql)} WHERE {selection.condition}"
         json_lines = client.stream(f"SELECT {', '.join(cells)} {source} {JSON_LINES}", **selection.values)
         cells = [express_csv_cell(column, table.columns[column]) for column in selection.columns]
         csv = client.stream(f"SELECT {', '.join(cells)} {source} {CSV}", **selection.values)
@@ -247,8 +250,9 @@ class _Writer:
         """Rows under names that somebody else has too."""
         if selection.shared is None:
             return 0
-        sql = f"SELECT count() FROM {selection.table.name.sql} WHERE {selection.shared.condition}"
-        return max(0, int(self.store.client.value(sql, **selection.shared.values)) - own)
+        client, shared = self.store.client, selection.shared
+        sql = f"SELECT count() FROM {client.shards(selection.table.name.sql)} WHERE {shared.condition}"
+        return max(0, int(client.value(sql, **shared.values)) - own)
 
     def write_mentions(self, mentions: Mentions, place: Place) -> Iterator[Part]:
         """Texts of a table that name the subject, each once."""

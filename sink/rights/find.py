@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.row_policies import require_no_row_policy
 from sink.erasure.search_terms import list_name_columns
 from sink.errors import UsageError
 from sink.ledger.entries import Action, State
@@ -113,12 +114,14 @@ def find(
 
     Raises:
         UsageError: a text says nothing, or too little for a prefix; names the text by its label. Nothing was searched.
+        ErasureError: rows may be hidden from us, so nothing is known.
         DatabaseError: a column could not be asked, so nothing is known.
         LmsError: the same of the LMS.
         LedgerError: the search could not be put on record, so nothing is told.
     """
     forms = _fold_texts(texts, prefix=prefix)
     columns = _list_columns(store)
+    require_no_row_policy(store.client, [column.table for column in columns])
     matches = _ask_tables(store.client, columns, texts, forms, prefix=prefix, show=show)
     places = [column.place for column in columns]
     if lms is not None:
@@ -147,6 +150,8 @@ def _fold_texts(texts: Sequence[Text], *, prefix: bool) -> dict[str, set[int]]:
     """Texts as they are compared -> which of `texts` they are."""
     forms: dict[str, set[int]] = {}
     for number, text in enumerate(texts):
+        if not _is_utf8(text.text):
+            raise UsageError(f"{text.label}: it is not UTF-8 text.")
         spellings = list_spellings(text.text)
         if not spellings:
             raise UsageError(f"{text.label}: there is nothing to search for in it.")
@@ -155,6 +160,15 @@ def _fold_texts(texts: Sequence[Text], *, prefix: bool) -> dict[str, set[int]]:
         for form in spellings:
             forms.setdefault(form, set()).add(number)
     return forms
+
+
+def _is_utf8(text: str) -> bool:
+    """False for what an argument holds that was no text to begin with."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _list_columns(store: Store) -> list[_Column]:
@@ -187,7 +201,7 @@ def _ask_tables(
     read = " UNION ALL ".join(
         f"SELECT {quote_text(str(number))} AS place, ifNull(toString({quote(column.key)}), '') AS subject, "
         f"ifNull(toString({quote(column.column)}), '') AS value, {int(column.is_full_name)} AS is_full_name "
-        f"FROM {column.table.sql} WHERE value != ''"
+        f"FROM {client.shards(column.table.sql)} WHERE value != ''"
         for number, column in enumerate(columns)
     )
     of_words = express_beginnings("folded", "lengths", is_full_name=True)

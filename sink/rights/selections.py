@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from sink.clickhouse.catalog import Table, read_path, read_tables
+from sink.clickhouse.catalog import Table, find_detached, read_path, read_tables
+from sink.clickhouse.client import ClickHouse
 from sink.erasure.candidates import express_candidates, list_search_patterns
 from sink.erasure.identities import Identities, list_keys
 from sink.erasure.keys import (
@@ -31,7 +32,7 @@ from sink.erasure.keys import (
 from sink.erasure.people import Person
 from sink.erasure.plan import is_only_shown
 from sink.errors import MapError
-from sink.names import quote
+from sink.names import TableName, quote
 from sink.pii_map import PiiMap, Rule, SubjectId, Target
 from sink.store import Store
 
@@ -82,6 +83,7 @@ def select_rows(store: Store, subject: SubjectId, identities: Identities) -> tup
     """
     names = {name: store.client.table(name) for name in store.pii_map.targets}
     tables = read_tables(store.client, names.values())
+    _require_attached(store.client, [name for name in names.values() if name not in tables])
     selections: dict[tuple[str, Kind], Selection] = {}
     for name, target in store.pii_map.targets.items():
         table = tables.get(names[name])
@@ -98,6 +100,13 @@ def select_rows(store: Store, subject: SubjectId, identities: Identities) -> tup
         n for n, table_name in names.items() if table_name not in tables and not store.pii_map.targets[n].optional
     )
     return [*selections.values(), *_select_roles(store, subject)], absent
+
+
+def _require_attached(client: ClickHouse, missing: Sequence[TableName]) -> None:
+    for name in sorted(find_detached(client, missing)):
+        raise MapError(
+            f"targets.{name}: the table is detached, and its rows are in its files. ATTACH TABLE {name.sql}."
+        )
 
 
 def _select_roles(store: Store, subject: SubjectId) -> list[Selection]:

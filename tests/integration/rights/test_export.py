@@ -571,6 +571,86 @@ def test_a_map_of_which_no_row_can_be_found_makes_no_package(odd: World) -> None
     assert list(odd.folder.iterdir()) == []
 
 
+PEOPLE_BY_UUID = """
+version: 1
+subject:
+  type: text
+  identifiers: {email: reporting.people.email, account: reporting.people.account}
+targets:
+  reporting.people:
+    match: {uid: id}
+    pii: {uid: id, name: name, email: email_address, account: id}
+    on_retire: delete
+  reporting.statements:
+    match: {document: person}
+    pii: {document: other}
+    on_retire: {redact: {document: person}}
+  reporting.kept:
+    match: {document.user.mail: email}
+    pii: {document.user.mail: email_address}
+    on_retire: {retain: the law wants them}
+"""
+
+
+def test_ids_that_are_texts_and_columns_of_json(
+    aspects_pii: Callable[..., Any], migrated: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pii.yaml").write_text(PEOPLE_BY_UUID)
+    monkeypatch.setenv("ASPECTS_PII_MAP", str(tmp_path / "pii.yaml"))
+    migrated(tmp_path / "clickhouse")
+    ids = [f"{digit * 8}-aaaa-4bbb-8ccc-dddddddddddd" for digit in "12"]
+    with open_store(load_settings()) as store:
+        client = store.client
+        client.execute(
+            "CREATE TABLE $reporting.people (uid UUID, name String, email String, account String) ENGINE = MergeTree ORDER BY uid"
+        )
+        for table in ("statements", "kept"):
+            client.execute(f"CREATE TABLE $reporting.{table} (document JSON) ENGINE = MergeTree ORDER BY tuple()")
+        client.execute(
+            f"INSERT INTO $reporting.people VALUES ('{ids[0]}', 'Ana Quetzal', 'ana@x.example.org', 'a1'), "
+            f"('{ids[1]}', 'Bob Ocelot', 'bob@x.example.org', 'a11')"
+        )
+        for name in ("a1", "a11"):
+            text = json.dumps(make_statement({"account": {"name": name}}, id=name))
+            client.execute("INSERT INTO $reporting.statements SELECT {text:String}", text=text)
+        for mail in ("ANA@x.example.org", "bob@x.example.org"):
+            client.execute(
+                "INSERT INTO $reporting.kept SELECT {text:String}", text=json.dumps({"user": {"mail": mail}, "n": 1})
+            )
+        world = World(store, aspects_pii, tmp_path / "packages")
+        world.folder.mkdir()
+        package = world.export(subject=ids[0].upper())
+        assert [row["name"] for row in package.rows("data/reporting.people")] == ["Ana Quetzal"]
+        assert [row["document"]["id"] for row in package.rows("events/reporting.statements")] == ["a1"]
+        # What a retirement keeps is held of the person all the same.
+        assert [row["document"]["user"]["mail"] for row in package.rows("data/reporting.kept")] == ["ANA@x.example.org"]
+        assert b"bob" not in package.everything.lower()
+        store.ledger.request([ids[0]])
+        for spelling in (ids[0], ids[0].upper()):
+            ran = aspects_pii("export", spelling, "-o", world.folder / "package.zip")
+            assert (ran.status, "is being retired" in ran.err) == (2, True)
+
+
+def test_rows_that_no_query_reaches_make_no_package(filled: World) -> None:
+    filled.store.client.execute("DETACH TABLE $event_sink.course_access PERMANENTLY")
+    ran = filled.run("export", ANA, "-o", filled.folder / "package.zip")
+    assert (ran.status, "ATTACH TABLE `event_sink`.`course_access`" in ran.err) == (2, True)
+    assert list(filled.folder.iterdir()) == []
+
+
+def test_rows_that_may_be_hidden_make_no_package(filled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ClickHouse.rows
+    policy = ("xapi", "xapi_events_all", "p", "event_id > 1", False, True, "us")
+
+    def answer(client: ClickHouse, sql: str, *arguments: Any, **values: Any) -> Any:
+        return [policy] if "system.row_policies" in sql else rows(client, sql, *arguments, **values)
+
+    monkeypatch.setattr(ClickHouse, "rows", answer)
+    ran = filled.run("export", ANA, "-o", filled.folder / "package.zip")
+    assert (ran.status, "xapi.xapi_events_all: row policies" in ran.err) == (1, True)
+    assert list(filled.folder.iterdir()) == []
+
+
 def test_a_subject_of_another_person_is_not_taken_along(filled: World) -> None:
     package = filled.export(subject=BOB)
     assert find_events(package) == {"of Bob", "about Ana"}

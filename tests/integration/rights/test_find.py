@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sink.errors import LedgerError, UsageError
+from sink.errors import ErasureError, LedgerError, UsageError
 from sink.installation import open_store
 from sink.ledger.entries import Ledger
 from sink.lms.database import LmsDatabase
@@ -87,6 +87,24 @@ def test_a_text_that_says_nothing_is_refused_and_named_by_where_it_stood(people:
     with pytest.raises(UsageError, match=r"^text 0: there is nothing"):
         find_subjects(people, text)
     assert people.ledger.show(action="searched") == []
+
+
+def test_a_text_that_is_none_is_refused(people: Store) -> None:
+    # What an argument has that is no UTF-8.
+    with pytest.raises(UsageError, match=r"^text 0: it is not UTF-8"):
+        find_subjects(people, "o'neil\udcff")
+
+
+def test_nothing_is_told_where_rows_may_be_hidden(people: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = ("event_sink", "user_profile", "p", "user_id = 1", False, True, "us")
+    rows = type(people.client).rows
+
+    def answer(client: Any, sql: str, *arguments: Any, **values: Any) -> Any:
+        return [policy] if "system.row_policies" in sql else rows(client, sql, *arguments, **values)
+
+    monkeypatch.setattr(type(people.client), "rows", answer)
+    with pytest.raises(ErasureError, match=r"event_sink\.user_profile: row policies"):
+        find_subjects(people, "o'neil")
 
 
 def test_a_short_prefix_is_refused_without_being_quoted(people: Store) -> None:
