@@ -28,6 +28,9 @@ class LmsName(NamedTuple):
     place: str
     text: str
 
+    def __repr__(self) -> str:
+        return f"LmsName({self.user_id}, {self.place})"
+
 
 class _NameTable(NamedTuple):
     """Columns of a table, which is read in the order of one that no two rows share."""

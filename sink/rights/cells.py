@@ -9,14 +9,20 @@ import re
 
 from sink.names import quote
 
+# What a profile of the server may have set otherwise: a result that ends early looks like a whole one.
+_WHOLE = (
+    "result_overflow_mode = 'throw', read_overflow_mode = 'throw', timeout_overflow_mode = 'throw', "
+    "skip_unavailable_shards = 0"
+)
 JSON_LINES = (
-    "SETTINGS date_time_output_format = 'iso', output_format_json_quote_denormals = 1, output_format_json_quote_decimals = 1, "
+    f"SETTINGS {_WHOLE}, output_format_json_array_of_rows = 0, "
+    "date_time_output_format = 'iso', output_format_json_quote_denormals = 1, output_format_json_quote_decimals = 1, "
     "output_format_json_quote_64bit_integers = 0, output_format_json_escape_forward_slashes = 0, "
     "output_format_json_named_tuples_as_objects = 1, output_format_json_validate_utf8 = 1 FORMAT JSONEachRow"
 )
 """Ends a query. Bytes that are no UTF-8 become U+FFFD: JSON has no other way, and the CSV has them as they are."""
 CSV = (
-    "SETTINGS date_time_output_format = 'iso', format_csv_delimiter = ',', format_csv_null_representation = '', "
+    f"SETTINGS {_WHOLE}, date_time_output_format = 'iso', format_csv_delimiter = ',', format_csv_null_representation = '', "
     "output_format_csv_crlf_end_of_line = 0 FORMAT CSV"
 )
 """Ends a query."""

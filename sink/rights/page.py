@@ -79,20 +79,20 @@ def _describe_part(part: Part, words: Words) -> dict[str, Any]:
     records = [_read_record(line, part.columns, words) for line in lines]
     notes = [words.review] if part.kind == "mentions" else []
     if part.rows > len(records):
-        notes.append(words.more.format(rows=f"{part.rows - len(records):,}", file=part.files[0].member.name))
+        notes.append(words.more.format(rows=words.count(part.rows - len(records)), file=part.files[0].member.name))
     if any(value.endswith("…") for record in records for value in record):
         notes.append(words.shortened)
     if part.rows_under_shared_names:
-        notes.append(words.shared.format(rows=f"{part.rows_under_shared_names:,}"))
-    is_mention = part.kind == "mentions"
+        notes.append(words.shared.format(rows=words.count(part.rows_under_shared_names)))
+    found_by = ", ".join(by.replace(": ", " = ", 1) for by in part.found_by)
     return {
         "heading": f"{part.table}: {words.kinds[part.kind]}",
         "table": part.table,
         "kind": words.kinds[part.kind],
-        "rows": f"{part.rows:,}",
+        "rows": words.count(part.rows),
         "files": [{"name": file.member.name} for file in part.files],
         "description": _show(part.description),
-        "how": words.found_mentions if is_mention else words.found_by.format(columns=", ".join(part.found_by)),
+        "how": words.found_mentions if part.kind == "mentions" else words.found_by.format(columns=found_by),
         "processing": [(words.processing.get(n, n.replace("_", " ")), _express(v)) for n, v in part.processing.items()],
         "notes": notes,
         "is_wide": is_wide,
@@ -137,6 +137,6 @@ def _list_missing(contents: Contents, words: Words) -> Iterator[str]:
     if contents.absent:
         yield words.missing_absent.format(tables=", ".join(contents.absent))
     for place, rows in contents.of_others.items():
-        yield words.missing_of_others.format(place=place, rows=f"{rows:,}")
+        yield words.missing_of_others.format(place=place, rows=words.count(rows))
     for place, rows in contents.perhaps.items():
-        yield words.missing_perhaps.format(place=place, rows=f"{rows:,}")
+        yield words.missing_perhaps.format(place=place, rows=words.count(rows))

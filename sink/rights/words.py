@@ -64,6 +64,12 @@ class Words:
     types: Mapping[str, str]
     processing: Mapping[str, str]
     """What the map may say of a target; what has no word here is shown as the map calls it."""
+    thousands: str
+    """What stands between groups of digits."""
+
+    def count(self, number: int) -> str:
+        """A number of things."""
+        return f"{number:,}".replace(",", self.thousands)
 
 
 ENGLISH = Words(
@@ -149,6 +155,7 @@ ENGLISH = Words(
         "safeguards": "Safeguards",
         "source": "Source",
     },
+    thousands=",",
 )
 SPANISH = Words(
     title="Sus datos personales",
@@ -239,5 +246,7 @@ SPANISH = Words(
         "safeguards": "Garantías",
         "source": "Origen",
     },
+    # A comma would be read as the beginning of a fraction.
+    thousands="\u202f",
 )
 WORDS = {Language.ENGLISH: ENGLISH, Language.SPANISH: SPANISH}

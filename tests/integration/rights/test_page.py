@@ -18,11 +18,6 @@ from tests.integration.rights.conftest import ANA, NAME, World, fill
 NASTY = '</td></table><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} \0 & "quoted" \u202e'
 
 
-@pytest.fixture(scope="module")
-def words() -> dict[str, str]:
-    return {}
-
-
 @pytest.fixture
 def filled(embedded: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("ASPECTS_INSTITUTION", "Universidad <Canary>")
@@ -106,6 +101,12 @@ def test_every_language_says_everything() -> None:
             )
         else:
             assert set(text) == set(other)
+
+
+def test_a_number_is_the_same_number_in_every_language() -> None:
+    assert WORDS[Language.ENGLISH].count(1_234_567) == "1,234,567"
+    # With a comma it would be a little more than one.
+    assert WORDS[Language.SPANISH].count(1_234) == "1\u202f234"
 
 
 @pytest.fixture(scope="module")
