@@ -73,12 +73,32 @@ def encrypting(file: IO[bytes], recipients: Sequence[Any]) -> Iterator[IO[bytes]
     worker.raise_error()
 
 
+class _Target:
+    """Where encrypted pieces are written, and why that failed: pyrage (seen: 1.4) does not pass it on."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, piece: bytes) -> int:
+        """Write a piece."""
+        try:
+            return self._file.write(piece)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """Have it written."""
+        self._file.flush()
+
+
 class _Encryption(threading.Thread):
     """Reads a pipe, and writes what it reads encrypted."""
 
     def __init__(self, source: IO[bytes], target: IO[bytes], recipients: Sequence[Any]) -> None:
         super().__init__(name="encryption", daemon=True)
-        self._source, self._target, self._recipients = source, target, recipients
+        self._source, self._target, self._recipients = source, _Target(target), recipients
         self._error: Exception | None = None
 
     def run(self) -> None:
@@ -93,9 +113,10 @@ class _Encryption(threading.Thread):
 
     def raise_error(self) -> None:
         """Raise what stopped it, if anything has."""
+        if self._target.error is not None:
+            raise self._target.error
         if self._error is not None:
-            reason = getattr(self._error, "strerror", None) or type(self._error).__name__
-            raise OSError(getattr(self._error, "errno", None) or 0, f"it could not be encrypted: {reason}")
+            raise OSError(0, f"it could not be encrypted: {type(self._error).__name__}")
 
 
 def _close_quietly(file: IO[bytes]) -> None:

@@ -17,8 +17,6 @@ from typing import IO
 
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.row_policies import require_no_row_policy
-from sink.erasure.naming import identify
-from sink.erasure.search_terms import read_names
 from sink.errors import BusyError, UsageError
 from sink.ledger.entries import Action, State
 from sink.ledger.installation_id import read_installation_id
@@ -28,6 +26,7 @@ from sink.private_files import writing_new
 from sink.rights import manifest, page
 from sink.rights.cells import CSV, JSON_LINES, express_csv_cell, express_disarmed, express_json_cell
 from sink.rights.encryption import encrypting, read_recipients
+from sink.rights.identity import read_identity
 from sink.rights.manifest import Column, FileOfRows, Part
 from sink.rights.mentions import Mentions, Place, find_mentions
 from sink.rights.package import CountedLines, Member, Package
@@ -163,7 +162,7 @@ def _write(store: Store, subject: SubjectId, file: IO[bytes], wanted: Wanted) ->
 
 def _fill(store: Store, subject: SubjectId, package: Package, wanted: Wanted) -> Exported:
     started = store.client.now()
-    identities = identify(store, [subject], []).merge(read_names(store, [subject]))
+    identities = read_identity(store, subject)
     selections, absent = select_rows(store, subject, identities)
     require_no_row_policy(store.client, [selection.table.name for selection in selections])
     writer = _Writer(store, package)

@@ -34,6 +34,7 @@ from sink.erasure.plan import is_only_shown
 from sink.errors import MapError
 from sink.names import TableName, quote
 from sink.pii_map import PiiMap, Rule, SubjectId, Target
+from sink.rights.identity import list_account_names
 from sink.store import Store
 
 # Where a statement says who has done what it tells of.
@@ -143,8 +144,7 @@ def _unique(rules: Iterable[Rule]) -> list[Rule]:
 
 def _list_account_rules(pii_map: PiiMap, key: str) -> list[Rule]:
     """The key holds what an account of the subject is called."""
-    kinds = {name: pii_map.find_type(name) for name in pii_map.subject.identifiers}
-    return [_make_rule(key, f"{{{name}}}") for name, kind in kinds.items() if kind in ("id", "username")]
+    return [_make_rule(key, f"{{{name}}}") for name in list_account_names(pii_map)]
 
 
 def _list_actor_rules(pii_map: PiiMap, column: str) -> list[Rule]:

@@ -193,6 +193,16 @@ def test_rows_under_a_name_that_somebody_else_has_too_are_left_out(filled: World
     assert ADDRESS.encode() not in package.read(f"{EVENTS}.jsonl").lower()
 
 
+def test_nobody_gets_the_events_of_others_by_calling_themselves_as_those_are_called(filled: World) -> None:
+    profile = ("user_id", "username", "email")
+    filled.insert("event_sink.user_profile", profile, (7, str(EXTERNAL_ID), "thief@x.example.org"))
+    package = filled.export("--without-mentions", subject=7)
+    assert package.rows("data/event_sink.user_profile")[0]["user_id"] == 7
+    assert not any(name.startswith("events") for name in package.names)
+    # Nor does that take them from whose they are.
+    assert find_events(filled.export("--without-mentions")) == {"by account", "by address"}
+
+
 def test_the_course_roles_of_the_past_are_in_it(filled: World) -> None:
     told = {
         "event": str(uuid.uuid4()),

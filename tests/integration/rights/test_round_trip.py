@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.rights.conftest import Package, World, account, make_statement
@@ -109,7 +109,11 @@ def check(world: World, package: Package, person: Person, persons: list[Person])
 
 
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=6,
+    deadline=None,
+    # An example takes seconds: what fails is told as it was found.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(persons=people(), pick=st.randoms(use_true_random=False))
 def test_round_trip(embedded: World, persons: list[Person], pick: Any) -> None:

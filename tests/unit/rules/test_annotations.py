@@ -25,6 +25,7 @@ HANDLING_PII = {
     "sink.lms.names",
     "sink.rights.export",
     "sink.rights.find",
+    "sink.rights.identity",
     "sink.rights.mentions",
     "sink.rights.package",
     "sink.rights.page",
