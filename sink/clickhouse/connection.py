@@ -16,6 +16,8 @@ from sink.errors import EmbeddedDamagedError, ReadOnlyError, SettingsError, Stor
 # The driver (seen: clickhouse-connect 1.12) logs values that it cannot encode, and addresses. What is worth saying
 # reaches the user as one of our exceptions.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL + 1)
+# And so does what it connects by, which warns of every try, with the address.
+logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)
 
 # chDB (seen: 4.4) starts with two background threads, with which a mutation takes 0.15 s a part, and replaced parts are
 # not cleaned up; these are a server's defaults.

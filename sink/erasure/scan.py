@@ -35,6 +35,7 @@ from sink.erasure.text_forms import (
 from sink.errors import DatabaseError
 from sink.names import TableName, quote
 from sink.pii_map import SubjectId
+from sink.progress import track
 from sink.store import Store
 
 # Temporary tables of the session, in memory.
@@ -103,7 +104,8 @@ def scan(store: Store, subjects: Sequence[SubjectId], identities: Identities) ->
     with _temporary_tables(client):
         _fill_tables(store, subjects, terms)
         not_pii = list_not_pii(store)
-        for table in [*list_text_tables(client, read_all_tables(store), not_pii), *list_definitions(not_pii)]:
+        tables = [*list_text_tables(client, read_all_tables(store), not_pii), *list_definitions(not_pii)]
+        for table in track("searching", tables, "tables"):
             _search_table(client, table, search)
     return search
 

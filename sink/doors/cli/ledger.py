@@ -9,19 +9,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sink.doors.cli.common import Actor, Json, open_configured_store, print_json
-from sink.doors.cli.display import print_lines, print_table, say
+from sink.doors.cli.display import print_lines, print_table, say, warn
+from sink.doors.cli.speech import format_time
 from sink.errors import UsageError
-from sink.ledger.checking import check_ledger, void_entries
-from sink.ledger.files import Exported, export_ledger, write_ledger
-from sink.ledger.installation_id import Installation, read_installation
-from sink.ledger.role_trail import Operation, RoleChange, show_changes
-from sink.store import Store
 from sink.wording import counted
+
+if TYPE_CHECKING:
+    from sink.ledger.files import Exported
+    from sink.ledger.installation_id import Installation
+    from sink.ledger.role_trail import RoleChange
+    from sink.store import Store
 
 commands = typer.Typer(
     help="The audit log: exports, what cannot be right in it, and taking that out.", no_args_is_help=True
@@ -34,6 +36,9 @@ def ledger_export(
     as_json: Json = False,
 ) -> int:
     """Write the ledger to a file that lives outside the backups, for `replay --from`."""
+    from sink.ledger.files import export_ledger
+    from sink.ledger.installation_id import read_installation
+
     to_output = str(file) == "-"
     if to_output and as_json:
         raise UsageError("`-` and --json both want standard output. Leave --json out, or name a file.")
@@ -55,14 +60,16 @@ def ledger_export(
         )
     if wrong := exported.left_out + exported.mended:
         entries, left_out = counted(wrong, "entry", "entries"), counted(exported.left_out, "of them is", "of them are")
-        say(
-            f"Warning: {entries} cannot be right: {left_out} not in the file, and of the others "
+        warn(
+            f"{entries} cannot be right: {left_out} not in the file, and of the others "
             "what is wrong is not. `aspects-pii ledger check` lists them, `ledger void` takes them out."
         )
     return 1 if exported.left_out else 0
 
 
 def _write_to_output(store: Store, installation: Installation) -> Exported:
+    from sink.ledger.files import write_ledger
+
     try:
         return write_ledger(store.client, installation, sys.stdout.buffer)
     except OSError as error:
@@ -74,6 +81,8 @@ def _write_to_output(store: Store, installation: Installation) -> Exported:
 @commands.command("check")
 def ledger_check(as_json: Json = False) -> int:
     """List entries that cannot be right, and end with 1 where there are any."""
+    from sink.ledger.checking import check_ledger
+
     _, store = open_configured_store()
     with store:
         flagged = check_ledger(store.client, store.pii_map.subject)
@@ -99,6 +108,8 @@ def ledger_void(
     as_json: Json = False,
 ) -> int:
     """Take out entries that cannot be right, by entries of their own; nobody whose erasure has begun comes back by it."""
+    from sink.ledger.checking import void_entries
+
     _, store = open_configured_store()
     with store:
         voided = void_entries(store.client, store.pii_map.subject, entries, reason, actor)
@@ -129,6 +140,8 @@ def ledger_show(
     as_json: Json = False,
 ) -> int:
     """Show entries, the newest last; with --scope, the audit trail of roles."""
+    from sink.ledger.role_trail import Operation, show_changes
+
     _, store = open_configured_store()
     if scope is not None:
         if action is not None and action not in [*Operation]:
@@ -158,7 +171,7 @@ def ledger_show(
             [
                 (
                     e.entry,
-                    e.at.isoformat(timespec="seconds"),
+                    format_time(e.at),
                     e.subject,
                     f"{e.action} (voided)" if e.is_voided else e.action,
                     e.actor or "system",
@@ -183,7 +196,7 @@ def _print_changes(changes: Sequence[RoleChange], *, as_json: bool) -> None:
         ("at", "subject", "action", "role", "scope", "by", "source"),
         [
             (
-                change.at.isoformat(timespec="seconds"),
+                format_time(change.at),
                 change.subject,
                 change.operation.value,
                 change.role,

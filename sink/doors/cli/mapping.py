@@ -8,9 +8,6 @@ import typer
 
 from sink.doors.cli.common import Json, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table
-from sink.erasure import coverage
-from sink.installation import read_map
-from sink.settings import load_settings
 from sink.wording import counted
 
 commands = typer.Typer(help="The PII map: what is where, and whether anything is missing in it.", no_args_is_help=True)
@@ -19,6 +16,8 @@ commands = typer.Typer(help="The PII map: what is where, and whether anything is
 @commands.command("check")
 def map_check(as_json: Json = False) -> int:
     """Hold the map against the live schema: is there PII that no rule reaches?"""
+    from sink.erasure import coverage
+
     _, store = open_configured_store()
     with store:
         found = coverage.check_map(store)
@@ -38,6 +37,9 @@ def map_check(as_json: Json = False) -> int:
 @commands.command("show")
 def map_show(as_json: Json = False) -> int:
     """What is where, and what a retirement does to it."""
+    from sink.installation import read_map
+    from sink.settings import load_settings
+
     pii_map = read_map(load_settings())
     if as_json:
         print_json(pii_map.model_dump(mode="json"))

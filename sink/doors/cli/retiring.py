@@ -5,29 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sink.doors.cli.caution import confirm_retirement, require_known
 from sink.doors.cli.common import Actor, DryRun, Force, Json, Scan, Yes, open_configured_store, print_json
-from sink.doors.cli.display import print_lines, print_table, say
+from sink.doors.cli.display import Progress, print_lines, print_table, say
 from sink.doors.cli.outcomes import describe_suspects, show_outcomes
 from sink.doors.cli.stopping import describe_open, stopping_with
 from sink.doors.cli.subjects import read_subjects
-from sink.erasure.arrivals import empty_arrivals
-from sink.erasure.findings import Report
-from sink.erasure.naming import ask_lms
-from sink.erasure.reassign import reassign
-from sink.erasure.suspects import Suspects, read_suspects
-from sink.erasure.verify import record_report, verify_subjects
 from sink.errors import UsageError
-from sink.installation import find_lms
-from sink.pii_map import SubjectId
-from sink.retirement.plan import Planned, plan_retirement, require_small_share
-from sink.retirement.retire import retire, sweep, withdraw
-from sink.store import Store
 from sink.wording import choose, counted
+
+if TYPE_CHECKING:
+    from sink.erasure.findings import Report
+    from sink.erasure.suspects import Suspects
+    from sink.pii_map import SubjectId
+    from sink.retirement.plan import Planned
+    from sink.store import Store
 
 commands = typer.Typer()
 
@@ -59,9 +55,14 @@ def retire_command(
     as_json: Json = False,
 ) -> int:
     """Retire users: hide, erase, verify, write receipts. They never come back. On a terminal it asks first."""
+    from sink.erasure.naming import ask_lms
+    from sink.installation import find_lms
+    from sink.retirement.plan import plan_retirement, require_small_share
+    from sink.retirement.retire import retire
+
     settings, store = open_configured_store()
     lms = find_lms(settings) if scan else None
-    with store, stopping_with(store, describe_open):
+    with store, stopping_with(store, describe_open), Progress():
         subjects = list(dict.fromkeys(read_subjects(store.pii_map.subject, user_ids or [], file)))
         if not subjects:
             raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
@@ -115,8 +116,11 @@ def sweep_command(
     as_json: Json = False,
 ) -> int:
     """Work off every retirement that is not verified yet; while PII is off, empty what other software has stored."""
+    from sink.erasure.arrivals import empty_arrivals
+    from sink.retirement.retire import sweep
+
     settings, store = open_configured_store()
-    with store, stopping_with(store, describe_open):
+    with store, stopping_with(store, describe_open), Progress():
         status = show_outcomes(sweep(store, force=force), as_json, store.name)
         for table, rows in ({} if settings.enable_pii else empty_arrivals(store)).items():
             what = f"{counted(rows, 'row')} of {table} held what other software has stored while PII is off"
@@ -131,9 +135,13 @@ def verify_command(
     as_json: Json = False,
 ) -> int:
     """Look for residue of users, or of everybody who was ever retired."""
+    from sink.erasure.suspects import read_suspects
+    from sink.erasure.verify import record_report, verify_subjects
+    from sink.installation import find_lms
+
     settings, store = open_configured_store()
     lms = find_lms(settings) if scan else None
-    with store:
+    with store, Progress():
         subjects = read_subjects(store.pii_map.subject, user_ids or [])
         report = verify_subjects(store, subjects or None, scan=scan, lms=lms)
         _show_report(report, read_suspects(store), as_json, store.name)
@@ -164,6 +172,8 @@ def withdraw_command(
     user_ids: Annotated[list[str], typer.Argument(help="Ids of users.")], actor: Actor = None, as_json: Json = False
 ) -> int:
     """Take back retirements of which nothing was erased yet."""
+    from sink.retirement.retire import withdraw
+
     _, store = open_configured_store()
     with store:
         withdrawn = withdraw(store, read_subjects(store.pii_map.subject, user_ids), actor=actor)
@@ -186,6 +196,8 @@ def reassign_command(
     as_json: Json = False,
 ) -> int:
     """Hand over what a leaving user owned, before or after the retirement."""
+    from sink.erasure.reassign import reassign
+
     _, store = open_configured_store()
     with store:
         parties = read_subjects(store.pii_map.subject, [leaving, heir])
