@@ -24,7 +24,7 @@ from clickhouse_connect.driver.transform import NativeTransform
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.connection import open_connection
-from sink.clickhouse.driver_errors import shorten_statement, translate_error
+from sink.clickhouse.driver_errors import describe_statement, translate_error
 from sink.errors import (
     AspectsPiiError,
     DatabaseError,
@@ -218,7 +218,9 @@ class ClickHouse:
         if isinstance(error, ClickHouseError):
             return translate_error(error, self.address, sql)
         # Whatever else a driver stumbles over is a value, which its message may quote.
-        return QueryError(f"A value cannot be sent to ClickHouse ({type(error).__name__}): {shorten_statement(sql)}")
+        return QueryError(
+            f"A value of {describe_statement(sql)} cannot be sent to ClickHouse ({type(error).__name__})."
+        )
 
 
 def split_for_binding(items: Sequence[T], most: int = 10_000) -> Iterator[list[T]]:

@@ -11,6 +11,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 
 from sink.clickhouse.address import Address
+from sink.clickhouse.engine_output import held_back
 from sink.errors import EmbeddedDamagedError, ReadOnlyError, SettingsError, StoreMissingError
 
 # The driver (seen: clickhouse-connect 1.12) logs values that it cannot encode, and addresses. What is worth saying
@@ -91,13 +92,14 @@ def _open_embedded(address: Address) -> Client:
         _make_folder(address.folder)
     else:
         require_data(address)
-    return clickhouse_connect.get_client(
-        interface="chdb",
-        path=str(address.folder),
-        chdb_options=ENGINE_OPTIONS,
-        show_clickhouse_errors=True,
-        tz_mode="aware",
-    )
+    with held_back():
+        return clickhouse_connect.get_client(
+            interface="chdb",
+            path=str(address.folder),
+            chdb_options=ENGINE_OPTIONS,
+            show_clickhouse_errors=True,
+            tz_mode="aware",
+        )
 
 
 def _make_folder(folder: Path) -> None:

@@ -204,7 +204,7 @@ def explain_held(enabled: bool, subjects: int) -> list[str]:
 def _warn_of_arrivals(store: Store) -> list[str]:
     return [
         f"PII is off, but other software has stored it in {counted(rows, 'row')} of {table}. `aspects-pii sweep` "
-        f"empties {choose(rows, 'it', 'them')}; see docs/map.md for how to keep it out."
+        f"empties {choose(rows, 'it', 'them')}; see `aspects-pii docs map` for how to keep it out."
         for table, rows in count_arrivals(store).items()
     ]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,6 @@ import typer
 
 from sink.doors.cli.common import Actor, Json, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table, say, warn
-from sink.doors.cli.speech import format_time
 from sink.errors import UsageError
 from sink.wording import counted
 
@@ -134,13 +132,17 @@ def ledger_show(
         ),
     ] = None,
     actor: Annotated[str | None, typer.Option(help="Only asked for by this actor.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="From this time on, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Before this time, UTC.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="From this time on, UTC unless it says otherwise.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this time, UTC unless it says otherwise.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 100,
     as_json: Json = False,
 ) -> int:
-    """Show entries, the newest last; with --scope, the audit trail of roles."""
+    """Show entries, the newest last, with times in UTC; with --scope, the audit trail of roles."""
+    from sink.ledger.entries import Action
     from sink.ledger.role_trail import Operation, show_changes
+
+    if scope is None and action is not None:
+        action = _read_action(action, [*Action])
 
     _, store = open_configured_store()
     if scope is not None:
@@ -167,15 +169,15 @@ def ledger_show(
         print_json([asdict(entry) for entry in entries])
     else:
         print_table(
-            ("entry", "at", "subject", "action", "actor", "detail"),
+            ("entry", "at (UTC)", "subject", "action", "actor", "detail"),
             [
                 (
                     e.entry,
-                    format_time(e.at),
+                    _show_time(e.at),
                     e.subject,
-                    f"{e.action} (voided)" if e.is_voided else e.action,
+                    _name_action(e.action, is_voided=e.is_voided),
                     e.actor or "system",
-                    _brief(e.detail),
+                    _describe_detail(e.detail),
                 )
                 for e in entries
             ],
@@ -193,10 +195,10 @@ def _print_changes(changes: Sequence[RoleChange], *, as_json: bool) -> None:
         print_json([_describe_change(change) for change in changes])
         return
     print_table(
-        ("at", "subject", "action", "role", "scope", "by", "source"),
+        ("at (UTC)", "subject", "action", "role", "scope", "by", "source"),
         [
             (
-                format_time(change.at),
+                _show_time(change.at),
                 change.subject,
                 change.operation.value,
                 change.role,
@@ -213,5 +215,45 @@ def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC)
 
 
-def _brief(detail: dict[str, Any]) -> str:
-    return json.dumps({name: value for name, value in detail.items() if name != "receipt"}) if detail else ""
+# The receipt has a command of its own, and nobody reads a digest.
+_IN_JSON_ONLY = ("receipt", "digest")
+
+
+def _show_time(moment: datetime) -> str:
+    """Under a head that says UTC."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _read_action(text: str, actions: Sequence[str]) -> str:
+    """An action as the ledger writes it, from that or from the name that people see."""
+    written = text.strip().lower().replace(" ", "_")
+    if written not in actions:
+        raise UsageError(f"--action {written}: there is no such action. There are {', '.join(actions)}.")
+    return written
+
+
+def _name_action(action: str, *, is_voided: bool) -> str:
+    name = action.replace("_", " ")
+    return f"{name} (voided)" if is_voided else name
+
+
+def _describe_detail(detail: Mapping[str, Any]) -> str:
+    """`rows: event_sink.user_profile 1; reason: …`: what an entry says, but for the receipt, which has a command of its own."""
+    said = [
+        (name, value) for name, value in detail.items() if name not in _IN_JSON_ONLY and value not in (None, "", [], {})
+    ]
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {_describe_value(value, is_time=name.endswith('_at'))}" for name, value in said
+    )
+
+
+def _describe_value(value: Any, *, is_time: bool = False) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_describe_value(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_describe_value, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return _show_time(datetime.fromtimestamp(value, UTC)) if is_time else f"{value:,}"
+    return str(value)

@@ -6,8 +6,6 @@ lists the exit statuses.
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
 import signal
 import sys
@@ -40,6 +38,7 @@ from sink.doors.cli import (
     settings,
     state,
 )
+from sink.doors.cli.output import OUTPUT_ERRORS, Output, end_output
 from sink.doors.cli.speech import speaking, write_error
 from sink.doors.cli.tree import PROGRAM, make_command
 from sink.errors import AspectsPiiError
@@ -47,7 +46,6 @@ from sink.errors import AspectsPiiError
 # As a shell counts what ends a process: 128 and the number of the signal.
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
-NOBODY_READS = 128 + signal.SIGPIPE
 
 app = typer.Typer(
     name=PROGRAM,
@@ -80,11 +78,13 @@ class _Terminated(KeyboardInterrupt):
 def main() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
+    # Not for what calls `run`: it may have an output of its own.
+    sys.stdout = Output(sys.stdout)
     status = run(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except OSError as error:
-        status = _explain_output(error)
+    except OUTPUT_ERRORS as error:
+        status = end_output(error)
     sys.exit(status)
 
 
@@ -112,10 +112,8 @@ def run(arguments: Sequence[str]) -> int:
         except ClickException as error:
             error.show()
             return 2
-        except OSError as error:
-            if error.errno != errno.EPIPE:
-                raise
-            return _explain_output(error)
+        except OUTPUT_ERRORS as error:
+            return end_output(error)
     return result if isinstance(result, int) else 0
 
 
@@ -139,16 +137,6 @@ def _find_interruption(stop: BaseException) -> int:
         if isinstance(seen, KeyboardInterrupt):
             return INTERRUPTED
         seen = seen.__context__
-    return 1
-
-
-def _explain_output(error: OSError) -> int:
-    """Standard output takes no more: what could not be written is not tried again when Python ends."""
-    logging.raiseExceptions = False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if error.errno == errno.EPIPE:
-        return NOBODY_READS
-    write_error(f"Error: Standard output cannot be written: {error.strerror}.", level="error")
     return 1
 
 

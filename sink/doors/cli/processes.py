@@ -10,6 +10,7 @@ import typer
 
 from sink.doors.cli.common import Json, print_json
 from sink.doors.cli.display import print_lines, print_table
+from sink.doors.cli.speech import say_more
 from sink.errors import UsageError
 
 commands = typer.Typer()
@@ -57,10 +58,19 @@ def worker_command(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
 ) -> int:
     """Run the Celery worker and its schedule."""
+    from celery import signals
+
     from sink.doors.worker.app import run_worker
     from sink.settings import load_settings
 
-    return run_worker(load_settings(), beat=beat, concurrency=concurrency)
+    settings = load_settings()
+    say_more()
+    signals.setup_logging.connect(_keep_log)
+    return run_worker(settings, beat=beat, concurrency=concurrency)
+
+
+def _keep_log(**_: object) -> None:
+    """Celery asks whether somebody else sets up the log, and otherwise sets up one of its own, in another form."""
 
 
 @commands.command("consume")
@@ -72,6 +82,8 @@ def consume_command(
     from sink.doors.events.consumer import run_consumer
     from sink.settings import load_settings
 
+    if not once:
+        say_more()
     counts = run_consumer(load_settings(), once=once)
     if as_json:
         print_json(asdict(counts))
@@ -108,6 +120,7 @@ def serve_command(
     from sink.doors.web.app import serve_web
     from sink.settings import load_settings
 
+    say_more()
     serve_web(load_settings(), host=host, port=port)
     return 0
 

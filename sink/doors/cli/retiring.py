@@ -65,7 +65,7 @@ def retire_command(
     with store, stopping_with(store, describe_open), Progress():
         subjects = list(dict.fromkeys(read_subjects(store.pii_map.subject, user_ids or [], file)))
         if not subjects:
-            raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
+            return _name_nobody(store, user_ids, file, as_json)
         # All of this before anything is recorded: a tombstone bars whoever has the id for ever.
         if dry_run or not (unknown and force):
             planned = plan_retirement(store, subjects)
@@ -81,6 +81,17 @@ def retire_command(
         known = replace(ask_lms(lms, subjects), leaves_contested=leave_contested)
         outcomes = retire(store, subjects, actor=actor, known=known, scan=scan, force=force)
         return show_outcomes(outcomes, as_json, store.name)
+
+
+def _name_nobody(store: Store, user_ids: Sequence[str] | None, file: Path | None, as_json: bool) -> int:
+    """A list of nobody is done at once: a script may have nobody to retire today."""
+    if not user_ids and file is None:
+        raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
+    if as_json:
+        print_json({"store": store.name, "retirements": []})
+    else:
+        print_lines([f"Nobody is named, so there is nothing to retire on {store.name}."])
+    return 0
 
 
 def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], planned: Planned, as_json: bool) -> None:

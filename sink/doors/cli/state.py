@@ -59,7 +59,7 @@ def purge_command(
         require_off(settings.enable_pii, force)
         if not yes:
             if not sys.stdin.isatty():
-                raise UsageError("Nobody is there to be asked, as standard input is no terminal. Say --yes.")
+                raise UsageError("Standard input is not a terminal, so nobody can be asked. Pass --yes to confirm.")
             typer.confirm(f"Remove all of this from {store.name} for good?", abort=True, err=True)
         left = purge(store, plan, enabled=settings.enable_pii, force=force, accept=accept or (), actor=actor)
     for line in left.copies:

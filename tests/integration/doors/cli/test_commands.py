@@ -294,7 +294,7 @@ def test_purge_asks_and_does_nothing_where_nobody_is_there(stored: Command, monk
     ran = stored("purge")
     # The command was called in a way that cannot be: nothing has failed.
     assert ran.status == 2
-    assert ran.err == "Error: Nobody is there to be asked, as standard input is no terminal. Say --yes.\n"
+    assert ran.err == "Error: Standard input is not a terminal, so nobody can be asked. Pass --yes to confirm.\n"
     assert count_profiles() == 5
 
 
