@@ -32,12 +32,12 @@ CONNECT_ATTEMPTS = 5
 class LmsDatabase:
     """The LMS database at one address. Opens a connection a snapshot, and holds none in between."""
 
-    def __init__(self, url: SecretStr | str, *, attempts: int = CONNECT_ATTEMPTS) -> None:
+    def __init__(self, url: SecretStr | str, *, attempts: int | None = None) -> None:
         """Take the address; nothing is connected yet.
 
         Args:
             url: an SQLAlchemy address of MySQL, MariaDB, PostgreSQL or SQLite.
-            attempts: how often a connection is tried.
+            attempts: how often a connection is tried, if not `CONNECT_ATTEMPTS` times.
 
         Raises:
             SettingsError: the address is not one of these, or its driver is not installed.
@@ -47,7 +47,7 @@ class LmsDatabase:
         """Which database, for messages: without user and password."""
         self._errors = DriverErrors(address.get_backend_name(), self.place)
         self._file = Path(address.database or "") if self._errors.backend == "sqlite" else None
-        self._attempts = attempts
+        self._attempts = attempts or CONNECT_ATTEMPTS
         self._engine = create_read_only_engine(address, self._file)
 
     def check_schema(self, objects: Mapping[str, Sequence[str]] | Iterable[str]) -> None:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-# Between plain lines, where there is no terminal.
-_LINE_INTERVAL_SECONDS = 5
+# Between plain lines, where there is no terminal: of copies, and of other work, which a log need not follow closely.
+_COPY_INTERVAL_SECONDS = 5
+_LINE_INTERVAL_SECONDS = 30
+_INTERVALS = {"rows": _COPY_INTERVAL_SECONDS}
 
 
 def say(message: str) -> None:
@@ -108,11 +110,13 @@ class Progress:
             stage.started = now
         rate = done / (now - stage.started) if now > stage.started else 0.0
         if sys.stderr.isatty() and get_speech().is_text:
-            self._show_bar(name, stage, done, total, f"{_describe_rate(rate)} {things}/s")
-        elif now - stage.shown >= _LINE_INTERVAL_SECONDS or (done >= total and things == "rows"):
+            self._show_bar(name, stage, done, total, _describe_rate(rate, things))
+        elif now - stage.shown >= _INTERVALS.get(things, _LINE_INTERVAL_SECONDS) or (
+            done >= total and things == "rows"
+        ):
             stage.shown = now
             left = f", {describe_seconds((total - done) / rate)} left" if rate and done < total else ""
-            say(f"{name}: {done:,} of {total:,} {things}, {_describe_rate(rate)} {things}/s{left}")
+            say(f"{name}: {done:,} of {total:,} {things}, {_describe_rate(rate, things)}{left}")
 
     def _show_bar(self, name: str, stage: _Stage, done: int, total: int, rate: str) -> None:
         if self._bar is None:
@@ -127,8 +131,10 @@ class Progress:
         self._bar.update(stage.task, completed=done, total=total, rate=rate)
 
 
-def _describe_rate(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+def _describe_rate(rate: float, things: str) -> str:
+    if rate >= 10 or things == "rows":
+        return f"{rate:,.0f} {things}/s"
+    return f"{rate:.1f} {things}/s" if rate >= 0.1 else f"{rate * 60:.1f} {things}/min"
 
 
 def _start_bar() -> RichProgress:

@@ -38,7 +38,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "events init": ("events init events.yaml",),
     "ledger export": ("ledger export ledger.jsonl", "ledger export - | gzip > ledger.jsonl.gz"),
     "ledger check": ("ledger check",),
-    "ledger void": ("ledger void 01890a5d-ac96-774b-bcce-b302099a8057 --reason 'written by a test'",),
+    "ledger void": ("ledger void 06fbf0682a9dc76c --reason 'written by a test'",),
     "ledger show": ("ledger show --subject 42", "ledger show --action erased --since 2026-01-01 --limit 20"),
     "receipt list": ("receipt list",),
     "receipt show": ("receipt show 42", "receipt show 42 --format html --output receipt.html"),
