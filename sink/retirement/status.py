@@ -19,7 +19,7 @@ from sink.names import TableName, quote
 from sink.resources import VERSION
 from sink.retirement.batch import UNREADABLE
 from sink.store import Store
-from sink.wording import choose, counted
+from sink.wording import choose, counted, describe_seconds
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,9 @@ def _warn(
     if failed:
         warnings.append(f"{counted(failed, 'retirement')} failed. See the reasons, then run `aspects-pii sweep`.")
     if oldest is not None and oldest > store.policy.scrub_within:
-        warnings.append(f"The oldest open retirement is {oldest:.0f} s old. Run `aspects-pii sweep`.")
+        warnings.append(
+            f"The oldest open retirement has been open for {describe_seconds(oldest)}. Run `aspects-pii sweep`."
+        )
     warnings += [f"{line} Run `aspects-pii purge`." for line in explain_held(enabled, subjects)]
     return warnings
 

@@ -6,6 +6,7 @@ lists the exit statuses.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -79,6 +80,9 @@ def main() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
     # Not for what calls `run`: it may have an output of its own.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where both go to one pipe, what is said and what is found stand in the order in which they came.
+        sys.stdout.reconfigure(line_buffering=True)
     sys.stdout = Output(sys.stdout)
     status = run(sys.argv[1:])
     try:

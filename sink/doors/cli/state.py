@@ -15,7 +15,7 @@ from sink.doors.cli.effective import find_env_file, list_effective
 from sink.doors.cli.folders import list_open_folders
 from sink.doors.cli.stopping import describe_purged, stopping_with
 from sink.errors import UsageError
-from sink.wording import choose
+from sink.wording import choose, describe_seconds
 
 if TYPE_CHECKING:
     from sink.datasets.build import Built
@@ -115,7 +115,7 @@ def status_command(as_json: Json = False) -> int:
 
 
 def _describe_status(status: Status) -> list[tuple[str, Any]]:
-    age = "-" if status.oldest_open_seconds is None else f"{status.oldest_open_seconds:.0f} s"
+    age = "-" if status.oldest_open_seconds is None else describe_seconds(status.oldest_open_seconds)
     return [
         ("PII", "on" if status.enabled else "off"),
         ("datasets", _describe_datasets(status.datasets)),
