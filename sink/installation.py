@@ -99,15 +99,15 @@ def require_lms(settings: Settings) -> SecretStr:
     return settings.lms_database_url
 
 
-def open_lms(settings: Settings) -> LmsDatabase:
-    """The LMS database; a connection is made when it is first read.
+def open_lms(settings: Settings, **options: Any) -> LmsDatabase:
+    """The LMS database; a connection is made when it is first read. `options` are those of `LmsDatabase`.
 
     Raises:
         SettingsError: its address is not set, or not valid.
     """
     from sink.lms.database import LmsDatabase
 
-    return LmsDatabase(require_lms(settings))
+    return LmsDatabase(require_lms(settings), **options)
 
 
 def find_lms(settings: Settings) -> LmsDatabase | None:

@@ -603,6 +603,6 @@ def _explain(problem: Any, data: dict[str, Any]) -> str:
         del place[2:4]
     message = explain_invalid(problem)
     if problem["type"] == "extra_forbidden":
-        message += "; see docs/map.md for what can stand here"
+        message += "; see `aspects-pii docs map` for what can stand here"
     # What is wrong with the map as a whole names its place itself.
     return f"{'.'.join(map(str, place))}: {message}" if place else message

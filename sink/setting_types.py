@@ -60,6 +60,19 @@ def _check_lms_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _check_broker_url(url: SecretStr) -> SecretStr:
+    # Only for who has a broker: kombu takes long to import.
+    from kombu.transport import TRANSPORT_ALIASES
+
+    scheme, separator, rest = url.get_secret_value().partition("://")
+    transport = scheme.partition("+")[0]
+    if not separator or transport not in TRANSPORT_ALIASES:
+        raise ValueError("it is not an address of a broker that Celery knows, such as redis:// or amqp://")
+    if transport in _AT_ONE_HOST and not set(rest) & set(",;"):
+        _split_url(url.get_secret_value())
+    return url
+
+
 def _check_ledger_database(name: str, info: ValidationInfo) -> str:
     if name in (info.data.get(f"{other}_database") for other in ("event_sink", "xapi", "reporting")):
         raise ValueError("the ledger needs a database of its own, so that the others can be restored without it")
@@ -70,9 +83,13 @@ def _split_names(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+# Brokers whose address has a host and a port, unless it names several.
+_AT_ONE_HOST = ("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp")
+
 ClickHouseUrl = Annotated[str, AfterValidator(_check_clickhouse_url)]
 SupersetUrl = Annotated[str, AfterValidator(_check_superset_url)]
 LmsUrl = Annotated[SecretStr, AfterValidator(_check_lms_url)]
+BrokerUrl = Annotated[SecretStr, AfterValidator(_check_broker_url)]
 Identifier = Annotated[str, AfterValidator(check_identifier)]
 LedgerDatabase = Annotated[Identifier, AfterValidator(_check_ledger_database)]
 # Several names in one variable, with commas between them.

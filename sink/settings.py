@@ -18,7 +18,7 @@ from sink.env_file import EnvFile, read_env_file
 from sink.errors import SettingsError
 from sink.invalid_values import explain_invalid
 from sink.secret_files import MIN_SIMILARITY, FileText, SecretFiles
-from sink.setting_types import ClickHouseUrl, Identifier, LedgerDatabase, LmsUrl, Names, SupersetUrl
+from sink.setting_types import BrokerUrl, ClickHouseUrl, Identifier, LedgerDatabase, LmsUrl, Names, SupersetUrl
 
 PREFIX = "ASPECTS_"
 ENV_FILE = ".env"
@@ -161,7 +161,7 @@ class Settings(BaseSettings):
         description="Days for which keyed hashes of what retired people were called are kept; 0 keeps none.",
         examples=[365],
     )
-    broker_url: SecretStr | None = Field(None, description="Celery's broker.", examples=["redis://redis:6379/0"])
+    broker_url: BrokerUrl | None = Field(None, description="Celery's broker.", examples=["redis://redis:6379/0"])
     broker_visibility_timeout: int = Field(
         900,
         ge=1,
@@ -348,9 +348,22 @@ def load_settings(**overrides: Any) -> Settings:
     """
     _refuse_unknown_names()
     try:
-        return Settings(**overrides)
+        return _make_absolute(Settings(**overrides))
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _make_absolute(settings: Settings) -> Settings:
+    """The same, with every path as it is from here: while chDB is loaded, it has the whole process work elsewhere."""
+    paths: dict[str, Any] = {
+        field: value.expanduser().absolute()
+        for field in Settings.model_fields
+        if isinstance(value := getattr(settings, field), Path)
+    }
+    scheme, _, folder = settings.clickhouse_url.partition("://")
+    if scheme == "chdb":
+        paths["clickhouse_url"] = f"chdb://{Path(folder).expanduser().absolute()}"
+    return settings.model_copy(update=paths)
 
 
 def _explain(problem: Any) -> str:
@@ -377,5 +390,9 @@ def _refuse_unknown_names() -> None:
         near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=MIN_SIMILARITY)
         if near or name in in_file:
             field = Settings.model_fields[(near or known)[0].removeprefix(PREFIX).lower()]
-            hint = f"Did you mean {near[0]}={(field.examples or [''])[0]}?" if near else "See the README for the list."
+            hint = (
+                f"Did you mean {near[0]}={(field.examples or [''])[0]}?"
+                if near
+                else "`aspects-pii config example FILE` writes them all."
+            )
             raise SettingsError(f"{name} is not a setting of aspects-pii. {hint}")

@@ -20,3 +20,19 @@ def counted(number: int, one: str, several: str | None = None) -> str:
 def choose(number: int, one: str, several: str) -> str:
     """The same without the number."""
     return one if number == 1 else several
+
+
+_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
+
+
+def describe_seconds(seconds: float) -> str:
+    """`4 s`, `3 minutes`, `2 hours 5 minutes`, `3 days 1 hour`: a duration as people say it, by its two largest units."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    left = round(seconds / 60) * 60
+    said = []
+    for name, size in _UNITS:
+        count, left = divmod(left, size)
+        if count:
+            said.append(counted(count, name))
+    return " ".join(said[:2])

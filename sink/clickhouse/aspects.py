@@ -102,8 +102,8 @@ def _explain_way(client: ClickHouse, *, is_first: bool) -> str:
     if is_first and not find_leftovers(client):
         return "Let Aspects finish first: `tutor local do init --limit=aspects`, then run this again."
     return (
-        "They have met tables of ours and cannot go on. docs/compatibility.md, 'When init came before Aspects', "
-        "says how to bring both to an end; the ledger is not touched."
+        "They have met tables of ours and cannot go on. `aspects-pii docs compatibility`, 'When init came before "
+        "Aspects', says how to bring both to an end; the ledger is not touched."
     )
 
 
@@ -117,7 +117,8 @@ def explain_leftovers(client: ClickHouse) -> list[str]:
     """What to do about `find_leftovers`, for people."""
     return [
         f"{name} was left by a migration that was interrupted, and holds {counted(rows, 'row')}. Retirements "
-        "erase them too, if the map has the table. docs/compatibility.md, 'When init came before Aspects', says what to do."
+        "erase them too, if the map has the table. `aspects-pii docs compatibility`, 'When init came before Aspects', says "
+        "what to do."
         for name, rows in find_leftovers(client).items()
     ]
 

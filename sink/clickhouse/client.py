@@ -25,7 +25,7 @@ from urllib3.exceptions import HTTPError
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.connection import open_connection
-from sink.clickhouse.driver_errors import shorten_statement, translate_error
+from sink.clickhouse.driver_errors import describe_statement, translate_error
 from sink.errors import (
     AspectsPiiError,
     DatabaseError,
@@ -260,7 +260,7 @@ class ClickHouse:
     def _translate_broken(self, error: Exception, sql: str) -> DatabaseError | None:
         if isinstance(error, HTTPError | OSError):
             # The driver hands out the connection's own exceptions here (seen: clickhouse-connect 1.12).
-            return UnreachableError(f"ClickHouse stopped in the middle of an answer: {shorten_statement(sql)}")
+            return UnreachableError(f"ClickHouse stopped in the middle of its answer to {describe_statement(sql)}.")
         return self._translate(error, sql)
 
     def _translate(self, error: Exception, sql: str) -> DatabaseError | None:
@@ -269,7 +269,9 @@ class ClickHouse:
         if isinstance(error, ClickHouseError):
             return translate_error(error, self.address, sql)
         # Whatever else a driver stumbles over is a value, which its message may quote.
-        return QueryError(f"A value cannot be sent to ClickHouse ({type(error).__name__}): {shorten_statement(sql)}")
+        return QueryError(
+            f"A value of {describe_statement(sql)} cannot be sent to ClickHouse ({type(error).__name__})."
+        )
 
 
 def _write_numbers(values: Mapping[str, Any]) -> dict[str, Any]:

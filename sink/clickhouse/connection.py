@@ -13,11 +13,14 @@ from clickhouse_connect.driver import options as driver_options
 from clickhouse_connect.driver.client import Client
 
 from sink.clickhouse.address import Address
+from sink.clickhouse.engine_output import held_back
 from sink.errors import EmbeddedDamagedError, ReadOnlyError, SettingsError, StoreMissingError
 
 # The driver (seen: clickhouse-connect 1.12) logs values that it cannot encode, and addresses. What is worth saying
 # reaches the user as one of our exceptions.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL + 1)
+# And so does what it connects by, which warns of every try, with the address.
+logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)
 
 # chDB (seen: 4.4) starts with two background threads, with which a mutation takes 0.15 s a part, and replaced parts are
 # not cleaned up; these are a server's defaults.
@@ -92,13 +95,14 @@ def _open_embedded(address: Address) -> Client:
     else:
         require_data(address)
     _leave_pandas_out()
-    return clickhouse_connect.get_client(
-        interface="chdb",
-        path=str(address.folder),
-        chdb_options=ENGINE_OPTIONS,
-        show_clickhouse_errors=True,
-        tz_mode="aware",
-    )
+    with held_back():
+        return clickhouse_connect.get_client(
+            interface="chdb",
+            path=str(address.folder),
+            chdb_options=ENGINE_OPTIONS,
+            show_clickhouse_errors=True,
+            tz_mode="aware",
+        )
 
 
 def _leave_pandas_out() -> None:

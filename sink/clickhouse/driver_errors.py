@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, StreamFailureError
@@ -24,6 +26,14 @@ from sink.errors import (
     ReadOnlyError,
     UnreachableError,
 )
+
+# For whoever wants to know more (`-vv`): statements hold names and placeholders.
+_log = logging.getLogger(__name__)
+
+# Tables as our statements name them, quoted or not, and how the engine says which privilege is missing.
+_NAMED = re.compile(r"\b(?:FROM|INTO|TABLE|JOIN|VIEW|DICTIONARY|EXISTS) +`?([^\s`.()]+)`?\.`?([^\s`.(),;]+)`?")
+_NEEDED_GRANT = re.compile(r"have the grant (?P<privilege>[A-Z ]+?)(?:\([^)]*\))? ON (?P<place>[\w.*`]+)")
+_SHOWN_TABLES = 3
 
 # ClickHouse's error codes (src/Common/ErrorCodes.cpp), by what the caller can do.
 _OVERLOADED = {
@@ -68,7 +78,7 @@ def translate_error(error: ClickHouseError, address: Address, sql: str) -> Datab
             f"The data folder {address.folder} cannot be opened: this process has the engine open in another folder."
         )
     if address.is_embedded and "EmbeddedServer" in text:
-        return _translate_embedded_start(address)
+        return _translate_embedded_start(address, getattr(error, "__notes__", []))
     found = _HTTP_STATUS.match(text) if not code else None
     status = int(found[1]) if found else 0
     if code in _AUTHENTICATION or status in _HTTP_AUTHENTICATION:
@@ -78,10 +88,10 @@ def translate_error(error: ClickHouseError, address: Address, sql: str) -> Datab
         )
         return AuthenticationError(message, code, name)
     if code == _UNKNOWN_DATABASE:
-        message = f"A database does not exist in {where}; run `aspects-pii init`. Statement: {shorten_statement(sql)}"
+        message = f"{_name_database(text, address, sql)} does not exist in {where}; run `aspects-pii init`."
         return DatabaseMissingError(message, code, name)
     if code in _READ_ONLY:
-        message = f"ClickHouse at {where} does not let user {address.user} do this ({name}): {shorten_statement(sql)}"
+        message = f"ClickHouse at {where} does not let user {address.user} do this ({name}){_name_grant(text)}."
         return ReadOnlyError(message, code, name)
     if code in _OVERLOADED:
         return OverloadedError(f"ClickHouse at {where} is too busy ({name or _OVERLOADED[code]}).", code, name)
@@ -100,9 +110,22 @@ def translate_error(error: ClickHouseError, address: Address, sql: str) -> Datab
         return AddressError(
             f"What answers at {where} is not ClickHouse (HTTP status {status}); check ASPECTS_CLICKHOUSE_URL."
         )
-    return QueryError(
-        f"ClickHouse refused a statement ({name or 'unknown error'}, {code}): {shorten_statement(sql)}", code, name
-    )
+    _log.debug("Refused (%s): %s", code, shorten_statement(sql))
+    about = describe_statement(sql)
+    return QueryError(f"ClickHouse refused {about} ({name or 'unknown error'}, {code}).", code, name)
+
+
+def _name_database(text: str, address: Address, sql: str) -> str:
+    """The database that the engine misses: a name of ours, as its text may hold anything."""
+    known = {*address.databases.values(), *(database for database, _ in _NAMED.findall(sql))}
+    missing = sorted(name for name in known if re.search(rf"\b{re.escape(name)}\b", text))
+    return f"The database {missing[0]}" if len(missing) == 1 else "A database"
+
+
+def _name_grant(text: str) -> str:
+    """What the engine says is missing: a privilege and a name."""
+    found = _NEEDED_GRANT.search(text)
+    return f": it needs {found['privilege'].strip()} ON {found['place']}" if found else ""
 
 
 def _has_cause(error: BaseException, *kinds: type[BaseException]) -> bool:
@@ -115,12 +138,12 @@ def _has_cause(error: BaseException, *kinds: type[BaseException]) -> bool:
     return False
 
 
-def _translate_embedded_start(address: Address) -> DatabaseError:
+def _translate_embedded_start(address: Address, notes: Sequence[str]) -> DatabaseError:
     if not os.access(address.folder, os.W_OK | os.X_OK):
         return ReadOnlyError(f"The data folder {address.folder} cannot be written.")
     if not _is_locked(address.folder):
-        # chDB (seen: 26.9) writes its reason to standard error, and raises another.
-        return EmbeddedDamagedError.at(address.folder, "the engine has said why on standard error")
+        # chDB (seen: 26.9) writes its reason to standard error (`sink.clickhouse.engine_output`), and raises another.
+        return EmbeddedDamagedError.at(address.folder, notes[0] if notes else "the engine does not say why")
     return EmbeddedBusyError(
         f"The data folder {address.folder} is in use by another process. Stop it, or let several processes share "
         "the engine: run `aspects-pii clickhouse` and set ASPECTS_CLICKHOUSE_URL to the address that it prints."
@@ -142,6 +165,12 @@ def _is_locked(folder: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+def describe_statement(sql: str) -> str:
+    """What a statement is about, for people: the tables that it names, and not its text."""
+    names = list(dict.fromkeys(".".join(found) for found in _NAMED.findall(sql)))
+    return f"a statement about {', '.join(names[:_SHOWN_TABLES])}" if names else "a statement"
 
 
 def shorten_statement(sql: str, length: int = 300) -> str:

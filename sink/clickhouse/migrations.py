@@ -179,5 +179,5 @@ def _require_supported(client: ClickHouse) -> None:
     if int(version.partition(".")[0]) < OLDEST_MAJOR:
         raise SettingsError(
             f"ClickHouse at {client.address.described} is {version}, and {OLDEST_MAJOR}.x is the oldest that is supported "
-            "(docs/compatibility.md). Nothing was changed."
+            "(`aspects-pii docs compatibility`). Nothing was changed."
         )

@@ -112,10 +112,10 @@ def _check_roles(store: Store, snapshot: Snapshot, copy: Copy, leavers: Sequence
         return
     unseen = "" if snapshot.has_rules else ", which its user does not see; may that user read it"
     raise RefusedError(
-        f"This sync would take away the course roles of all {len(holders)} people who have one in {copy.table.name}; nothing "
-        "was copied. Is ASPECTS_LMS_DATABASE_URL the right database? Roles are read from student_courseaccessrole and, where "
-        f"`authz.enable_course_authoring` is on, from casbin_rule{unseen}. If those people really have none any more, run it "
-        "again with --allow-removals."
+        f"This sync would take away every course role in {copy.table.name}, of {counted(len(holders), 'person', 'people')}; "
+        "nothing was copied. Is ASPECTS_LMS_DATABASE_URL the right database? Roles are read from student_courseaccessrole "
+        f"and, where `authz.enable_course_authoring` is on, from casbin_rule{unseen}. If those people really have none any "
+        "more, run it again with --allow-removals."
     )
 
 

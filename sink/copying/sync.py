@@ -10,7 +10,7 @@ name: datasets show courses to their staff then, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -38,6 +38,7 @@ from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
 from sink.lms.snapshot import Snapshot
 from sink.names import quote
+from sink.progress import tell
 from sink.store import Store
 
 # .. pii: Copies profiles, anonymous ids and course roles from the LMS into the PII tables.
@@ -49,8 +50,7 @@ _LEASE = "sync"
 _LEASE_SECONDS = 15.0
 _ONE_AT_A_TIME = "Full copies go one at a time: wait until that one has ended, or end it and wait 15 seconds."
 
-Progress = Callable[[str, int, int], None]
-"""Called with the object, the rows read so far and the rows in all."""
+_ROWS = "rows"
 
 
 def sync(
@@ -63,7 +63,6 @@ def sync(
     dry_run: bool = False,
     allow_removals: bool = False,
     wait: float = 0,
-    progress: Progress = lambda *_: None,
 ) -> list[CopyCounts]:
     """Make the PII tables say what the LMS says.
 
@@ -78,7 +77,6 @@ def sync(
         dry_run: count what would be done, and do nothing.
         allow_removals: remove users however many they are.
         wait: how many seconds to wait for another full copy to end.
-        progress: told how far it has got.
 
     Raises:
         PiiDisabledError: storing PII is off, and it is not only course roles that were asked for.
@@ -100,7 +98,7 @@ def sync(
             if not allow_removals:
                 for copy in copies:
                     check_removals(store, snapshot, copy, leavers[copy.object], user_ids)
-            counts = [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run, progress) for c in copies]
+            counts = [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run) for c in copies]
         if not dry_run:
             # What must not be kept must not stay in a replaced part either.
             rewritten = [
@@ -133,11 +131,10 @@ def _sync_object(
     leavers: Sequence[int],
     user_ids: Sequence[int] | None,
     dry_run: bool,
-    progress: Progress,
 ) -> CopyCounts:
     counts = CopyCounts(copy.object)
     counts.purged_columns = _purge_columns(store, copy, dry_run)
-    _copy_batches(store, snapshot, copy, counts, user_ids, dry_run, progress)
+    _copy_batches(store, snapshot, copy, counts, user_ids, dry_run)
     counts.removed_subjects = len(leavers)
     counts.removed += count_rows(store, copy, leavers)
     if not dry_run:
@@ -160,11 +157,10 @@ def _copy_batches(
     counts: CopyCounts,
     user_ids: Sequence[int] | None,
     dry_run: bool,
-    progress: Progress,
 ) -> None:
     """Write what differs, batch by batch, and remove what the LMS no longer has of their users."""
     total = snapshot.count_rows(copy.object, user_ids)
-    progress(copy.object, 0, total)
+    tell(copy.object, 0, total, _ROWS)
     batches = snapshot.rows(copy.object, copy.source_columns, store.policy.sync_batch_size, user_ids)
     low = -1
     for batch in batches:
@@ -179,7 +175,7 @@ def _copy_batches(
             delete_versions(store, copy, gone)
         count_bad(store, batch, counts)
         counts.read += batch.size + len(batch.bad)
-        progress(copy.object, counts.read, total)
+        tell(copy.object, counts.read, total, _ROWS)
         low = batch.last_user_id
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
     drop_compared(store, copy)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sink.errors import AspectsPiiError, BuildError, UsageError
+from sink.progress import tell
 
 # dbt's events that carry names, counts and times, and nothing that ClickHouse said.
 _SHOWN_EVENTS = (
@@ -29,6 +30,7 @@ _SHOWN_EVENTS = (
     "FinishedRunningStats",
     "StatsLine",
 )
+_RESULTS = ("LogModelResult", "LogTestResult")
 _FAILED = ("error", "fail", "runtime error")
 
 # Of these the compiler, not ClickHouse, is the author.
@@ -52,7 +54,9 @@ class DbtResult:
             return
         if name in _SHOWN_EVENTS and message:
             report(message)
-        if name in ("LogModelResult", "LogTestResult") and _status(data) in _FAILED:
+        if name in _RESULTS and isinstance(data.get("total"), int):
+            tell("build", int(data.get("index") or 0), data["total"], "datasets and tests")
+        if name in _RESULTS and _status(data) in _FAILED:
             self.failed.append(str(data["node_info"]["node_name"]))
         if event["info"].get("level") == "error" and (reason := _explain(message)) and reason not in self.reasons:
             self.reasons.append(reason)

@@ -130,7 +130,9 @@ class AccessPlan:
 
 def render(plan: AccessPlan, *, remove: bool = False) -> str:
     """The statements as a script."""
-    lines = ["-- Made by `aspects-pii access sql`; how to use it: docs/access-sql.md. It can be run again and again."]
+    lines = [
+        "-- Made by `aspects-pii access sql`; how to use it: `aspects-pii docs access-sql`. It can be run again and again."
+    ]
     lines += [f"{statement};" for statement in (plan.removals() if remove else plan.statements())]
     return "\n\n".join(lines) + "\n"
 

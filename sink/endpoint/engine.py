@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.connection import ENGINE_OPTIONS
+from sink.clickhouse.engine_output import held_back
 from sink.endpoint.protocol import QueryRequest
 from sink.endpoint.protocol_errors import read_engine_error
 from sink.endpoint.reach import GRANTS
@@ -76,7 +77,8 @@ class Engine:
         """A new connection of chDB, with nothing set."""
         import chdb
 
-        return chdb.connect(f"{self._address.folder}?{urlencode(self._options)}")
+        with held_back():
+            return chdb.connect(f"{self._address.folder}?{urlencode(self._options)}")
 
     def _start(self, users_file: Path | None) -> Any:
         try:
@@ -182,5 +184,6 @@ def read_options(users_file: Path | None) -> dict[str, str]:
 
 def _refuse(users_file: Path, reason: str) -> SettingsError:
     return SettingsError(
-        f"ASPECTS_CLICKHOUSE_USERS_FILE is not valid: {users_file}: {reason}. Begin with a copy of config/engine/users.xml."
+        f"ASPECTS_CLICKHOUSE_USERS_FILE is not valid: {users_file}: {reason}. "
+        "`aspects-pii config users FILE` writes one to begin with."
     )

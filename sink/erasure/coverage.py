@@ -154,7 +154,7 @@ def _find_named_actors(
                         f"{table.name}.event.actor.{field_name}",
                         f"{counted(found, 'statement names its actor', 'statements name their actor')} by e-mail address "
                         "(XAPI_AGENT_IFI_TYPE of the LMS)",
-                        "Set it to external_id, and add a rule for the old ones: docs/map.md, "
+                        "Set it to external_id, and add a rule for the old ones: `aspects-pii docs map`, "
                         "«Events that are not anonymous».",
                     )
                 )

@@ -44,7 +44,7 @@ _MEMBERSHIP = frozenset(["in", "notIn"])
 # What stands around the one expression of `SELECT (…)`, by depth.
 _FRAME = ("SelectWithUnionQuery", "ExpressionList", "SelectQuery", "ExpressionList")
 _NODE = re.compile(r"( *)(\w+)(?: (.*?))??(?: \(alias (.*)\))?(?: \(children \d+\))?")
-_FIX = "See «Expressions» in docs/map.md."
+_FIX = "See «Expressions» in `aspects-pii docs map`."
 
 
 @dataclass

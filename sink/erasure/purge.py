@@ -26,6 +26,7 @@ from sink.ledger.entries import Action
 from sink.ledger.leases import hold
 from sink.names import TableName, quote
 from sink.pii_map import SubjectId
+from sink.progress import track
 from sink.store import Store
 from sink.wording import counted
 
@@ -168,10 +169,10 @@ def purge(
 def _carry_out(store: Store, plan: PurgePlan, accept: Sequence[str], actor: str | None) -> PurgeLeft:
     require_no_row_policy(store.client, [*plan.rows])
     store.ledger.record_event(Action.PURGE_BEGUN, {"tables": len(plan.rows) + len(plan.datasets)}, actor)
-    for table in plan.datasets:
+    for table in track("dropping", plan.datasets, "datasets"):
         kind = "DICTIONARY" if table.is_dictionary else "VIEW" if table.is_view else "TABLE"
         store.client.execute(f"DROP {kind} IF EXISTS {table.name.sql} {store.client.on_cluster} SYNC")
-    outcomes = [_purge_step(store, step) for step in plan.steps]
+    outcomes = [_purge_step(store, step) for step in track("emptying", plan.steps, "rules")]
     left = list(dict.fromkeys(outcome.table for outcome in outcomes))
     reload(store, plan.others)
     forget_everything(store)

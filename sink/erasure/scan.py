@@ -35,6 +35,7 @@ from sink.erasure.text_forms import (
 from sink.errors import DatabaseError
 from sink.names import TableName, quote
 from sink.pii_map import SubjectId
+from sink.progress import track
 from sink.store import Store
 
 # Temporary tables of the session, in memory.
@@ -97,7 +98,7 @@ def scan(store: Store, subjects: Sequence[SubjectId], identities: Identities) ->
     """
     search = Search()
     with searching(store, subjects, identities) as tables:
-        for table in tables:
+        for table in track("searching", tables, "tables"):
             _search_table(store.client, table, search)
     return search
 

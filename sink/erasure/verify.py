@@ -33,6 +33,7 @@ from sink.errors import DatabaseError
 from sink.ledger.entries import Action, Ledger, State
 from sink.names import TableName
 from sink.pii_map import SubjectId
+from sink.progress import track
 from sink.store import Store
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def verify(
     inquiry = _Inquiry(checked=set(plan.unnamed))
     passing: list[str] = []
     inquiry.ask("row policies", lambda: _find_hidden_tables(client, plan.tables))
-    for step in plan.steps:
+    for step in track("verifying", plan.steps, "rules"):
         in_files = scrubbed_at is not None
         inquiry.ask(str(step.table.name), partial(_find_rows, client, step, subjects, identities, in_files=in_files))
         if identities.contested or identities.contested_keys:
@@ -73,7 +74,7 @@ def verify(
         count_parts = cache(lambda: _count_parts(client, plan.tables, scrubbed_at))
         for table in plan.tables:
             inquiry.ask(str(table), partial(_find_parts, table, count_parts))
-    for dependent in inquiry.list_dependents(store):
+    for dependent in track("verifying what shows them", inquiry.list_dependents(store), "views"):
         name, key = dependent.table.name, dependent.key
         if key is not None:
             inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sink.errors import LmsUnreachableError
 from sink.lms.authz import RULES
+from sink.lms.condition import Condition, read_condition
 from sink.lms.connection import EXAMPLE, begin_snapshot, create_read_only_engine, describe, parse_url
 from sink.lms.driver_errors import DriverErrors
 from sink.lms.objects import OBJECTS, RETIREMENT, TABLES
@@ -31,11 +32,12 @@ CONNECT_ATTEMPTS = 5
 class LmsDatabase:
     """The LMS database at one address. Opens a connection a snapshot, and holds none in between."""
 
-    def __init__(self, url: SecretStr | str) -> None:
+    def __init__(self, url: SecretStr | str, *, attempts: int | None = None) -> None:
         """Take the address; nothing is connected yet.
 
         Args:
             url: an SQLAlchemy address of MySQL, MariaDB, PostgreSQL or SQLite.
+            attempts: how often a connection is tried, if not `CONNECT_ATTEMPTS` times.
 
         Raises:
             SettingsError: the address is not one of these, or its driver is not installed.
@@ -45,6 +47,7 @@ class LmsDatabase:
         """Which database, for messages: without user and password."""
         self._errors = DriverErrors(address.get_backend_name(), self.place)
         self._file = Path(address.database or "") if self._errors.backend == "sqlite" else None
+        self._attempts = attempts or CONNECT_ATTEMPTS
         self._engine = create_read_only_engine(address, self._file)
 
     def check_schema(self, objects: Mapping[str, Sequence[str]] | Iterable[str]) -> None:
@@ -61,6 +64,16 @@ class LmsDatabase:
         needed = list_needed(wanted)
         with self._open() as connection:
             require_columns(self.place, read_columns(connection, needed, self._errors), needed)
+
+    def read_condition(self) -> Condition:
+        """Its version, its clock, the isolation in which it is read, and what our account may do.
+
+        Raises:
+            LmsUnreachableError: there is no connection.
+            LmsError: the database refuses to say it.
+        """
+        with self._open() as connection:
+            return self._errors.run(lambda: read_condition(connection, [*TABLES, *RETIREMENT]))
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -100,7 +113,7 @@ class LmsDatabase:
             return connection
 
         for attempt in stamina.retry_context(
-            on=LmsUnreachableError, attempts=CONNECT_ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=10
+            on=LmsUnreachableError, attempts=self._attempts, timeout=None, wait_initial=0.2, wait_max=10
         ):
             with attempt:
                 return self._errors.run(connect)

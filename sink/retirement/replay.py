@@ -17,6 +17,7 @@ from sink.ledger.entries import Action
 from sink.ledger.files import import_ledger
 from sink.ledger.installation_id import read_installation
 from sink.pii_map import SubjectId
+from sink.progress import tell
 from sink.retirement.batch import Outcome, fail_unreadable
 from sink.retirement.plan import plan_retirement, require_small_share
 from sink.retirement.retire import work_off
@@ -114,7 +115,10 @@ def _reapply(
     outcomes: list[Outcome] = []
     not_asked: dict[str, list[str]] = {}
     # Who is erased is not found again, so that this goes on from where it was interrupted.
+    done = 0
     for parsed in _split(readable, store.policy.retire_batch_size):
+        tell("looking again", done, len(readable), "people")
+        done += len(parsed)
         subjects = list(map(str, parsed))
         known = replace(ask_lms(lms, parsed), ignores_proofs=is_restored)
         planned = plan_retirement(store, parsed, known)
@@ -135,6 +139,7 @@ def _reapply(
             store.ledger.request([subject for subject in parsed if str(subject) in returned])
             store.ledger.reopen(store.ledger.find(returned), reason)
             outcomes += work_off(store, store.ledger.find(concerned), known=known, force=force)
+    tell("looking again", done, len(readable), "people")
     known_subjects = {*map(str, readable), *unreadable}
     unreadable += [r.subject for r in store.ledger.find_open() if r.subject not in known_subjects]
     outcomes += [] if dry_run else map(fail_unreadable, unreadable)

@@ -37,6 +37,7 @@ from sink.errors import (
 from sink.ledger.entries import Action, Retirement, State
 from sink.ledger.leases import hold
 from sink.pii_map import SubjectId
+from sink.progress import tell, track
 from sink.retirement.batch import Batch, Outcome, Result, carry_over, fail_unreadable
 from sink.retirement.closing import NOT_SEARCHED, Proof, record_erased
 from sink.retirement.outcomes import find_named_elsewhere, record_found
@@ -140,7 +141,9 @@ def work_off(
             current = [retirement for retirement in current if retirement.state is not State.WITHDRAWN]
             size = store.policy.retire_batch_size
             for start in range(0, len(current), size):
+                tell("retiring", start, len(current), "people")
                 outcomes |= _work_off_batch(store, current[start : start + size], known, scan=scan, force=force)
+            tell("retiring", len(current), len(current), "people")
     except (BusyError, DatabaseError) as error:
         for retirement in retirements:
             outcomes.setdefault(retirement.subject, Outcome(retirement.subject, Result.FAILED, reason=str(error)))
@@ -211,7 +214,7 @@ def hide(store: Store, batch: Batch, planned: Planned) -> None:
     anything is left is not touched, nor that of whom a name is somebody else's too.
     """
     sources = {store.client.table(s.rpartition(".")[0]) for s in store.pii_map.subject.identifiers.values()}
-    for count in planned.counts:
+    for count in track("erasing", planned.counts, "rules"):
         step = count.step
         held = planned.contested if step.table.name in sources else frozenset()
         subjects = batch.parse([s for s in batch.pending if s in count.rows and s not in held])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,7 @@ from sink.names import TableName, quote
 from sink.resources import VERSION
 from sink.retirement.batch import UNREADABLE
 from sink.store import Store
-from sink.wording import choose, counted
+from sink.wording import choose, counted, describe_seconds
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
     open_retirements = store.ledger.find_open() if has_view else []
     now = store.client.now()
     oldest = _age(open_retirements, now)
-    subjects = _count_subjects(store, [table for table in names.values() if table in tables and table.table in _HELD])
+    subjects = count_held(store, [table for table in names.values() if table in tables])
     suspects = read_suspects(store).places if has_view else []
     failed = [r for r in open_retirements if r.state is State.FAILED]
     built = read_built(store.client)
@@ -99,7 +100,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
         receipts_signed=store.policy.receipt_key is not None or store.policy.receipt_signing_key is not None,
         warnings=[
             *_warn_of_purge(store, purge_begun_at),
-            *_warn_of_datasets(enabled, built, subjects),
+            *explain_datasets(enabled, built, subjects),
             *_warn(store, enabled, pending, subjects, len(failed), oldest),
             *(_warn_of_arrivals(store) if has_view and not enabled else []),
             *_warn_of_unreadable(store, open_retirements),
@@ -143,10 +144,19 @@ def _format(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def _count_subjects(store: Store, tables: list[TableName]) -> int:
-    if not tables:
+def count_held(store: Store, tables: Iterable[TableName] | None = None) -> int:
+    """Of how many people a profile, an id or a role is held.
+
+    Args:
+        store: the store.
+        tables: the targets that are there, where that is known.
+    """
+    if tables is None:
+        tables = read_tables(store.client, map(store.client.table, store.pii_map.targets))
+    held = [table for table in tables if table.table in _HELD]
+    if not held:
         return 0
-    union = " UNION ALL ".join(f"SELECT toString({quote('user_id')}) AS subject FROM {table.sql}" for table in tables)
+    union = " UNION ALL ".join(f"SELECT toString({quote('user_id')}) AS subject FROM {table.sql}" for table in held)
     return int(store.client.value(f"SELECT uniqExact(subject) FROM ({union})"))
 
 
@@ -159,8 +169,8 @@ def _warn_of_purge(store: Store, begun_at: datetime | None) -> list[str]:
     ]
 
 
-def _warn_of_datasets(enabled: bool, built: Built, subjects: int) -> list[str]:
-    """Where people are held, what dashboards say of them has to be true."""
+def explain_datasets(enabled: bool, built: Built, subjects: int) -> list[str]:
+    """Where people are held, what dashboards say of them has to be true: why it is not, for people."""
     against = built.without_pii if enabled else built.with_pii
     if not against or not subjects:
         return []
@@ -191,16 +201,24 @@ def _warn(
     if failed:
         warnings.append(f"{counted(failed, 'retirement')} failed. See the reasons, then run `aspects-pii sweep`.")
     if oldest is not None and oldest > store.policy.scrub_within:
-        warnings.append(f"The oldest open retirement is {oldest:.0f} s old. Run `aspects-pii sweep`.")
-    if not enabled and subjects:
-        warnings.append(f"PII is off, but PII of {counted(subjects, 'subject')} is held. Run `aspects-pii purge`.")
+        warnings.append(
+            f"The oldest open retirement has been open for {describe_seconds(oldest)}. Run `aspects-pii sweep`."
+        )
+    warnings += [f"{line} Run `aspects-pii purge`." for line in explain_held(enabled, subjects)]
     return warnings
+
+
+def explain_held(enabled: bool, subjects: int) -> list[str]:
+    """What is held although it should not be, for people."""
+    if enabled or not subjects:
+        return []
+    return [f"PII is off, but PII of {counted(subjects, 'subject')} is held."]
 
 
 def _warn_of_arrivals(store: Store) -> list[str]:
     return [
         f"PII is off, but other software has stored it in {counted(rows, 'row')} of {table}. `aspects-pii sweep` "
-        f"empties {choose(rows, 'it', 'them')}; see docs/map.md for how to keep it out."
+        f"empties {choose(rows, 'it', 'them')}; see `aspects-pii docs map` for how to keep it out."
         for table, rows in count_arrivals(store).items()
     ]
 

@@ -36,9 +36,9 @@ def list_files(folder: str) -> set[str]:
     return set(tracked.stdout.splitlines())
 
 
-def test_has_the_map_the_sql_and_the_dbt_project(wheel: Path) -> None:
+def test_has_the_map_the_sql_the_dbt_project_and_the_documents(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
-    for folder in ("config", "sql", "dbt_project"):
+    for folder in ("config", "sql", "dbt_project", "docs"):
         files = list_files(folder)
         assert files
         assert {DATA + name for name in files} <= inside

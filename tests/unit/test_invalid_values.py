@@ -69,7 +69,7 @@ def test_no_setting_is_refused_in_words_of_pydantic(monkeypatch: pytest.MonkeyPa
         ({"owned": "perhaps"}, "targets.t.t.owned: it has to be true or false"),
         ({"keep": 3}, "targets.t.t.keep: it has to be a list"),
         ({"keep": [3]}, "targets.t.t.keep.0: it has to be a text"),
-        ({"kept": []}, "targets.t.t.kept: unknown word; see docs/map.md"),
+        ({"kept": []}, "targets.t.t.kept: unknown word; see `aspects-pii docs map`"),
         ({"match": None}, "targets.t.t.match: it has to be a mapping"),
         ({"on_retire": {"redact": {"a": {"truncate": -1}}}}, "it has to be 0 or more"),
         ({"on_retire": {"redact": {"a": "never"}}}, "a redaction is null, empty,"),

@@ -8,13 +8,9 @@ from typing import Annotated
 
 import typer
 
-from sink.datasets.access import plan_access
-from sink.datasets.grants import RoleNames, describe, render
 from sink.doors.cli.common import Json
 from sink.doors.cli.display import say
 from sink.errors import UsageError
-from sink.installation import read_map
-from sink.settings import load_settings
 
 commands = typer.Typer(help="Who may do what on a ClickHouse server.", no_args_is_help=True)
 
@@ -37,6 +33,11 @@ def access_sql(
     as_json: Json = False,
 ) -> int:
     """Print SQL for a server's administrator: roles, least grants, row policies, the definer. Connects nowhere."""
+    from sink.datasets.access import plan_access
+    from sink.datasets.grants import RoleNames, describe, render
+    from sink.installation import read_map
+    from sink.settings import load_settings
+
     settings = load_settings()
     definer = settings.clickhouse_definer or RoleNames.definer
     plan = plan_access(

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sink.doors.cli.common import DryRun, Force, Json, open_configured_store, print_json
-from sink.doors.cli.display import print_lines, print_table
+from sink.doors.cli.display import Progress, print_lines, print_table
 from sink.doors.cli.outcomes import describe_as_json, show_outcomes
 from sink.doors.cli.stopping import describe_repeated, stopping_with
 from sink.errors import UsageError
-from sink.installation import find_lms, open_lms, open_store
-from sink.ledger.chain import Trust
-from sink.retirement.reconcile import reconcile, second_pass
-from sink.retirement.replay import Replayed, backfill_retired, replay
-from sink.settings import load_settings
 from sink.wording import choose, counted
+
+if TYPE_CHECKING:
+    from sink.retirement.replay import Replayed
 
 commands = typer.Typer()
 
@@ -30,9 +28,13 @@ def reconcile_command(
     as_json: Json = False,
 ) -> int:
     """Retire whoever the LMS has retired and no event told us of."""
+    from sink.installation import open_lms, open_store
+    from sink.retirement.reconcile import reconcile
+    from sink.settings import load_settings
+
     settings = load_settings()
     lms = open_lms(settings)
-    with open_store(settings) as store, stopping_with(store, describe_repeated("reconcile")):
+    with open_store(settings) as store, stopping_with(store, describe_repeated("reconcile")), Progress():
         result = reconcile(store, lms, dry_run=dry_run, force=force)
     if as_json:
         documents = [describe_as_json(outcome) for outcome in result.outcomes]
@@ -53,8 +55,10 @@ def second_pass_command(
     as_json: Json = False,
 ) -> int:
     """Look again at every erasure that is older than ASPECTS_SECOND_PASS_AFTER, and erase what came back."""
+    from sink.retirement.reconcile import second_pass
+
     _, store = open_configured_store()
-    with store, stopping_with(store, describe_repeated("second-pass")):
+    with store, stopping_with(store, describe_repeated("second-pass")), Progress():
         return show_outcomes(second_pass(store, force=force), as_json, store.name)
 
 
@@ -65,9 +69,13 @@ def backfill_command(
     as_json: Json = False,
 ) -> int:
     """Apply the map as it is now to everyone ever retired, and work off what is open."""
+    from sink.installation import find_lms, open_store
+    from sink.retirement.replay import backfill_retired
+    from sink.settings import load_settings
+
     settings = load_settings()
     lms = find_lms(settings)
-    with open_store(settings) as store, stopping_with(store, describe_repeated("backfill-retired")):
+    with open_store(settings) as store, stopping_with(store, describe_repeated("backfill-retired")), Progress():
         result = backfill_retired(store, lms=lms, dry_run=dry_run, force=force)
         return _show_replayed(result, dry_run, as_json, store.name)
 
@@ -90,11 +98,14 @@ def replay_command(
     as_json: Json = False,
 ) -> int:
     """After a restore from backup: apply the ledger's retirements again, and work off what is open."""
+    from sink.ledger.chain import Trust
+    from sink.retirement.replay import replay
+
     if file is None and (installation or unsigned):
         raise UsageError("--installation and --unsigned are about a file; name it with --from.")
     _, store = open_configured_store()
     trust = Trust(installation, unsigned)
-    with store, stopping_with(store, describe_repeated("replay")):
+    with store, stopping_with(store, describe_repeated("replay")), Progress():
         result = replay(store, file=file, trust=trust, dry_run=dry_run, force=force)
         return _show_replayed(result, dry_run, as_json, store.name)
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
 from sink.doors.cli.outcomes import list_subjects
 from sink.errors import LmsError, UsageError
-from sink.installation import find_lms
-from sink.pii_map import SubjectId
-from sink.retirement.plan import Planned
-from sink.retirement.unknown import find_strangers, find_without_trace
-from sink.settings import Settings
-from sink.store import Store
 from sink.wording import counted
+
+if TYPE_CHECKING:
+    from sink.pii_map import SubjectId
+    from sink.retirement.plan import Planned
+    from sink.settings import Settings
+    from sink.store import Store
 
 
 def require_known(store: Store, settings: Settings, subjects: Sequence[SubjectId], planned: Planned) -> None:
@@ -30,6 +31,9 @@ def require_known(store: Store, settings: Settings, subjects: Sequence[SubjectId
         UsageError: ids are nobody's; lists them.
         LmsError: the LMS cannot be asked.
     """
+    from sink.installation import find_lms
+    from sink.retirement.unknown import find_strangers, find_without_trace
+
     strangers = find_without_trace(store, subjects, planned)
     lms = find_lms(settings) if strangers else None
     if lms is not None:

@@ -5,31 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sink.clickhouse import migrations
-from sink.clickhouse.aspects import require_order
-from sink.clickhouse.catalog import read_tables
-from sink.clickhouse.client import ClickHouse
-from sink.datasets import build as datasets_build
 from sink.doors.cli.common import DryRun, Json, print_json
-from sink.doors.cli.display import Progress, print_lines, print_table, say
+from sink.doors.cli.display import Progress, print_lines, print_table, say, warn
 from sink.doors.cli.folders import list_open_folders
+from sink.doors.cli.speech import LogLevel, get_speech
 from sink.doors.cli.stopping import describe_copied, stopping_with
 from sink.errors import PiiDisabledError, UsageError
-from sink.installation import find_address, open_lms, open_store
-from sink.ledger.installation_id import read_installation_id
-from sink.ledger.leases import hold
-from sink.ledger.pseudonym_key import set_pseudonym_key
-from sink.settings import load_settings
+
+if TYPE_CHECKING:
+    from sink.clickhouse.client import ClickHouse
 
 commands = typer.Typer()
 
 
 # A full copy that was killed blocks the next one for 15 seconds.
 _LEASE_WAIT_SECONDS = 20.0
+_DBT_LEVELS = {LogLevel.DEBUG: "debug", LogLevel.INFO: "info", LogLevel.WARNING: "warn", LogLevel.ERROR: "error"}
 
 
 @commands.command()
@@ -44,6 +39,13 @@ def init(
 
     Where Aspects shares this ClickHouse, its own migrations have to be applied before.
     """
+    from sink.clickhouse import migrations
+    from sink.clickhouse.aspects import require_order
+    from sink.installation import open_store
+    from sink.ledger.installation_id import read_installation_id
+    from sink.ledger.pseudonym_key import set_pseudonym_key
+    from sink.settings import load_settings
+
     settings = load_settings()
     with open_store(settings, creates=True) as store:
         require_order(store.client, with_aspects=with_aspects)
@@ -57,13 +59,17 @@ def init(
         print_lines([f"Applied {name}." for name in applied] or ["Nothing to apply."])
         print_lines([f"The store is on {store.name}."])
     for line in list_open_folders(settings):
-        say(f"Warning: {line}")
+        warn(line)
     return 0
 
 
 @contextmanager
 def _nobody_erasing(client: ClickHouse) -> Iterator[None]:
     """A migration may move rows from one table to another; what is erased meanwhile would be in one of them still."""
+    from sink.clickhouse import migrations
+    from sink.clickhouse.catalog import read_tables
+    from sink.ledger.leases import hold
+
     if not read_tables(client, [client.table("pii_ledger.leases")]) or not migrations.find_pending(client):
         yield
         return
@@ -95,7 +101,9 @@ def sync_command(
     """
     from sink.copying.copies import WITHOUT_PII
     from sink.copying.sync import sync
+    from sink.installation import open_lms, open_store
     from sink.lms.objects import OBJECTS
+    from sink.settings import load_settings
 
     settings = load_settings(**({} if batch_size is None else {"sync_batch_size": batch_size}))
     chosen = tuple(OBJECTS) if "all" in objects else tuple(dict.fromkeys(objects))
@@ -105,7 +113,7 @@ def sync_command(
     if not settings.enable_pii and chosen != WITHOUT_PII:
         raise PiiDisabledError
     lms = open_lms(settings)
-    with open_store(settings) as store, stopping_with(store, describe_copied), Progress() as progress:
+    with open_store(settings) as store, stopping_with(store, describe_copied), Progress():
         counts = sync(
             store,
             lms,
@@ -115,7 +123,6 @@ def sync_command(
             dry_run=dry_run,
             allow_removals=allow_removals,
             wait=_LEASE_WAIT_SECONDS,
-            progress=progress.update,
         )
     if as_json:
         print_json({"store": store.name, "dry_run": dry_run, "objects": [asdict(count) for count in counts]})
@@ -135,16 +142,32 @@ def sync_command(
     return 1 if bad else 0
 
 
-@commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-def build(context: typer.Context) -> int:
-    """Run the dbt project against the configured ClickHouse; arguments go to `dbt build`."""
+@commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def build(
+    context: typer.Context,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="DBT_ARGUMENT", help="Go to `dbt build`, such as --select MODEL or --exclude MODEL."),
+    ] = None,
+) -> int:
+    """Make or renew the datasets, and test them: run the dbt project on the configured ClickHouse.
+
+    What is no option of this command goes to `dbt build`. Without arguments everything is built.
+    """
+    from sink.datasets import build as datasets_build
+    from sink.installation import find_address
+    from sink.settings import load_settings
+
     settings = load_settings()
-    datasets_build.build(
-        find_address(settings),
-        context.args,
-        enable_pii=settings.enable_pii,
-        pseudonym_secret=settings.pseudonym_secret,
-        definer=settings.clickhouse_definer,
-        report=say,
-    )
+    speech = get_speech()
+    told = ["--quiet"] if speech.quiet else ["--log-level", _DBT_LEVELS[speech.level]] if speech.is_chosen else []
+    with Progress():
+        datasets_build.build(
+            find_address(settings),
+            [*told, *(arguments or ()), *context.args],
+            enable_pii=settings.enable_pii,
+            pseudonym_secret=settings.pseudonym_secret,
+            definer=settings.clickhouse_definer,
+            report=say,
+        )
     return 0

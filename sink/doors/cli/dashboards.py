@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sink.dashboards.site import Site, describe_site, export
 from sink.doors.cli.common import Json, print_json
-from sink.doors.cli.display import print_lines, say
+from sink.doors.cli.display import print_lines, warn
 from sink.errors import SettingsError, SupersetError
-from sink.installation import find_address, find_superset
-from sink.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from sink.dashboards.install import Changes
+    from sink.dashboards.site import Site
     from sink.dashboards.superset_api import Superset
+    from sink.settings import Settings
 
 commands = typer.Typer(help="The dashboards in Superset.", no_args_is_help=True)
 
@@ -26,13 +25,14 @@ commands = typer.Typer(help="The dashboards in Superset.", no_args_is_help=True)
 def dashboards_install(as_json: Json = False) -> int:
     """Put dashboards, roles and rules into Superset, or put right those that are there."""
     from sink.dashboards.install import install
+    from sink.settings import load_settings
 
     settings = load_settings()
     with _open_superset(settings) as superset:
         changes = install(superset, _describe_site(settings), enable_pii=settings.enable_pii)
     if settings.superset_clickhouse_user is None:
-        say(
-            "Warning: Superset reaches ClickHouse as ASPECTS_CLICKHOUSE_USER, who may do more than it needs. "
+        warn(
+            "Superset reaches ClickHouse as ASPECTS_CLICKHOUSE_USER, who may do more than it needs. "
             "Set ASPECTS_SUPERSET_CLICKHOUSE_USER."
         )
     return _show_changes(changes, as_json)
@@ -42,6 +42,7 @@ def dashboards_install(as_json: Json = False) -> int:
 def dashboards_remove(as_json: Json = False) -> int:
     """Take everything of ours out of Superset: dashboards, charts, datasets, connection, roles, rules."""
     from sink.dashboards.install import remove
+    from sink.settings import load_settings
 
     settings = load_settings()
     with _open_superset(settings) as superset:
@@ -53,6 +54,9 @@ def dashboards_export(
     file: Annotated[Path, typer.Option("--output", "-o", help="The ZIP file to write.")], as_json: Json = False
 ) -> int:
     """Write the dashboards as a ZIP for Superset's own import; roles and rules are not in it."""
+    from sink.dashboards.site import export
+    from sink.settings import load_settings
+
     settings = load_settings()
     export(_describe_site(settings), file, enable_pii=settings.enable_pii)
     if as_json:
@@ -63,6 +67,8 @@ def dashboards_export(
 
 
 def _open_superset(settings: Settings) -> Superset:
+    from sink.installation import find_superset
+
     address = find_superset(settings)
     if address is None:
         raise SettingsError(
@@ -74,6 +80,9 @@ def _open_superset(settings: Settings) -> Superset:
 
 
 def _describe_site(settings: Settings) -> Site:
+    from sink.dashboards.site import describe_site
+    from sink.installation import find_address
+
     return describe_site(
         find_address(settings),
         url=settings.superset_clickhouse_url,
@@ -104,6 +113,7 @@ def _print_changes(changes: Changes) -> None:
 def purge_dashboards(settings: Settings, as_json: bool) -> None:
     """Take the dashboards out of Superset. The PII is gone already: that does not wait for Superset."""
     from sink.dashboards.install import remove
+    from sink.installation import find_address
 
     try:
         with _open_superset(settings) as superset:

@@ -36,6 +36,7 @@ from sink.wording import counted
 _MARK = ".made-by-aspects-pii-demo"
 _SHOWN_LEARNERS = 5
 _RETIRED_LEARNERS = 3
+_NUMBERS = {1: "One", 2: "Two", 3: "Three"}
 
 
 Run = Callable[[Sequence[str]], int]
@@ -44,27 +45,32 @@ Run = Callable[[Sequence[str]], int]
 class _Interrupted(BaseException):
     """Ctrl-C or SIGTERM. No KeyboardInterrupt: the command that is running would take that for its own end."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
 
 class _Interruption:
     """Stops the story at the first signal; further ones change nothing, so that what it made is removed whole."""
 
     def __init__(self) -> None:
-        self._came = False
+        self._came = 0
+        self._has_ended = False
 
-    def handle(self, _number: int, _frame: Any) -> None:
+    def handle(self, number: int, _frame: Any) -> None:
         """The signal handler."""
-        if not self._came:
-            self._came = True
-            raise _Interrupted
+        if not self._came and not self._has_ended:
+            self._came = number
+            raise _Interrupted(number)
 
     def end(self) -> None:
         """From now on signals change nothing."""
-        self._came = True
+        self._has_ended = True
 
     def check(self) -> None:
         """Stop here where the exception was lost on its way, as it is in what Python calls while it tidies up."""
         if self._came:
-            raise _Interrupted
+            raise _Interrupted(self._came)
 
 
 @dataclass(frozen=True)
@@ -109,9 +115,9 @@ def run_demo(run: Run, folder: Path, *, users: int, seed: int, keep: bool) -> in
                 interruption.end()
                 if not keep:
                     shutil.rmtree(folder)
-    except _Interrupted:
+    except _Interrupted as stop:
         say(f"Stopped. {_tell_where(folder, keep)}")
-        return 1
+        return 128 + stop.number
     print_lines(["", f"Done in {time.monotonic() - started:.0f} s. {_tell_where(folder, keep)}"])
     return 0
 
@@ -140,11 +146,13 @@ def _run_story(shell: _Shell, folder: Path, users: int, seed: int) -> None:
     shell.type("map", "check")
 
     course = lms.courses[0].key
-    _print_heading("4", f"What the dashboard Learners to reach shows an instructor of {course}")
+    _print_heading("4", "What the dashboard Learners to reach shows an instructor")
     shown = _show_learners_to_reach(course)
+    if not shown:
+        raise DemoError("The dataset shows no learner.")
     learners = [row[0] for row in shown[:_RETIRED_LEARNERS]]
 
-    _print_heading("5", "Three of them leave, and want to be forgotten")
+    _print_heading("5", f"{_NUMBERS[len(learners)]} of them leave, and want to be forgotten")
     shell.type("retire", *learners)
     shell.type("verify", *learners)
 
@@ -213,9 +221,7 @@ def _show_learners_to_reach(course: str) -> list[tuple[str, ...]]:
             course=course,
             limit=_SHOWN_LEARNERS,
         )
-    if len(rows) < _SHOWN_LEARNERS:
-        raise DemoError("The dataset shows too few learners.")
-    print_lines(["$ SELECT … FROM reporting.learners_at_risk"])
+    print_lines(["$ SELECT … FROM reporting.learners_at_risk", f"WHERE course_key = '{course}'"])
     print_table(("learner", "name", "e-mail", "days absent", "last visit", "grade"), rows)
     return rows
 
@@ -230,8 +236,13 @@ def _prepare_folder(folder: Path) -> Path:
         if not (folder / _MARK).exists() and any(folder.iterdir()):
             raise UsageError(f"--folder {folder}: it exists and is not the demo's. Name another one.")
         shutil.rmtree(folder)
-    folder.mkdir(mode=0o700, parents=True)
-    (folder / _MARK).touch()
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        (folder / _MARK).touch()
+    except OSError as error:
+        raise UsageError(
+            f"--folder {folder}: it cannot be made: {error.strerror}. Name one in a folder of yours."
+        ) from None
     return folder
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sink.installation import find_address
-from sink.private_files import is_foreign
-from sink.settings import Settings
+if TYPE_CHECKING:
+    from sink.settings import Settings
 
 
 def list_open_folders(settings: Settings) -> list[str]:
     """What is to be said of the data folder and the folder of receipts, a line each; nothing where they are closed."""
+    from sink.installation import find_address
+
     address = find_address(settings)
     folders = [("receipts", settings.receipts_dir.expanduser().resolve())]
     if address.is_embedded:
@@ -24,6 +26,8 @@ def list_open_folders(settings: Settings) -> list[str]:
 
 
 def _describe(name: str, folder: Path) -> list[str]:
+    from sink.private_files import is_foreign
+
     try:
         found = folder.stat()
     except OSError:

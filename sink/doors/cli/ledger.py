@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sink.doors.cli.common import Actor, Json, open_configured_store, print_json
-from sink.doors.cli.display import print_lines, print_table, say
+from sink.doors.cli.display import print_lines, print_table, say, warn
 from sink.errors import UsageError
-from sink.ledger.checking import check_ledger, void_entries
-from sink.ledger.files import Exported, export_ledger, write_ledger
-from sink.ledger.installation_id import Installation, read_installation
-from sink.ledger.role_trail import Operation, RoleChange, show_changes
-from sink.store import Store
 from sink.wording import counted
+
+if TYPE_CHECKING:
+    from sink.ledger.files import Exported
+    from sink.ledger.installation_id import Installation
+    from sink.ledger.role_trail import RoleChange
+    from sink.store import Store
 
 commands = typer.Typer(
     help="The audit log: exports, what cannot be right in it, and taking that out.", no_args_is_help=True
@@ -34,6 +34,9 @@ def ledger_export(
     as_json: Json = False,
 ) -> int:
     """Write the ledger to a file that lives outside the backups, for `replay --from`."""
+    from sink.ledger.files import export_ledger
+    from sink.ledger.installation_id import read_installation
+
     to_output = str(file) == "-"
     if to_output and as_json:
         raise UsageError("`-` and --json both want standard output. Leave --json out, or name a file.")
@@ -56,8 +59,8 @@ def ledger_export(
         )
     if wrong := exported.left_out + exported.mended:
         entries, left_out = counted(wrong, "entry", "entries"), counted(exported.left_out, "of them is", "of them are")
-        say(
-            f"Warning: {entries} cannot be right: {left_out} not in the file, and of the others "
+        warn(
+            f"{entries} cannot be right: {left_out} not in the file, and of the others "
             "what is wrong is not. `aspects-pii ledger check` lists them, `ledger void` takes them out."
         )
     return 1 if exported.left_out else 0
@@ -72,6 +75,8 @@ def _add_roles(exported: Exported) -> str:
 
 
 def _write_to_output(store: Store, installation: Installation) -> Exported:
+    from sink.ledger.files import write_ledger
+
     try:
         return write_ledger(store.client, installation, sys.stdout.buffer)
     except OSError as error:
@@ -83,6 +88,8 @@ def _write_to_output(store: Store, installation: Installation) -> Exported:
 @commands.command("check")
 def ledger_check(as_json: Json = False) -> int:
     """List entries that cannot be right, and end with 1 where there are any."""
+    from sink.ledger.checking import check_ledger
+
     _, store = open_configured_store()
     with store:
         flagged = check_ledger(store.client, store.pii_map.subject)
@@ -108,6 +115,8 @@ def ledger_void(
     as_json: Json = False,
 ) -> int:
     """Take out entries that cannot be right, by entries of their own; nobody whose erasure has begun comes back by it."""
+    from sink.ledger.checking import void_entries
+
     _, store = open_configured_store()
     with store:
         voided = void_entries(store.client, store.pii_map.subject, entries, reason, actor)
@@ -132,12 +141,18 @@ def ledger_show(
         ),
     ] = None,
     actor: Annotated[str | None, typer.Option(help="Only asked for by this actor.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="From this time on, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Before this time, UTC.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="From this time on, UTC unless it says otherwise.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this time, UTC unless it says otherwise.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 100,
     as_json: Json = False,
 ) -> int:
-    """Show entries, the newest last; with --scope, the audit trail of roles."""
+    """Show entries, the newest last, with times in UTC; with --scope, the audit trail of roles."""
+    from sink.ledger.entries import Action
+    from sink.ledger.role_trail import Operation, show_changes
+
+    if scope is None and action is not None:
+        action = _read_action(action, [*Action])
+
     _, store = open_configured_store()
     if scope is not None:
         if action is not None and action not in [*Operation]:
@@ -163,15 +178,15 @@ def ledger_show(
         print_json([asdict(entry) for entry in entries])
     else:
         print_table(
-            ("entry", "at", "subject", "action", "actor", "detail"),
+            ("entry", "at (UTC)", "subject", "action", "actor", "detail"),
             [
                 (
                     e.entry,
-                    e.at.isoformat(timespec="seconds"),
+                    _show_time(e.at),
                     e.subject,
-                    f"{e.action} (voided)" if e.is_voided else e.action,
+                    _name_action(e.action, is_voided=e.is_voided),
                     e.actor or "system",
-                    _brief(e.detail),
+                    _describe_detail(e.detail),
                 )
                 for e in entries
             ],
@@ -189,10 +204,10 @@ def _print_changes(changes: Sequence[RoleChange], *, as_json: bool) -> None:
         print_json([_describe_change(change) for change in changes])
         return
     print_table(
-        ("at", "subject", "action", "role", "scope", "by", "source"),
+        ("at (UTC)", "subject", "action", "role", "scope", "by", "source"),
         [
             (
-                change.at.isoformat(timespec="seconds"),
+                _show_time(change.at),
                 change.subject,
                 change.operation.value,
                 change.role,
@@ -209,5 +224,45 @@ def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC)
 
 
-def _brief(detail: dict[str, Any]) -> str:
-    return json.dumps({name: value for name, value in detail.items() if name != "receipt"}) if detail else ""
+# The receipt has a command of its own, and nobody reads a digest.
+_IN_JSON_ONLY = ("receipt", "digest")
+
+
+def _show_time(moment: datetime) -> str:
+    """Under a head that says UTC."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _read_action(text: str, actions: Sequence[str]) -> str:
+    """An action as the ledger writes it, from that or from the name that people see."""
+    written = text.strip().lower().replace(" ", "_")
+    if written not in actions:
+        raise UsageError(f"--action {written}: there is no such action. There are {', '.join(actions)}.")
+    return written
+
+
+def _name_action(action: str, *, is_voided: bool) -> str:
+    name = action.replace("_", " ")
+    return f"{name} (voided)" if is_voided else name
+
+
+def _describe_detail(detail: Mapping[str, Any]) -> str:
+    """`rows: event_sink.user_profile 1; reason: …`: what an entry says, but for the receipt, which has a command of its own."""
+    said = [
+        (name, value) for name, value in detail.items() if name not in _IN_JSON_ONLY and value not in (None, "", [], {})
+    ]
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {_describe_value(value, is_time=name.endswith('_at'))}" for name, value in said
+    )
+
+
+def _describe_value(value: Any, *, is_time: bool = False) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_describe_value(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_describe_value, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return _show_time(datetime.fromtimestamp(value, UTC)) if is_time else f"{value:,}"
+    return str(value)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sink.doors.cli.common import Json, open_configured_store, print_json
-from sink.doors.cli.display import escape, print_lines, print_table, say
-from sink.erasure import coverage
-from sink.erasure.problems import Problem
+from sink.doors.cli.display import print_lines, print_table, say
+from sink.doors.cli.speech import escape
 from sink.errors import UsageError
-from sink.installation import read_map
-from sink.pii_map import PiiMap
-from sink.resources import find_resource
-from sink.rights.record import compose_record
-from sink.rights.record_formats import write_csv, write_json, write_markdown
-from sink.settings import Settings, load_settings
 from sink.wording import counted
+
+if TYPE_CHECKING:
+    from sink.pii_map import PiiMap
+    from sink.settings import Settings
 
 
 class Output(StrEnum):
@@ -37,8 +34,9 @@ commands = typer.Typer(help="The PII map: what is where, and whether anything is
 @commands.command("check")
 def map_check(as_json: Json = False) -> int:
     """Hold the map against the live schema: is there PII that no rule reaches, and can `sync` copy what the map keeps?"""
-    # What reads an LMS is loaded where it is needed.
     from sink.copying.copies import find_keep_problems
+    from sink.erasure import coverage
+    from sink.erasure.problems import Problem
 
     _, store = open_configured_store()
     with store:
@@ -67,6 +65,9 @@ def map_show(
     as_json: Json = False,
 ) -> int:
     """What is where, and what a retirement does to it; or the record of processing. Asks no ClickHouse."""
+    from sink.installation import read_map
+    from sink.settings import load_settings
+
     settings = load_settings()
     pii_map = read_map(settings)
     if output is not Output.TEXT:
@@ -81,6 +82,10 @@ def map_show(
 
 
 def _show_record(pii_map: PiiMap, settings: Settings, output: Output) -> None:
+    from sink.resources import find_resource
+    from sink.rights.record import compose_record
+    from sink.rights.record_formats import write_csv, write_json, write_markdown
+
     activities = compose_record(pii_map, find_resource("dbt_project"))
     if output is Output.JSON:
         print_json(write_json(activities, settings.institution, settings.contact))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sink.doors.cli.common import print_json
 from sink.doors.cli.display import print_lines
-from sink.retirement.batch import Outcome, Result
 from sink.wording import choose, counted
+
+if TYPE_CHECKING:
+    from sink.retirement.batch import Outcome
 
 _ADVICE = "Set ASPECTS_LMS_DATABASE_URL so that the LMS is asked for names, or look there by hand."
 
@@ -96,6 +98,8 @@ def list_subjects(subjects: Sequence[Any]) -> str:
 
 
 def _describe_state(outcome: Outcome) -> str:
+    from sink.retirement.batch import Result
+
     not_searched = f" But {outcome.reason}." if outcome.not_searched else ""
     if outcome.state is Result.ALREADY_ERASED:
         return f"{outcome.subject}: was erased before, and nothing came back.{not_searched}"

@@ -10,10 +10,8 @@ import typer
 
 from sink.doors.cli.common import Json, print_json
 from sink.doors.cli.display import print_lines, print_table
-from sink.doors.heartbeat import check as check_heartbeat
+from sink.doors.cli.speech import say_more
 from sink.errors import UsageError
-from sink.installation import find_address
-from sink.settings import load_settings
 
 commands = typer.Typer()
 
@@ -33,6 +31,8 @@ def clickhouse_command(
 ) -> int:
     """Serve the embedded engine over ClickHouse's HTTP protocol, so that several processes can use it."""
     from sink.endpoint.app import serve
+    from sink.installation import find_address
+    from sink.settings import load_settings
 
     settings = load_settings()
     address = find_address(settings)
@@ -58,9 +58,19 @@ def worker_command(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
 ) -> int:
     """Run the Celery worker and its schedule."""
-    from sink.doors.worker.app import run_worker
+    from celery import signals
 
-    return run_worker(load_settings(), beat=beat, concurrency=concurrency)
+    from sink.doors.worker.app import run_worker
+    from sink.settings import load_settings
+
+    settings = load_settings()
+    say_more()
+    signals.setup_logging.connect(_keep_log)
+    return run_worker(settings, beat=beat, concurrency=concurrency)
+
+
+def _keep_log(**_: object) -> None:
+    """Celery asks whether somebody else sets up the log, and otherwise sets up one of its own, in another form."""
 
 
 @commands.command("consume")
@@ -70,7 +80,10 @@ def consume_command(
 ) -> int:
     """Read the Open edX event bus and streams of JSON events."""
     from sink.doors.events.consumer import run_consumer
+    from sink.settings import load_settings
 
+    if not once:
+        say_more()
     counts = run_consumer(load_settings(), once=once)
     if as_json:
         print_json(asdict(counts))
@@ -85,6 +98,9 @@ def heartbeat_command(
     as_json: Json = False,
 ) -> int:
     """Whether the worker or consumer of this host or container is at work; for health checks."""
+    from sink.doors.heartbeat import check as check_heartbeat
+    from sink.settings import load_settings
+
     age = check_heartbeat(load_settings().heartbeat_dir, name)
     if as_json:
         print_json({"name": name, "age_seconds": age.total_seconds()})
@@ -102,7 +118,9 @@ def serve_command(
 ) -> int:
     """Serve the HTTP hook that Open edX's retirement driver calls."""
     from sink.doors.web.app import serve_web
+    from sink.settings import load_settings
 
+    say_more()
     serve_web(load_settings(), host=host, port=port)
     return 0
 

@@ -6,7 +6,7 @@ import shlex
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,24 +14,12 @@ from sink.doors.cli.common import Json, print_json
 from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.subjects import read_subjects
 from sink.errors import UsageError
-from sink.installation import open_store
-from sink.private_files import write_new
-from sink.retirement.pages import render_html, render_text
-from sink.retirement.receipt import serialize
-from sink.retirement.receipt_checks import check_receipt
-from sink.retirement.receipt_files import ReceiptFile, find_recorded, list_receipts, read_receipt
-from sink.retirement.receipt_pages import Responsible, compose_page
-from sink.retirement.signatures import (
-    Keys,
-    compute_fingerprint,
-    format_public_key,
-    list_signatures,
-    make_private_key,
-    read_private_key,
-    read_public_key,
-)
-from sink.settings import Settings, load_settings
-from sink.store import Store
+
+if TYPE_CHECKING:
+    from sink.retirement.receipt_files import ReceiptFile
+    from sink.retirement.signatures import Keys
+    from sink.settings import Settings
+    from sink.store import Store
 
 # .. no_pii: opaque user ids, counts, and names of tables.
 
@@ -49,6 +37,9 @@ class Format(StrEnum):
 @commands.command("list")
 def receipt_list(as_json: Json = False) -> int:
     """List the receipts in ASPECTS_RECEIPTS_DIR, the newest last."""
+    from sink.retirement.receipt_files import list_receipts
+    from sink.settings import load_settings
+
     folder = load_settings().receipts_dir
     receipts, problems = list_receipts(folder)
     superseded = {file.receipt.supersedes.file for file in receipts if file.receipt.supersedes}
@@ -88,6 +79,8 @@ def _describe(file: ReceiptFile, superseded: set[str]) -> dict[str, object]:
 
 
 def _list_algorithms(file: ReceiptFile) -> list[str]:
+    from sink.retirement.signatures import list_signatures
+
     return [str(signature.get("algorithm")) for signature in list_signatures(file.document)]
 
 
@@ -98,6 +91,12 @@ def receipt_show(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A new file to write it to.")] = None,
 ) -> int:
     """Show a receipt as one page in plain words, for the person it is about or for an authority."""
+    from sink.retirement.pages import render_html, render_text
+    from sink.retirement.receipt import serialize
+    from sink.retirement.receipt_files import read_receipt
+    from sink.retirement.receipt_pages import Responsible, compose_page
+    from sink.settings import load_settings
+
     is_file = Path(what).suffix == ".json"
     settings = load_settings()
     file, notes = (read_receipt(Path(what)), []) if is_file else _find_receipt(settings, what)
@@ -117,6 +116,9 @@ def receipt_show(
 
 def _find_receipt(settings: Settings, subject: str) -> tuple[ReceiptFile, list[str]]:
     """The last receipt of a subject, and what has to be said about it."""
+    from sink.installation import open_store
+    from sink.retirement.receipt_files import find_recorded, read_receipt
+
     with open_store(settings) as store:
         (wanted,) = read_subjects(store.pii_map.subject, [subject])
         place = store.client.address.described
@@ -157,6 +159,10 @@ def receipt_verify(
     as_json: Json = False,
 ) -> int:
     """Check whether receipts are genuine: signatures, the digest in the ledger, and that no later one supersedes them."""
+    from sink.installation import open_store
+    from sink.retirement.signatures import Keys, read_public_key
+    from sink.settings import load_settings
+
     for path in files:
         if not path.is_file():
             raise UsageError(f"{path} is not a file.")
@@ -184,6 +190,9 @@ def _name_result(verdict: dict[str, Any]) -> str:
 
 def _check(path: Path, keys: Keys, store: Store | None) -> dict[str, Any]:
     """What came of the check of one file, as JSON has it."""
+    from sink.retirement.receipt_checks import check_receipt
+    from sink.retirement.receipt_files import read_receipt
+
     try:
         verdict = check_receipt(read_receipt(path), keys, store)
     except UsageError as error:
@@ -203,6 +212,8 @@ def _check(path: Path, keys: Keys, store: Store | None) -> dict[str, Any]:
 
 
 def _find_keys(settings: Settings) -> Keys:
+    from sink.retirement.signatures import Keys, read_private_key
+
     signing_key = settings.receipt_signing_key
     public_keys = [] if signing_key is None else [read_private_key(signing_key).public_key()]
     return Keys(settings.receipt_key, public_keys)
@@ -216,6 +227,9 @@ def receipt_key(
     as_json: Json = False,
 ) -> int:
     """Make a key to sign receipts with, or show the configured one; prints the public key, to give to an authority."""
+    from sink.retirement.signatures import compute_fingerprint, format_public_key, make_private_key, read_private_key
+    from sink.settings import load_settings
+
     if file is None:
         path = load_settings().receipt_signing_key
         if path is None:
@@ -236,6 +250,8 @@ def receipt_key(
 
 
 def _write(path: Path, data: bytes) -> None:
+    from sink.private_files import write_new
+
     try:
         write_new(path, data)
     except FileExistsError:

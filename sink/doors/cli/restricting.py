@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,14 +13,22 @@ from sink.doors.cli.display import print_lines, say
 from sink.doors.cli.outcomes import list_subjects
 from sink.doors.cli.subjects import read_subjects
 from sink.errors import UsageError
-from sink.ledger.details import GROUNDS
-from sink.ledger.restrictions import list_restricted
-from sink.pii_map import SubjectId
-from sink.retirement.plan import plan_retirement
-from sink.retirement.unknown import find_without_trace
-from sink.rights.restriction import Restricted, Shown, restrict, unrestrict
-from sink.store import Store
 from sink.wording import choose
+
+if TYPE_CHECKING:
+    from sink.pii_map import SubjectId
+    from sink.rights.restriction import Restricted, Shown
+    from sink.store import Store
+
+
+class Ground(StrEnum):
+    """Why somebody is restricted, as the ledger has it (`sink.ledger.details.GROUNDS`)."""
+
+    ACCURACY = "accuracy"
+    UNLAWFUL = "unlawful"
+    CLAIMS = "claims"
+    OBJECTION = "objection"
+
 
 commands = typer.Typer()
 
@@ -27,23 +36,13 @@ UserIds = Annotated[list[str] | None, typer.Argument(help="Ids of users; - reads
 File = Annotated[Path | None, typer.Option("--file", help="A file with one id a line.")]
 
 
-def _check_ground(ground: str | None) -> str | None:
-    if ground is not None and ground not in GROUNDS:
-        raise typer.BadParameter(f"it is one of {', '.join(GROUNDS)}")
-    return ground
-
-
 @commands.command("restrict")
 def restrict_command(
     user_ids: UserIds = None,
     file: File = None,
     ground: Annotated[
-        str | None,
-        typer.Option(
-            "--ground",
-            callback=_check_ground,
-            help=f"Why, for the ledger: {', '.join(GROUNDS)} (GDPR article 18 (1), a to d).",
-        ),
+        Ground | None,
+        typer.Option("--ground", help=f"Why, for the ledger: {', '.join(Ground)} (GDPR article 18 (1), a to d)."),
     ] = None,
     unknown: Annotated[bool, typer.Option("--unknown", help="Also ids of whom nothing is held here.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="Only list who is restricted.")] = False,
@@ -52,6 +51,8 @@ def restrict_command(
     as_json: Json = False,
 ) -> int:
     """Keep users' PII and show it in no dataset and dashboard, until `unrestrict`."""
+    from sink.rights.restriction import restrict
+
     _, store = open_configured_store()
     with store:
         if listed:
@@ -73,6 +74,8 @@ def unrestrict_command(
     as_json: Json = False,
 ) -> int:
     """Lift restrictions: the datasets show these users again. Tell them before you do (GDPR article 18 (3))."""
+    from sink.rights.restriction import unrestrict
+
     _, store = open_configured_store()
     with store:
         lifted, shown = unrestrict(store, _read(store, user_ids, file), actor=actor, dry_run=dry_run)
@@ -99,6 +102,9 @@ def _require_held(store: Store, subjects: list[SubjectId]) -> None:
     Raises:
         UsageError: of an id nothing is held; nothing was recorded.
     """
+    from sink.retirement.plan import plan_retirement
+    from sink.retirement.unknown import find_without_trace
+
     strangers = find_without_trace(store, subjects, plan_retirement(store, subjects))
     if strangers:
         raise UsageError(
@@ -108,6 +114,8 @@ def _require_held(store: Store, subjects: list[SubjectId]) -> None:
 
 
 def _show_list(store: Store, as_json: bool) -> int:
+    from sink.ledger.restrictions import list_restricted
+
     subjects = list_restricted(store.client)
     if as_json:
         print_json({"store": store.name, "restricted": subjects})

@@ -5,30 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sink.doors.cli.caution import confirm_retirement, require_known
 from sink.doors.cli.common import Actor, DryRun, Force, Json, Scan, Yes, open_configured_store, print_json
-from sink.doors.cli.display import print_lines, print_table, say
+from sink.doors.cli.display import Progress, print_lines, print_table, say
 from sink.doors.cli.outcomes import describe_suspects, show_outcomes
 from sink.doors.cli.stopping import describe_open, stopping_with
 from sink.doors.cli.subjects import read_subjects
-from sink.erasure.arrivals import empty_arrivals
-from sink.erasure.expiry import Expired, expire
-from sink.erasure.findings import Report
-from sink.erasure.naming import ask_lms
-from sink.erasure.reassign import reassign
-from sink.erasure.suspects import Suspects, read_suspects
-from sink.erasure.verify import record_report, verify_subjects
 from sink.errors import UsageError
-from sink.installation import find_lms
-from sink.pii_map import SubjectId
-from sink.retirement.plan import Planned, plan_retirement, require_small_share
-from sink.retirement.retire import retire, sweep, withdraw
-from sink.store import Store
 from sink.wording import choose, counted
+
+if TYPE_CHECKING:
+    from sink.erasure.expiry import Expired
+    from sink.erasure.findings import Report
+    from sink.erasure.suspects import Suspects
+    from sink.pii_map import SubjectId
+    from sink.retirement.plan import Planned
+    from sink.store import Store
 
 commands = typer.Typer()
 
@@ -60,12 +56,17 @@ def retire_command(
     as_json: Json = False,
 ) -> int:
     """Retire users: hide, erase, verify, write receipts. They never come back. On a terminal it asks first."""
+    from sink.erasure.naming import ask_lms
+    from sink.installation import find_lms
+    from sink.retirement.plan import plan_retirement, require_small_share
+    from sink.retirement.retire import retire
+
     settings, store = open_configured_store()
     lms = find_lms(settings) if scan else None
-    with store, stopping_with(store, describe_open):
+    with store, stopping_with(store, describe_open), Progress():
         subjects = list(dict.fromkeys(read_subjects(store.pii_map.subject, user_ids or [], file)))
         if not subjects:
-            raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
+            return _name_nobody(store, user_ids, file, as_json)
         # All of this before anything is recorded: a tombstone bars whoever has the id for ever.
         if dry_run or not (unknown and force):
             planned = plan_retirement(store, subjects)
@@ -81,6 +82,17 @@ def retire_command(
         known = replace(ask_lms(lms, subjects), leaves_contested=leave_contested)
         outcomes = retire(store, subjects, actor=actor, known=known, scan=scan, force=force)
         return show_outcomes(outcomes, as_json, store.name)
+
+
+def _name_nobody(store: Store, user_ids: Sequence[str] | None, file: Path | None, as_json: bool) -> int:
+    """A list of nobody is done at once: a script may have nobody to retire today."""
+    if not user_ids and file is None:
+        raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
+    if as_json:
+        print_json({"store": store.name, "retirements": []})
+    else:
+        print_lines([f"Nobody is named, so there is nothing to retire on {store.name}."])
+    return 0
 
 
 def _show_retirement_plan(store: Store, subjects: Sequence[SubjectId], planned: Planned, as_json: bool) -> None:
@@ -117,8 +129,12 @@ def sweep_command(
 ) -> int:
     """Work off every retirement that is not verified yet, and what the map keeps for so many days only; while PII is off,
     empty what other software has stored."""
+    from sink.erasure.arrivals import empty_arrivals
+    from sink.erasure.expiry import expire
+    from sink.retirement.retire import sweep
+
     settings, store = open_configured_store()
-    with store, stopping_with(store, describe_open):
+    with store, stopping_with(store, describe_open), Progress():
         status = show_outcomes(sweep(store, force=force), as_json, store.name)
         for table, rows in ({} if settings.enable_pii else empty_arrivals(store)).items():
             what = f"{counted(rows, 'row')} of {table} held what other software has stored while PII is off"
@@ -141,9 +157,13 @@ def verify_command(
     as_json: Json = False,
 ) -> int:
     """Look for residue of users, or of everybody who was ever retired."""
+    from sink.erasure.suspects import read_suspects
+    from sink.erasure.verify import record_report, verify_subjects
+    from sink.installation import find_lms
+
     settings, store = open_configured_store()
     lms = find_lms(settings) if scan else None
-    with store:
+    with store, Progress():
         subjects = read_subjects(store.pii_map.subject, user_ids or [])
         report = verify_subjects(store, subjects or None, scan=scan, lms=lms)
         _show_report(report, read_suspects(store), as_json, store.name)
@@ -174,6 +194,8 @@ def withdraw_command(
     user_ids: Annotated[list[str], typer.Argument(help="Ids of users.")], actor: Actor = None, as_json: Json = False
 ) -> int:
     """Take back retirements of which nothing was erased yet."""
+    from sink.retirement.retire import withdraw
+
     _, store = open_configured_store()
     with store:
         withdrawn = withdraw(store, read_subjects(store.pii_map.subject, user_ids), actor=actor)
@@ -196,6 +218,8 @@ def reassign_command(
     as_json: Json = False,
 ) -> int:
     """Hand over what a leaving user owned, before or after the retirement."""
+    from sink.erasure.reassign import reassign
+
     _, store = open_configured_store()
     with store:
         parties = read_subjects(store.pii_map.subject, [leaving, heir])

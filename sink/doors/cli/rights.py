@@ -11,7 +11,6 @@ from sink.doors.cli.common import Actor, Json, open_configured_store, print_json
 from sink.doors.cli.display import print_lines, print_table, say
 from sink.doors.cli.subjects import list_texts, read_subjects
 from sink.errors import UsageError
-from sink.installation import open_lms
 from sink.rights.words import Language
 from sink.wording import choose, counted
 
@@ -44,6 +43,7 @@ def find_command(
     as_json: Json = False,
 ) -> int:
     """Find the ids of users by what they are called, whatever the case and the accents. Goes on record, without the texts."""
+    from sink.installation import open_lms
     from sink.rights.find import Text, find
 
     wanted = [Text(where, text) for where, text in list_texts(texts or [], file) if text.strip()]

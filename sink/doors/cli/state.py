@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sink.datasets.build import Built, list_datasets
 from sink.doors.cli.common import Actor, DryRun, Json, Yes, open_configured_store, print_json
 from sink.doors.cli.dashboards import purge_dashboards
-from sink.doors.cli.display import print_lines, print_table, say
+from sink.doors.cli.display import Progress, print_lines, print_table, say, warn
 from sink.doors.cli.effective import find_env_file, list_effective
 from sink.doors.cli.folders import list_open_folders
 from sink.doors.cli.stopping import describe_purged, stopping_with
-from sink.erasure.purge import plan_purge, purge, require_off
 from sink.errors import UsageError
-from sink.installation import find_map
-from sink.retirement.status import Status, read_status
-from sink.settings import Settings
-from sink.wording import choose
+from sink.wording import choose, describe_seconds
+
+if TYPE_CHECKING:
+    from sink.datasets.build import Built
+    from sink.retirement.status import Status
+    from sink.settings import Settings
 
 commands = typer.Typer()
 
@@ -38,8 +38,11 @@ def purge_command(
     as_json: Json = False,
 ) -> int:
     """Opt out: remove all PII and everything built on it. Tombstones and ledger stay."""
+    from sink.datasets.build import list_datasets
+    from sink.erasure.purge import plan_purge, purge, require_off
+
     settings, store = open_configured_store()
-    with store, stopping_with(store, describe_purged):
+    with store, stopping_with(store, describe_purged), Progress():
         plan = plan_purge(store, list_datasets(store.client))
         if as_json:
             lines = [asdict(line) for line in plan.lines]
@@ -56,7 +59,7 @@ def purge_command(
         require_off(settings.enable_pii, force)
         if not yes:
             if not sys.stdin.isatty():
-                raise UsageError("Nobody is there to be asked, as standard input is no terminal. Say --yes.")
+                raise UsageError("Standard input is not a terminal, so nobody can be asked. Pass --yes to confirm.")
             typer.confirm(f"Remove all of this from {store.name} for good?", abort=True, err=True)
         left = purge(store, plan, enabled=settings.enable_pii, force=force, accept=accept or (), actor=actor)
     for line in left.copies:
@@ -77,6 +80,9 @@ def purge_command(
 @commands.command("status")
 def status_command(as_json: Json = False) -> int:
     """The flag, what is held, open retirements and the age of the oldest, what was done last, settings, versions."""
+    from sink.installation import find_map
+    from sink.retirement.status import read_status
+
     settings, store = open_configured_store()
     with store:
         status = read_status(store, enabled=settings.enable_pii)
@@ -89,7 +95,7 @@ def status_command(as_json: Json = False) -> int:
                 "pii_map": find_map(settings).resolve(),
                 "env_file": find_env_file(),
                 "open_folders": open_folders,
-                "settings": [asdict(setting) for setting in effective],
+                "settings": [{**asdict(setting), "origin": setting.origin} for setting in effective],
             }
         )
     else:
@@ -104,12 +110,12 @@ def status_command(as_json: Json = False) -> int:
             ],
         )
     for warning in [*status.warnings, *open_folders]:
-        say(f"Warning: {warning}")
+        warn(warning)
     return 0 if status.is_healthy else 1
 
 
 def _describe_status(status: Status) -> list[tuple[str, Any]]:
-    age = "-" if status.oldest_open_seconds is None else f"{status.oldest_open_seconds:.0f} s"
+    age = "-" if status.oldest_open_seconds is None else describe_seconds(status.oldest_open_seconds)
     return [
         ("PII", "on" if status.enabled else "off"),
         ("datasets", _describe_datasets(status.datasets)),
@@ -131,6 +137,8 @@ def _describe_datasets(built: Built) -> str:
 
 
 def _describe_files(settings: Settings, status: Status) -> list[tuple[str, Any]]:
+    from sink.installation import find_map
+
     return [
         ("PII map", find_map(settings).resolve()),
         (".env", find_env_file() or "none"),

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
 from sink.errors import AspectsPiiError
-from sink.retirement.status import find_unfinished_purge
-from sink.store import Store
 from sink.wording import counted
+
+if TYPE_CHECKING:
+    from sink.store import Store
 
 
 @contextmanager
@@ -56,6 +58,8 @@ def describe_copied(store: Store) -> str:
 
 def describe_purged(store: Store) -> str:
     """What a purge leaves."""
+    from sink.retirement.status import find_unfinished_purge
+
     if find_unfinished_purge(store) is None:
         return f"No purge of {store.name} has begun."
     return f"The purge of {store.name} has begun, which is recorded, and has not ended; `aspects-pii purge` goes on."

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sink.errors import UsageError
-from sink.pii_map import Subject, SubjectId
+
+if TYPE_CHECKING:
+    from sink.pii_map import Subject, SubjectId
 
 
 def read_subjects(subject: Subject, arguments: Sequence[str], file: Path | None = None) -> list[SubjectId]:

@@ -21,7 +21,7 @@ from sink.doors.events.sources import open_streams, read_sources
 from sink.doors.events.work import Decoder, Message, Streams
 from sink.doors.heartbeat import CONSUMER, Heartbeat
 from sink.errors import StreamsUnreachableError
-from sink.installation import read_map
+from sink.installation import find_address, read_map
 from sink.settings import Settings
 
 # .. no_pii: sees ids and counts; what decodes and transports messages is annotated where it does.
@@ -152,6 +152,11 @@ def run_consumer(settings: Settings, *, once: bool = False, stop: threading.Even
         claim_after=settings.event_claim_after,
         heartbeat=Heartbeat(None if once else settings.heartbeat_dir, CONSUMER),
     )
+    transport = "Redis" if settings.kafka_bootstrap_servers is None else "Kafka"
+    _log.info("Reading from %s as the group %s: %s", transport, settings.event_group, ", ".join(sources.decoders))
+    _log.info("Store: %s", find_address(settings).described)
+    _log.info("Storing PII is %s", "on" if settings.enable_pii else "off: events are read, and nobody is copied")
+    _log.info("Waiting for events; what cannot be used goes to %s", settings.event_dead_letters)
     try:
         with _stopped_by_signals(stop or threading.Event()) as stopped:
             consumer.run(stopped, once=once)

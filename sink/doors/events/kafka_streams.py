@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 SESSION_TIMEOUT_MS = 10_000
 # The same for a consumer that lives and does not read, because it is erasing.
 _MAX_POLL_INTERVAL_MS = 1_800_000
+_LOOK_SECONDS = 5.0
 _ANSWER_TIMEOUT_SECONDS = 10.0
 _JOIN_TIMEOUT_SECONDS = 60.0
 _SHORTEST_WAIT_SECONDS = 0.1
@@ -137,6 +138,19 @@ class KafkaStreams:
                 list(self.streams), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
         self._assigned, self._joining_since = False, time.monotonic()
+
+    def find_existing(self) -> list[str]:
+        """Those of the topics that are there, as far as this user sees them. Changes nothing.
+
+        Raises:
+            StreamsUnreachableError: Kafka gives no answer.
+            SettingsError: Kafka refuses the user, or the settings.
+        """
+        with translated(self._translate):
+            self._writer = self._writer or confluent_kafka.Producer(self._options)
+            # Of all topics: one that is named might be made by being asked for.
+            there = self._writer.list_topics(timeout=_LOOK_SECONDS).topics
+        return [topic for topic in self.streams if topic in there]
 
     def _require_dead_letter_topic(self, writer: confluent_kafka.Producer) -> None:
         """What cannot be sent to the dead letters would hold up all other messages, so this is asked before any is read."""

@@ -82,6 +82,16 @@ class RedisStreams:
                     if not str(error).startswith("BUSYGROUP"):
                         raise
 
+    def find_existing(self) -> list[str]:
+        """Those of the streams that are there. Changes nothing.
+
+        Raises:
+            StreamsUnreachableError: Redis gives no answer.
+            SettingsError: Redis refuses the password.
+        """
+        with translated(_translate):
+            return [stream for stream in self.streams if self._redis.exists(stream)]
+
     def read_new(self, count: int, wait_seconds: float) -> list[Message]:
         """Up to `count` messages a stream that nobody of the group has read, after waiting `wait_seconds` for one.
 

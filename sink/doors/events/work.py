@@ -82,6 +82,9 @@ class Streams(Protocol):
     def prepare(self) -> None:
         """Make sure that reading can begin, with the oldest message that our group has not done."""
 
+    def find_existing(self) -> list[str]:
+        """Those of the streams that are there; changes nothing."""
+
     def read_new(self, count: int, wait_seconds: float) -> list[Message]:
         """Up to about `count` messages that were not read yet, after waiting up to `wait_seconds` for them."""
 

@@ -8,6 +8,7 @@ this process or by a worker.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -28,7 +29,7 @@ from sink.doors.web.problems import RESPONSES, add_error_handlers
 from sink.doors.web.request_limit import RequestLimit
 from sink.doors.web.service import PROBE_TIMEOUT_SECONDS, Connection, RetirementService, Sweeper
 from sink.errors import UsageError
-from sink.installation import read_map
+from sink.installation import find_address, read_map
 from sink.resources import VERSION
 from sink.serving import SHUTDOWN_GRACE_SECONDS, Server, is_loopback, listen, running_in_thread
 from sink.settings import Settings
@@ -39,6 +40,8 @@ RECORD_TIMEOUT_SECONDS = 20
 """How long recording a retirement may take; after that the driver is told to come again."""
 
 _REQUESTS_AT_A_TIME = 200
+_log = logging.getLogger(__name__)
+
 _RETIRE_PATH = "/api/v1/retire_user/"
 
 _AUTHORIZATION = APIKeyHeader(
@@ -186,10 +189,16 @@ def serve_web(settings: Settings, host: str = "127.0.0.1", port: int = 8321) -> 
             "ASPECTS_WEB_JWT_SECRET or ASPECTS_WEB_JWT_PUBLIC_KEYS with ASPECTS_WEB_JWT_USERS, or listen on 127.0.0.1."
         )
     listener, url = listen(host, port)
+    # Here: while the engine is loaded, it works in a folder of its own.
+    store = find_address(settings).described
 
     def announce() -> None:
         sys.stdout.write(f"Retirement hook on {url}{_RETIRE_PATH}\n")
         sys.stdout.flush()
+        _log.info("Authentication: %s", app.state.guard.describe())
+        _log.info("Store: %s", store)
+        _log.info("Retirements are worked off %s", "here" if settings.web_sweep else "by a worker, or by `sweep`")
+        _log.info("Waiting for the retirement driver; %s/health says whether they can be recorded", url)
 
     with listener:
         Server(app, announce, **_SERVER_OPTIONS).run(sockets=[listener])

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from sink.errors import HttpProblemError, SettingsError, UsageError
 from sink.serving import is_loopback
 from sink.settings import Settings
+from sink.wording import counted
 
 # .. no_pii: reads tokens; the user name in one is compared with those of service accounts, and not kept.
 
@@ -55,6 +56,14 @@ class Guard:
     def requires_authentication(self) -> bool:
         """True where callers have to authenticate."""
         return bool(self._token or self._secret or self._keys)
+
+    def describe(self) -> str:
+        """How callers authenticate, for people."""
+        ways = ["the token of ASPECTS_WEB_TOKEN"] if self._token else []
+        if self._secret or self._keys:
+            kind = "HS256" if self._secret else "RS256, RS384 or RS512"
+            ways.append(f"tokens of the LMS ({kind}) of {counted(len(self._users), 'user')}")
+        return " or ".join(ways) or "none: only programs of this host are served"
 
     def check(self, request: Request) -> None:
         """Let the request pass.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,11 +13,13 @@ from celery.concurrency import get_implementation
 from sink.doors import heartbeat
 from sink.doors.worker import broker
 from sink.doors.worker.broker import BrokerApp
-from sink.doors.worker.celery_fixes import BeatScheduler, PrefetchWatch
+from sink.doors.worker.celery_fixes import BeatScheduler, DiscreetConsumer, PrefetchWatch
 from sink.doors.worker.tasks import Tasks
 from sink.errors import SettingsError
-from sink.installation import read_map
+from sink.installation import find_address, read_map
 from sink.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -107,6 +110,7 @@ def run_worker(settings: Settings, *, beat: bool = True, concurrency: int | None
         beat=beat,
         loglevel="INFO",
         quiet=True,
+        consumer_cls=f"{DiscreetConsumer.__module__}:{DiscreetConsumer.__name__}",
         # What workers tell each other through the broker; those of an LMS need not hear of ours.
         without_gossip=True,
         without_mingle=True,
@@ -114,5 +118,11 @@ def run_worker(settings: Settings, *, beat: bool = True, concurrency: int | None
         # For `PrefetchWatch`. A worker of one process cannot beat while it is at work.
         report_alive=functools.partial(beats.beat, heartbeat.BUSY_SECONDS if embedded else heartbeat.IDLE_SECONDS),
     )
+    transport = settings.broker_url.get_secret_value().partition("://")[0]
+    logger.info("Taking tasks from the queue %s of a broker by %s", broker.QUEUE, transport)
+    logger.info("Store: %s", find_address(settings).described)
+    logger.info("Storing PII is %s", "on" if settings.enable_pii else "off: nobody is copied; retirements go on")
+    logger.info("The schedule is %s", "sent from here" if beat else "another worker's")
+    logger.info("Waiting for tasks")
     worker.start()
     return int(worker.exitcode or 0)

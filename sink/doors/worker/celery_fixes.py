@@ -5,13 +5,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
 from celery.beat import Scheduler
 from celery.bootsteps import StartStopStep
+from celery.worker.consumer import Consumer
 from celery.worker.state import reserved_requests
+
+logger = logging.getLogger(__name__)
+
+# As programs name their tasks; a text that is none may be anything.
+_TASK_NAME = re.compile(r"[A-Za-z_][\w.]{0,199}")
 
 #: Time between looks at whether a worker still fetches.
 WATCH_EVERY_SECONDS = 5
@@ -33,6 +41,36 @@ class BeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types.
         if os.getppid() != self._worker:
             raise SystemExit
         return float(super().tick(*args, **options))
+
+
+class DiscreetConsumer(Consumer):  # type: ignore[misc]  # Celery has no types.
+    """Celery's consumer, passing over messages that are not for us without showing what is in them.
+
+    Celery (5.7.0) logs the body and the headers of a message whose task it does not know, or which it cannot read, and
+    whoever sent it may have put anything into them. There is no setting for that.
+    """
+
+    def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
+        """The name of the task is all that is said; it is not carried out, and does not come again."""
+        name = str((message.headers or {}).get("task", ""))
+        self._pass_over(message, f"its task {name if _TASK_NAME.fullmatch(name) else '(no name)'} is not one of ours")
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """It is no message of Celery's."""
+        self._pass_over(message, "it is no message of Celery's")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: BaseException) -> None:
+        """It is one, and makes no sense."""
+        self._pass_over(message, "it does not say what Celery needs")
+
+    def on_decode_error(self, message: Any, exc: BaseException) -> None:
+        """Its body is not what its headers say."""
+        logger.error("a message on the queue is passed over: it cannot be read (%s)", type(exc).__name__)
+        message.ack()
+
+    def _pass_over(self, message: Any, reason: str) -> None:
+        logger.error("a message on the queue is passed over: %s", reason)
+        message.reject_log_error(logger, self.connection_errors)
 
 
 class PrefetchWatch(StartStopStep):  # type: ignore[misc]  # Celery has no types.

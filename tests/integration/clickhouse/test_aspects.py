@@ -112,7 +112,7 @@ def test_init_says_that_aspects_has_met_our_tables_and_status_what_is_left(
     for command in ("init", "status"):
         ran = aspects_pii(command)
         assert ran.status == 1
-        assert "docs/compatibility.md, 'When init came before Aspects'" in ran.err, command
+        assert "`aspects-pii docs compatibility`, 'When init came before Aspects'" in ran.err, command
     assert "event_sink.old_user_profile was left" in aspects_pii("status").err
 
 

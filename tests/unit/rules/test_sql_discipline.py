@@ -58,6 +58,10 @@ EXCEPTIONS = {
         "sink.erasure.statement_step",
         "condition",
     ): "what sink.erasure.candidates makes of a quoted column and names of arrays",
+    (
+        "sink.datasets.rights",
+        "grant.clause",
+    ): "privileges that sink.datasets.access names, on names that sink.datasets.grants quotes",
     ("sink.erasure.rehearsal", "_REPLICATED.sub(strip, engine_full)"): "the engine of a table, as the server writes it",
 }
 

@@ -50,7 +50,7 @@ def test_the_demo_removes_its_folder_when_it_is_stopped(number: signal.Signals, 
         assert (folder / "aspects-pii-demo" / "clickhouse").is_dir()
         process.send_signal(number)
         _, err = process.communicate()
-    assert (process.returncode, list(folder.iterdir())) == (1, [])
+    assert (process.returncode, list(folder.iterdir())) == (128 + number, [])
     assert err.endswith(
         f"Stopped. Everything was in {folder}/aspects-pii-demo. It is removed; --keep leaves it for a look around.\n"
     )
@@ -61,7 +61,7 @@ def test_the_demo_keeps_its_folder_when_it_is_stopped_and_told_to(tmp_path: Path
     with started(tmp_path, "--keep", "--folder", "kept") as process:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 128 + signal.SIGINT
     assert err.endswith(f"Stopped. Everything is in {tmp_path}/kept. Remove it with: rm -r {tmp_path}/kept\n")
     assert (tmp_path / "kept" / "clickhouse").is_dir()
 
@@ -84,3 +84,12 @@ def test_the_demo_reads_no_settings_of_the_folder(aspects_pii: Command, monkeypa
     assert aspects_pii("demo").status == 0
     assert seen == [(None, None, None)]
     assert Path.cwd() == secrets.parent
+
+
+def test_a_folder_that_cannot_be_made_is_said(aspects_pii: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ran = aspects_pii("demo", "--folder", "file/below")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == (
+        f"Error: --folder {tmp_path}/file/below: it cannot be made: Not a directory. Name one in a folder of yours.\n"
+    )

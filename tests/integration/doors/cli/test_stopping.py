@@ -41,14 +41,14 @@ def test_a_stopped_retirement_is_open_and_sweep_goes_on(
 ) -> None:
     press("sink.retirement.retire.hide")
     ran = stored("retire", "1", "2")
-    assert (ran.status, ran.out) == (1, "")
+    assert (ran.status, ran.out) == (130, "")
     assert ran.err == f"Stopped. 2 retirements are recorded and open on {place}; `aspects-pii sweep` goes on.\n"
 
 
 def test_a_retirement_that_is_stopped_early_is_not_recorded(
     stored: Command, place: str, press: Callable[[str], None]
 ) -> None:
-    press("sink.doors.cli.retiring.plan_retirement")
+    press("sink.retirement.plan.plan_retirement")
     assert stored("retire", "1").err == f"Stopped. No retirement is recorded and open on {place}.\n"
 
 
@@ -57,14 +57,14 @@ def test_a_stopped_sweep_says_what_is_open(stored: Command, place: str, press: C
         store.ledger.request([1])
     press("sink.retirement.retire.hide")
     ran = stored("sweep")
-    assert ran.status == 1
+    assert ran.status == 130
     assert ran.err == f"Stopped. 1 retirement is recorded and open on {place}; `aspects-pii sweep` goes on.\n"
 
 
 def test_a_stopped_purge_says_that_it_has_begun(stored: Command, place: str, press: Callable[[str], None]) -> None:
     press("sink.erasure.purge.forget_everything")
     ran = stored("purge", "--yes")
-    assert ran.status == 1
+    assert ran.status == 130
     assert f"Stopped. The purge of {place} has begun, which is recorded, and has not ended" in ran.err
     assert "`aspects-pii purge` goes on." in ran.err
 
@@ -85,7 +85,7 @@ def test_a_stopped_copy_goes_on(stored: Command, place: str, tmp_path: Path, pre
     make_small_lms(f"sqlite:///{tmp_path}/lms.sqlite3").close()
     press("sink.copying.sync.scrub")
     ran = stored("sync", LMS_DATABASE_URL=f"sqlite:///{tmp_path}/lms.sqlite3", ENABLE_PII="true")
-    assert ran.status == 1
+    assert ran.status == 130
     assert f"Stopped. What was copied to {place} stays there; `aspects-pii sync` goes on." in ran.err
 
 
@@ -98,7 +98,7 @@ def test_where_the_store_cannot_tell_the_command_says_so(
     press("sink.retirement.retire.hide")
     monkeypatch.setattr("sink.ledger.entries.Ledger.find_open", fail)
     ran = stored("retire", "1")
-    assert ran.status == 1
+    assert ran.status == 130
     assert f"{place} cannot tell what is recorded. `aspects-pii status` says it" in ran.err
 
 
@@ -128,5 +128,5 @@ def test_a_real_signal_in_the_middle_of_a_statement_ends_with_one_line(stored: C
     assert process.stdout.readline() == "now\n"
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert said.strip() == f"Stopped. 1 retirement is recorded and open on {place}; `aspects-pii sweep` goes on."

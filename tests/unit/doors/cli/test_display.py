@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import unicodedata
 
 import pytest
 
 from sink.doors.cli.common import print_json
-from sink.doors.cli.display import LogFormatter, print_lines, print_table, say
+from sink.doors.cli.display import print_lines, print_table, say
+from sink.doors.cli.speech import speaking
 
 STEERING = [
     *map(chr, range(0x20)),
@@ -67,7 +67,6 @@ def test_names_of_people_and_undecodable_names_of_files_are_shown(capsys: pytest
 
 
 def test_the_log_shows_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LogFormatter("%(levelname)s %(message)s"))
-    handler.handle(logging.makeLogRecord({"levelname": "WARNING", "msg": "table %s", "args": ("a\x1b[2J",)}))
-    assert capsys.readouterr().err == "WARNING table a\\x1b[2J\n"
+    with speaking():
+        logging.getLogger("sink.test").warning("table %s", "a\x1b[2J")
+    assert capsys.readouterr().err.endswith(" WARNING sink.test: table a\\x1b[2J\n")
