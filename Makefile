@@ -43,6 +43,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint dbt_project/models dbt_project/tests
+	$(BIN)/code_annotations static_find_annotations --config_file .annotations.yaml --lint --no_report
+	$(BIN)/python -m tests.support.sql_annotations sql dbt_project/models
 
 types: $(STAMP)
 	$(BIN)/mypy

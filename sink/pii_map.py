@@ -40,6 +40,16 @@ PiiType = Literal[
     "other",
 ]
 
+# The cases of GDPR article 6 (1), a to f.
+LegalBasis = Literal[
+    "consent",
+    "contract",
+    "legal_obligation",
+    "vital_interests",
+    "public_task",
+    "legitimate_interests",
+]
+
 DEFAULT_REPLACEMENT = "Deleted User"
 # What rules call the subject's id.
 SUBJECT_ID = "id"
@@ -280,8 +290,44 @@ class Rule(_Model):
         return self.template == f"{{{SUBJECT_ID}}}"
 
 
+# What takes the place of a value whoever the row is about.
+_FOR_EVERYBODY = ("null", "empty", "default", "constant", "truncate")
+
+
+class Retention(_Model):
+    """For how long rows of a table are kept, and what becomes of them then."""
+
+    days: int = Field(ge=1, le=36_500, description="Days after the time in `column`.")
+    column: ColumnPath = Field(description="The column with the time: a date, a time, or a text that says one.")
+    redact: dict[ColumnPath, Annotated[Redaction, BeforeValidator(_parse_redaction)]] = Field(
+        default_factory=dict,
+        description="Columns, and what takes the place of their values; without it the rows go.",
+    )
+
+    @model_validator(mode="after")
+    def _for_everybody(self) -> Retention:
+        if paths := [path for path in (self.column, *self.redact) if "." in path]:
+            raise ValueError(f"{paths[0]} is a path; `retention` takes whole columns")
+        for column, redaction in self.redact.items():
+            if redaction.kind not in _FOR_EVERYBODY:
+                raise ValueError(f"`redact.{column}`: `retention` takes {', '.join(_FOR_EVERYBODY)}")
+        if self.column in self.redact:
+            raise ValueError(f"{self.column} says how old a row is, and is not redacted")
+        return self
+
+
 class Target(_Model):
     """One table with PII."""
+
+    purpose: str | None = Field(None, min_length=1, description="What the table is kept for, in a sentence.")
+    legal_basis: LegalBasis | None = Field(None, description="By which case of GDPR article 6 (1).")
+    recipients: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list, description="Who receives or sees it: kinds of people, or bodies; no names of persons."
+    )
+    source: str | None = Field(None, min_length=1, description="Where it is collected from.")
+    retention: Retention | None = Field(
+        None, description="When rows go, or columns are emptied, whoever they are about; `sweep` carries it out."
+    )
 
     pii: dict[ColumnPath, PiiType] = Field(min_length=1, description="The columns with PII and their OEP-30 types.")
     keep: list[str] | None = Field(
@@ -317,6 +363,20 @@ class Target(_Model):
             for path in rule.on_retire.redact:
                 if path not in self.pii:
                     raise ValueError(f"{path} is redacted but not listed under `pii`")
+        return self
+
+    @model_validator(mode="after")
+    def _retained_by_itself(self) -> Target:
+        if self.retention is None:
+            return self
+        if self.keep is not None:
+            raise ValueError(
+                "`retention` does not go with `keep`: the next `sync` would copy the rows again. What `sync` copies goes with "
+                "its user, or with a column that `keep` does not list any more"
+            )
+        for column in self.retention.redact:
+            if column not in self.pii:
+                raise ValueError(f"{column} is redacted under `retention` but not listed under `pii`")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.lineage import find_dependents
 from sink.clickhouse.refreshes import drop_replaced_copies, refresh
+from sink.erasure.exemptions import list_not_pii
 from sink.erasure.named_tables import Column, names_anybody
 from sink.erasure.plan import is_only_shown
 from sink.names import TableName, find_database
@@ -63,7 +64,9 @@ def read_dependents(store: Store) -> list[Dependent]:
     """
     client = store.client
     derived = {client.table(name): entry for name, entry in store.pii_map.derived.items()}
-    tables = read_all_tables(store)
+    # What shows no PII by the map passes none on.
+    harmless = {table for table, column in list_not_pii(store) if column is None}
+    tables = {name: table for name, table in read_all_tables(store).items() if name not in harmless}
     names = list_targets(store, tables)
     found = find_dependents(tables, _list_holding_people(store, names, tables))
     dependents = []

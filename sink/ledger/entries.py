@@ -40,6 +40,9 @@ class Action(StrEnum):
     FAILED = "failed"
     REOPENED = "reopened"
     WITHDRAWN = "withdrawn"
+    RESTRICTED = "restricted"
+    """The subject's PII is kept and shown nowhere, until it is `unrestricted` under the same request."""
+    UNRESTRICTED = "unrestricted"
     SYNCED = "synced"
     VERIFIED = "verified"
     PURGE_BEGUN = "purge_begun"
@@ -50,6 +53,12 @@ class Action(StrEnum):
     MAP_CHECKED = "map_checked"
     EMPTIED = "emptied"
     """What other software had stored while PII was off is gone."""
+    EXPIRED = "expired"
+    """Rows whose time by the map is over went, or were emptied; written also where there were none."""
+    SEARCHED = "searched"
+    """Somebody has asked which subjects are called so; what they asked for is not written down."""
+    EXPORTED = "exported"
+    """A subject access package was made; of whom, the detail says."""
     VOIDED = "voided"
 
 
@@ -191,16 +200,32 @@ class Ledger:
             if str(subject) not in known or known[str(subject)].state is State.WITHDRAWN
         }
         if new:
-            self.record(Action.REQUESTED, [(subject, request, {}) for subject, request in new.items()], actor)
-        found = self.find(subjects)
-        # Acknowledged is only what can be read again, whatever was answered to the insert.
-        shown = {(retirement.subject, retirement.request) for retirement in found}
-        if lost := {(str(subject), request) for subject, request in new.items()} - shown:
+            at = self.record(Action.REQUESTED, [(subject, request, {}) for subject, request in new.items()], actor)
+            self._require_shown(new, at)
+            known |= {
+                str(subject): Retirement(str(subject), State.REQUESTED, request, at, actor, at, {})
+                for subject, request in new.items()
+            }
+        return sorted(known.values(), key=lambda retirement: (retirement.requested_at, retirement.subject))
+
+    def _require_shown(self, requests: Mapping[SubjectId, uuid.UUID], at: datetime) -> None:
+        """Acknowledged is only what can be read again, whatever was answered to the insert."""
+        shown: set[tuple[str, uuid.UUID]] = set()
+        for batch in split_for_binding(list(map(str, requests))):
+            shown |= set(
+                self._ask(
+                    f"SELECT subject, request FROM {_ENTRIES} WHERE subject IN {{subjects:Array(String)}} "
+                    "AND action = 'requested' AND toUnixTimestamp64Micro(at) = {at:Int64}",
+                    subjects=batch,
+                    # The driver binds a time without its fractions.
+                    at=(at - _EPOCH) // timedelta(microseconds=1),
+                )
+            )
+        if lost := {(str(subject), request) for subject, request in requests.items()} - shown:
             raise LedgerError(
                 f"The ledger took {counted(len(lost), 'request')} and does not show {choose(len(lost), 'it', 'them')}, so "
                 "nothing was recorded. Is the disk full?"
             )
-        return found
 
     def reopen(self, retirements: Iterable[Retirement], reason: str) -> None:
         """Record that the closed ones of `retirements` are open again, and why.

@@ -20,6 +20,7 @@ from sink.ledger.checking import TAKES_OUT_A_SOUND_ONE, check_ledger, judge_pars
 from sink.ledger.details import read_detail, read_json
 from sink.ledger.entries import Action
 from sink.ledger.installation_id import Installation
+from sink.ledger.restrictions import find_restrictions
 from sink.ledger.role_trail import RoleChange, list_changes, read_change, record_changes
 from sink.ledger.rules import Course, Courses, find_problem, name_entry
 from sink.ledger.written import append_written, list_written, read_courses
@@ -161,6 +162,8 @@ def import_ledger(
         found = read_lines(content, installation, trust or Trust())
         _require_sound(client, subject, found.first, found.entries)
         changes = _read_changes(subject, found)
+        if trust is not None and trust.unsigned:
+            _require_nobody_shown(client, found.first, found.entries)
     except UsageError as error:
         raise UsageError(f"{path}, {error}") from None
     appended = append_written(client, found.entries, dry_run=dry_run)
@@ -208,6 +211,19 @@ def _require_sound(client: ClickHouse, subject: Subject, first: int, entries: Se
         for number, name in voids:
             if name in sound:
                 raise refuse_line(number, TAKES_OUT_A_SOUND_ONE)
+
+
+def _require_nobody_shown(client: ClickHouse, first: int, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an unsigned file that would show somebody again whom a restriction of this ledger withholds."""
+    lifting = {e["subject"]: number for number, e in enumerate(entries, first) if e["action"] == Action.UNRESTRICTED}
+    in_force = {str(found.request): found.subject for found in find_restrictions(client, list(lifting))}
+    for number, entry in enumerate(entries, first):
+        if entry["action"] == Action.UNRESTRICTED and entry["request"] in in_force:
+            raise refuse_line(
+                number,
+                "it lifts a restriction that stands here, which a file without a signature cannot. If it was lifted, run "
+                "`aspects-pii unrestrict` first",
+            )
 
 
 def _read_owners(client: ClickHouse, requests: set[str]) -> dict[str, str]:

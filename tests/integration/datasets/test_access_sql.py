@@ -472,6 +472,8 @@ def test_dashboards_read_the_datasets_and_nothing_else(built: Path, roles: Calla
             "SELECT * FROM $event_sink.user_pii",
             "SELECT * FROM $pii_ledger.entries",
             "SELECT * FROM $pii_ledger.tombstones",
+            "SELECT * FROM $pii_ledger.restrictions",
+            "SELECT * FROM $pii_ledger.withheld",
             "SELECT * FROM $pii_ledger.pseudonym_key",
             "SELECT * FROM $xapi.xapi_events_all",
             "SELECT * FROM $xapi.xapi_events_all_parsed",
