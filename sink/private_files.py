@@ -32,14 +32,14 @@ _KINDS = {
 }
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes, *, names_synced: bool = True) -> None:
     """Write a file that must not be there yet, as `writing_new` does."""
-    with writing_new(path) as file:
+    with writing_new(path, names_synced=names_synced) as file:
         file.write(data)
 
 
 @contextmanager
-def writing_new(path: Path) -> Iterator[IO[bytes]]:
+def writing_new(path: Path, *, names_synced: bool = True) -> Iterator[IO[bytes]]:
     """A file to write that must not be there yet, with mode 0600 from its first byte on, whatever the umask is.
 
     At the end it is there whole, and stays after a loss of power. Where what is done inside raises, or the process is
@@ -48,6 +48,7 @@ def writing_new(path: Path) -> Iterator[IO[bytes]]:
 
     Args:
         path: the file; its folder has to exist.
+        names_synced: False for one of many files: the caller has `sync_folder` see to all of their names.
 
     Raises:
         FileExistsError: something has this name already, were it a link to nothing.
@@ -69,7 +70,8 @@ def writing_new(path: Path) -> Iterator[IO[bytes]]:
         finally:
             if partial is not None:
                 partial.unlink(missing_ok=True)
-        os.fsync(folder)
+        if names_synced:
+            os.fsync(folder)
     finally:
         os.close(folder)
 

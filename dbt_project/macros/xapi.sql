@@ -82,3 +82,12 @@
         )
     )
 {%- endmacro %}
+
+
+{% macro is_no_restricted_actor(actor_id, event, restricted_actors) -%}
+    (
+        (select count() from {{ restricted_actors }}) = 0
+        or position({{ event }}, '"mbox') = 0
+        or lower(hex(SHA256(lower({{ actor_id }})))) not in (select restricted.digest from {{ restricted_actors }} as restricted)
+    )
+{%- endmacro %}

@@ -18,7 +18,7 @@ from sink.clickhouse.migrations import list_statements
 from sink.datasets.grants import AccessPlan, Grant, RoleNames, require_name
 from sink.datasets.policies import list_shown, plan_policies
 from sink.datasets.project import Project, Schema, read_project, read_schema, unique
-from sink.names import HELPER_PREFIX
+from sink.names import HELPER_PREFIX, find_database
 from sink.pii_map import PiiMap, Target
 from sink.resources import find_resource
 
@@ -99,7 +99,7 @@ class _GrantPlanner:
     is_cluster: bool
 
     def _actual(self, database: str) -> str:
-        return self.databases.get(database, database)
+        return find_database(self.databases, database)
 
     def _on(self, privileges: Sequence[str], place: tuple[str, str]) -> Grant:
         return Grant(tuple(privileges), self._actual(place[0]), place[1])
@@ -160,8 +160,9 @@ class _GrantPlanner:
             yield Grant(("CLUSTER", "REMOTE"))
 
     def _for_target(self, place: tuple[str, str], target: Target) -> Iterator[Grant]:
-        # Events that speak of somebody are changed, and none is ever deleted.
-        deletes = [] if target.has_texts_only else ["ALTER DELETE"]
+        # Events that speak of somebody are changed, and none is deleted, unless the map keeps them for so many days only.
+        expires = target.retention is not None and not target.retention.redact
+        deletes = [] if target.has_texts_only and not expires else ["ALTER DELETE"]
         yield self._on([*deletes, "ALTER UPDATE", "ALTER SETTINGS", "SYSTEM CLEANUP"], place)
         may_be_rewritten = any(
             not rule.is_by_id or (rule.on_retire.redact and not rule.on_retire.delete) or "." in rule.key
@@ -180,8 +181,8 @@ class _GrantPlanner:
                 place = (dataset.database, dataset.name)
                 privileges = ("CREATE VIEW", "DROP VIEW", "CREATE DICTIONARY", "DROP DICTIONARY", "dictGet", "SELECT")
                 yield self._on(privileges, place)
-        # The tests ask whether anybody is shown who is retired; tombstones hold opaque ids.
-        yield from self._read(("pii_ledger", "tombstones"))
+        # The tests ask whether anybody is shown who is retired or restricted; both lists hold opaque ids.
+        yield from self._read(("pii_ledger", "withheld"))
         yield Grant(("SET DEFINER",), name=self.names.definer)
         yield from (Grant(("SELECT",), "system", table) for table in SYSTEM_TABLES_OF_DBT)
         if self.is_cluster:

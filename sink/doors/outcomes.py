@@ -1,11 +1,14 @@
-"""What the doors say about retirements that they have worked off, and when they try again."""
+"""What the doors say about what they have worked off by themselves, and when they try again."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection
 
+from sink.erasure.expiry import expire, is_due
+from sink.errors import BusyError, ErasureError, RefusedError
 from sink.retirement.batch import Outcome
+from sink.store import Store
 
 # .. no_pii: opaque ids.
 
@@ -25,3 +28,20 @@ def log_outcomes(outcomes: Collection[Outcome]) -> bool:
     for outcome in unfinished:
         _log.error("Subject %s: not retired yet: %s", outcome.subject, outcome.reason)
     return not unfinished
+
+
+def expire_if_due(store: Store) -> None:
+    """Carry out the retentions of the map, once a day; what cannot be is logged, and tried again.
+
+    Raises:
+        DatabaseError: the engine refused, or could not be reached.
+    """
+    if not is_due(store):
+        return
+    try:
+        expire(store)
+    except BusyError:
+        # Whoever is erasing is at it; the next sweep looks again.
+        return
+    except (ErasureError, RefusedError) as error:
+        _log.error("Nothing has expired: %s", error)

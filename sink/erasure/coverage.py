@@ -18,6 +18,7 @@ from sink.erasure.found_by_value import find_by_value
 from sink.erasure.plan import Plan, find_secret, plan_steps
 from sink.erasure.problems import Problem
 from sink.erasure.rehearsal import rehearse
+from sink.erasure.retention import check_retentions
 from sink.erasure.survey import Survey, read_survey
 from sink.errors import DatabaseError
 from sink.ledger.entries import Action, Ledger
@@ -60,8 +61,10 @@ def check_map(store: Store) -> Coverage:
     survey = read_survey(store, tables)
     misspelt = _find_misspelt(plan.absent, targets, survey)
     held = find_by_value(store, survey)
+    kept_too_long, never_over = check_retentions(client, pii_map, targets, tables)
     problems = [
         *plan.problems,
+        *kept_too_long,
         *rehearse(store, plan),
         *_find_missing_columns(pii_map, targets, tables),
         *_find_keys_in_arrays(client, plan),
@@ -72,7 +75,7 @@ def check_map(store: Store) -> Coverage:
         targets=[name for name in pii_map.targets if targets[name] in tables],
         absent=[name for name in plan.absent if f"targets.{name}" not in {problem.place for problem in misspelt}],
         problems=sorted(set(problems), key=str),
-        warnings=_find_named_actors(store, targets, tables),
+        warnings=[*_find_named_actors(store, targets, tables), *never_over],
         suspects=sorted(
             {*survey.find_suspects(), *(f.place for f in held if survey.keeps_its_own(f.table) and f.column)}
         ),

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from sink.clickhouse.catalog import Table, read_tables
 from sink.clickhouse.lineage import find_dependents
 from sink.clickhouse.refreshes import drop_replaced_copies, refresh
+from sink.erasure.exemptions import list_not_pii
 from sink.erasure.named_tables import Column, names_anybody
 from sink.erasure.plan import is_only_shown
-from sink.names import TableName
+from sink.names import TableName, find_database
 from sink.pii_map import Target
 from sink.store import Store
 
@@ -53,7 +54,7 @@ def read_all_tables(store: Store) -> dict[TableName, Table]:
 
 def list_exempt_databases(store: Store) -> list[str]:
     """The databases that the map exempts, by the names of this installation."""
-    return [store.client.databases.get(name, name) for name in store.pii_map.exempt_databases]
+    return [find_database(store.client.databases, name) for name in store.pii_map.exempt_databases]
 
 
 def read_dependents(store: Store) -> list[Dependent]:
@@ -63,7 +64,9 @@ def read_dependents(store: Store) -> list[Dependent]:
     """
     client = store.client
     derived = {client.table(name): entry for name, entry in store.pii_map.derived.items()}
-    tables = read_all_tables(store)
+    # What shows no PII by the map passes none on.
+    harmless = {table for table, column in list_not_pii(store) if column is None}
+    tables = {name: table for name, table in read_all_tables(store).items() if name not in harmless}
     names = list_targets(store, tables)
     found = find_dependents(tables, _list_holding_people(store, names, tables))
     dependents = []

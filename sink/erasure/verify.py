@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from sink.clickhouse.client import ClickHouse, split_for_binding
+from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.parts import count_detached_parts, count_old_parts
 from sink.clickhouse.refreshes import describe_replaced_copies
 from sink.clickhouse.row_policies import find_hiding_policies
@@ -20,18 +20,18 @@ from sink.clickhouse.set_aside import describe_set_aside
 from sink.erasure.derived import Dependent, list_exempt_databases, read_dependents
 from sink.erasure.findings import Finding, Kind, Report
 from sink.erasure.identities import Identities
-from sink.erasure.keys import find_kind, group_ids
 from sink.erasure.named_rows import count_contested, find_proved, list_unknown
 from sink.erasure.named_texts import NO_NAME, scan_for
 from sink.erasure.naming import identify
 from sink.erasure.plan import Plan, read_plan
 from sink.erasure.queues import count_in_buffer, count_queued, find_queues
 from sink.erasure.search_terms import read_names
+from sink.erasure.shown import find_in_dependent
 from sink.erasure.steps import Step
 from sink.erasure.work import find_works
 from sink.errors import DatabaseError
 from sink.ledger.entries import Action, Ledger, State
-from sink.names import TableName, quote
+from sink.names import TableName
 from sink.pii_map import SubjectId
 from sink.store import Store
 
@@ -69,13 +69,15 @@ def verify(
     inquiry.ask("queues", lambda: _find_queued(store, plan, subjects, identities))
     if scrubbed_at is not None:
         inquiry.note("dropped and detached tables", lambda: list_set_aside(store), passing)
+        # Asked once for all of them; where that fails, each is a question without an answer.
+        count_parts = cache(lambda: _count_parts(client, plan.tables, scrubbed_at))
         for table in plan.tables:
-            inquiry.ask(str(table), partial(_find_parts, client, table, scrubbed_at))
+            inquiry.ask(str(table), partial(_find_parts, table, count_parts))
     for dependent in inquiry.list_dependents(store):
         name, key = dependent.table.name, dependent.key
         if key is not None:
             inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))
-            inquiry.ask(str(name), partial(_find_in_dependent, client, dependent, key, subjects))
+            inquiry.ask(str(name), partial(find_in_dependent, client, dependent, key, subjects))
         elif dependent.stuck:
             # Nobody can be looked for in it, so it may hold anybody.
             inquiry.leave_open(str(name), dependent.stuck)
@@ -225,12 +227,17 @@ def _find_rows(
     client: ClickHouse, step: Step, subjects: Sequence[SubjectId], identities: Identities, *, in_files: bool
 ) -> list[Finding]:
     place = str(step.table.name)
+    everything = step.count_left(client, subjects, identities, including_hidden=True) if in_files else {}
+    if in_files and not everything:
+        # What can be read is among what is there.
+        return []
     readable = step.count_left(client, subjects, identities)
     findings = [Finding(place, Kind.ROWS, subject, count) for subject, count in readable.items()]
-    if in_files:
-        everything = step.count_left(client, subjects, identities, including_hidden=True)
-        findings += [Finding(place, Kind.HIDDEN_ROWS, s, count) for s, count in everything.items() if s not in readable]
-    return findings
+    return findings + [
+        Finding(place, Kind.HIDDEN_ROWS, subject, count)
+        for subject, count in everything.items()
+        if subject not in readable
+    ]
 
 
 def _find_works(client: ClickHouse) -> list[Finding]:
@@ -238,12 +245,15 @@ def _find_works(client: ClickHouse) -> list[Finding]:
     return [Finding(table, Kind.INTERRUPTED, count=count) for table, count in works.items()]
 
 
-def _find_parts(client: ClickHouse, table: TableName, before: datetime) -> list[Finding]:
-    counts = {
-        Kind.OLD_PARTS: count_old_parts(client, table, before),
-        Kind.DETACHED_PARTS: count_detached_parts(client, table),
+def _count_parts(client: ClickHouse, tables: Sequence[TableName], before: datetime) -> dict[Kind, dict[TableName, int]]:
+    return {
+        Kind.OLD_PARTS: count_old_parts(client, tables, before),
+        Kind.DETACHED_PARTS: count_detached_parts(client, tables),
     }
-    return [Finding(str(table), kind, count=count) for kind, count in counts.items() if count]
+
+
+def _find_parts(table: TableName, count_parts: Callable[[], dict[Kind, dict[TableName, int]]]) -> list[Finding]:
+    return [Finding(str(table), kind, count=counts[table]) for kind, counts in count_parts().items() if table in counts]
 
 
 def list_set_aside(store: Store, accepted: Sequence[TableName] = ()) -> list[str]:
@@ -265,24 +275,4 @@ def _find_queued(store: Store, plan: Plan, subjects: Sequence[SubjectId], identi
                 f"{name} has not written them yet: see system.distribution_queue, then SYSTEM FLUSH DISTRIBUTED {name}"
             )
             findings += [Finding(str(target), Kind.QUEUED, count=files, reason=reason) for target in queue.targets]
-    return findings
-
-
-def _find_in_dependent(
-    client: ClickHouse, dependent: Dependent, key: str, subjects: Sequence[SubjectId]
-) -> list[Finding]:
-    kind = Kind.DICTIONARY if dependent.table.is_dictionary else Kind.VIEW
-    findings: list[Finding] = []
-    spelt = group_ids(find_kind(dependent.table, key), subjects)
-    for batch in split_for_binding(list(spelt)):
-        rows = client.rows(
-            f"SELECT toString({quote(key)}) AS subject, count() FROM {dependent.table.name.sql} "
-            f"WHERE toString({quote(key)}) IN {{subjects:Array(String)}} GROUP BY subject",
-            subjects=batch,
-        )
-        findings += [
-            Finding(str(dependent.table.name), kind, subject, int(count), dependent.stuck)
-            for written, count in rows
-            for subject in spelt[written]
-        ]
     return findings

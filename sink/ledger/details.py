@@ -12,6 +12,8 @@ from typing import Any
 
 from sink.pii_map import is_opaque
 
+GROUNDS = ("accuracy", "unlawful", "claims", "objection")
+"""Why somebody may be restricted: the cases of GDPR article 18 (1), in its order."""
 _NAME_OF_AN_ENTRY = re.compile(r"[0-9a-f]{16}")
 # Seconds of the year 9999 are more than a time has.
 _LATEST_SECONDS = 253_402_300_799
@@ -67,6 +69,10 @@ def _is_reason(value: Any) -> bool:
     return isinstance(value, str) and find_problem_of_reason(value) is None
 
 
+def _is_ground(value: Any) -> bool:
+    return value in GROUNDS
+
+
 _ELSEWHERE: dict[str, Callable[[Any], bool]] = {"elsewhere": _are_names, "covered_elsewhere": _are_names}
 # What each action writes down. Versions differ in how much they say, so that nothing has to be there but below.
 DETAILS: dict[str, dict[str, Callable[[Any], bool]]] = {
@@ -84,6 +90,8 @@ DETAILS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "failed": {**_ELSEWHERE, "reason": _is_text},
     "reopened": {"reason": _is_text},
     "withdrawn": {},
+    "restricted": {"ground": _is_ground},
+    "unrestricted": {},
     "synced": {"pii": _is_flag, "objects": _are_counts_of_objects},
     "verified": {
         "everybody": _is_flag,
@@ -99,6 +107,7 @@ DETAILS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "replayed": {"entries_restored": _is_count, "subjects": _is_count, "rows": _are_counts},
     "map_checked": {"targets": _is_count, "absent": _is_count, "problems": _is_count, "suspects": _are_names},
     "emptied": {"rows": _are_counts},
+    "expired": {"rows": _are_counts, "kept": _are_counts},
     "searched": {
         "texts": _is_count,
         "found": _is_count,

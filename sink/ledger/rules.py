@@ -23,7 +23,9 @@ FIELDS = ("subject", "at", "action", "request", "actor", "detail")
 """What every entry has, in files and in the table."""
 BEGUN = ("found", "hidden", "erased", "reopened")
 """Actions after which something of the subject may be gone, so that the request cannot be taken back."""
-OF_A_SUBJECT = ("requested", "failed", "withdrawn", *BEGUN)
+RESTRICTIONS = ("restricted", "unrestricted")
+"""Actions about a restriction, which has a request of its own."""
+OF_A_SUBJECT = ("requested", "failed", "withdrawn", *BEGUN, *RESTRICTIONS)
 """Actions that are about one subject; the others are about none."""
 
 _EARLIEST = "2012-01-01 00:00:00.000000"
@@ -99,26 +101,34 @@ def _find_problem_of_actor(value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Course:
-    """What the entries of one retirement say of one another, as times of files have it."""
+    """What the entries of one retirement, or of one restriction, say of one another, as times of files have it."""
 
     asked: str = ""
     """When it was asked for last; empty where it never was."""
     begun: str = ""
     """When something of the subject may have gone first; empty where nothing has."""
+    restricted: str = ""
+    """When the restriction began; empty where this is none."""
 
     def with_entry(self, action: str, at: str) -> Course:
         """The same, with one entry more."""
         if action == "requested":
             return replace(self, asked=max(self.asked, at))
+        if action == "restricted":
+            return replace(self, restricted=min(self.restricted or at, at))
         return replace(self, begun=min(self.begun or at, at)) if action in BEGUN else self
 
     def merge(self, other: Course) -> Course:
         """What both say together."""
         begun = min(self.begun or other.begun, other.begun or self.begun)
-        return Course(max(self.asked, other.asked), begun)
+        restricted = min(self.restricted or other.restricted, other.restricted or self.restricted)
+        return Course(max(self.asked, other.asked), begun, restricted)
 
     def find_problem(self, action: str, at: str) -> str | None:
         """Why an entry cannot be right beside the others of its retirement, or None."""
+        if action in RESTRICTIONS:
+            is_lifted_before = action == "unrestricted" and (not self.restricted or at < self.restricted)
+            return "nothing was `restricted` for this subject under this `request` before" if is_lifted_before else None
         if action in OF_A_SUBJECT and action != "requested" and not self.asked:
             return "nothing was requested for this subject under this `request`"
         if action == "withdrawn" and self.begun and (self.begun < at or self.asked < at):

@@ -107,14 +107,17 @@ def _key(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read_courses(client: ClickHouse, subjects: Sequence[str] | None = None) -> Courses:
-    """The retirements of `subjects`; without them, those of all in which something may not be in order.
+    """The retirements and restrictions of `subjects`; without them, those of all in which something may not be in order.
 
     Raises:
         DatabaseError: they could not be read.
     """
     if subjects is None:
-        # Whatever is not asked for, and whatever was withdrawn.
-        having = "HAVING countIf(action = 'requested' AND NOT is_voided) = 0 OR countIf(action = 'withdrawn') > 0"
+        # Whatever is not asked for, whatever was withdrawn, and restrictions.
+        having = (
+            "HAVING countIf(action = 'requested' AND NOT is_voided) = 0 "
+            "OR countIf(action IN ('withdrawn', 'restricted', 'unrestricted')) > 0"
+        )
         return dict(_read_courses(client, "true", having))
     courses: Courses = {}
     for batch in split_for_binding(subjects):
@@ -128,12 +131,15 @@ def _read_courses(
     rows = ask_ledger(
         client,
         "SELECT subject, toString(request), countIf(is_request) > 0, toString(maxIf(at, is_request)), "
-        "countIf(is_begun) > 0, toString(minIf(at, is_begun)) FROM ("
+        "countIf(is_begun) > 0, toString(minIf(at, is_begun)), "
+        "countIf(is_restricted) > 0, toString(minIf(at, is_restricted)) FROM ("
         "SELECT subject, request, at, action, is_voided, action = 'requested' AND NOT is_voided AS is_request, "
-        "action IN {begun:Array(String)} AND NOT is_voided AND NOT is_ahead AS is_begun "
+        "action IN {begun:Array(String)} AND NOT is_voided AND NOT is_ahead AS is_begun, "
+        "action = 'restricted' AND NOT is_voided AS is_restricted "
         f"FROM $pii_ledger.marked_entries WHERE has_subject AND {condition}) GROUP BY subject, request {having}",
         begun=list(BEGUN),
         **values,
     )
-    for subject, request, is_asked, asked, is_begun, begun in rows:
-        yield (subject, request), Course(asked if is_asked else "", begun if is_begun else "")
+    for subject, request, is_asked, asked, is_begun, begun, is_restricted, restricted in rows:
+        times = (asked if is_asked else "", begun if is_begun else "", restricted if is_restricted else "")
+        yield (subject, request), Course(*times)

@@ -13,7 +13,9 @@ from sink.datasets.build import Built, read_built
 from sink.erasure.arrivals import count_arrivals
 from sink.erasure.suspects import read_suspects
 from sink.erasure.work import find_works
+from sink.errors import MigrationError
 from sink.ledger.entries import Action, Retirement, State
+from sink.ledger.restrictions import list_restricted
 from sink.names import TableName, quote
 from sink.resources import VERSION
 from sink.retirement.batch import UNREADABLE
@@ -37,6 +39,8 @@ class Status:
     open: int | None
     """Retirements that are not proved; None, for unknown, where the ledger is of an older version."""
     oldest_open_seconds: float | None
+    restricted: int | None = None
+    """Subjects who are restricted and not retired; None, for unknown, where the ledger is of an older version."""
     suspects: list[str] = field(default_factory=list)
     """Columns that may hold PII and are not in the map."""
     failed: list[dict[str, Any]] = field(default_factory=list)
@@ -86,6 +90,7 @@ def read_status(store: Store, *, enabled: bool) -> Status:
         retirements=store.ledger.count_states() if has_view else {},
         open=len(open_retirements) if has_view or not has_entries else None,
         oldest_open_seconds=oldest,
+        restricted=_count_restricted(store, has_view),
         suspects=suspects,
         failed=[{"subject": r.subject, "since": r.since.isoformat(), "reason": r.detail.get("reason")} for r in failed],
         datasets=built,
@@ -115,6 +120,13 @@ def _age(retirements: list[Retirement], now: datetime) -> float | None:
     if not retirements:
         return None
     return round((now - retirements[0].requested_at.astimezone(UTC)).total_seconds(), 3)
+
+
+def _count_restricted(store: Store, has_view: bool) -> int | None:
+    try:
+        return len(list_restricted(store.client)) if has_view else None
+    except MigrationError:
+        return None
 
 
 def _find_last(store: Store, action: Action) -> datetime | None:

@@ -25,6 +25,7 @@ from sink.erasure.keys import (
     express_compared,
     find_bound_kind,
     find_kind,
+    find_spelling,
     fold_key,
     group_ids,
     write_id,
@@ -215,13 +216,13 @@ def _express(
             return _NOTHING, {}
         condition = f"{quote(rule.key)} IN {{keys_{number}:Array({find_bound_kind(kind)})}}"
         return condition, {f"keys_{number}": bind_ids(kind, ids)}
-    ignores_case = any(map(pii_map.ignores_case, rule.sources)) and not rule.is_hashed
+    spelling = find_spelling(pii_map, () if rule.is_hashed else rule.sources)
     written = (write_id(kind, key) for key in list_keys(rule, [subject], identities))
-    keys = sorted({fold_key(key, rule, ignores_case=ignores_case) for key in written if key is not None})
+    keys = sorted({fold_key(key, rule, spelling) for key in written if key is not None})
     if not keys:
         return _NOTHING, {}
     spelt = f"toValidUTF8(ifNull(toString({read_path(table, rule.key)}), ''))"
-    compared = express_compared(spelt, rule, ignores_case=ignores_case)
+    compared = express_compared(spelt, rule, spelling)
     return f"{compared} IN {{keys_{number}:Array(String)}}", {f"keys_{number}": keys}
 
 

@@ -23,6 +23,8 @@ keyed as (
         {{ course_key_part('course_key', 'org') }} as org,
         event
     from events
+    -- Once more: upstream's table has everybody.
+    where {{ is_no_restricted_actor('actor_id', 'event', ref('stg_event_sink__restricted_actors')) }}
 
 )
 

@@ -3,11 +3,27 @@
 -- .. pii_retirement: consumer_api
 with
 
+restrictions as (
+
+    select user_id from {{ ref('stg_pii_ledger__restrictions') }}
+
+),
+
 {% if pii_enabled() %}
 roles as (
 
     select * from {{ ref('stg_event_sink__course_access') }}
     where role in {{ viewer_roles() }}
+
+),
+
+-- Whoever is restricted logs in all the same: their name stays theirs, and goes to nobody else with an old copy.
+taken as (
+
+    select argMax(base.username, (base.time_last_dumped, base.profile_id)) as username
+    from {{ ref('base_event_sink__user_profiles') }} as base
+    where base.user_id in (select user_id from restrictions)
+    group by base.user_id
 
 ),
 
@@ -19,7 +35,7 @@ people as (
         username as viewer,
         any(user_id) as user_id
     from {{ ref('stg_event_sink__user_profiles') }}
-    where username != ''
+    where username != '' and username not in (select username from taken)
     group by username
     having count() = 1
 
@@ -46,6 +62,13 @@ roles as (
 
 ),
 
+taken as (
+
+    select viewer from {{ ref('base_event_sink__course_access_keyed') }}
+    where user_id in (select user_id from restrictions)
+
+),
+
 -- As with names: a digest of two people is nobody's.
 held as (
 
@@ -54,7 +77,10 @@ held as (
         org,
         course_key
     from roles
-    where first_user = last_user and role in {{ viewer_roles() }}
+    where
+        first_user = last_user
+        and role in {{ viewer_roles() }}
+        and viewer not in (select viewer from taken)
 
 ),
 {% endif %}

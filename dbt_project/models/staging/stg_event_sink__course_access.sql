@@ -1,18 +1,18 @@
--- .. pii: Which user has which role in which course, without retired subjects.
+-- .. pii: Which user has which role in which course, without retired or restricted subjects.
 -- .. pii_types: id
 -- .. pii_retirement: consumer_api
 with
 
-tombstones as (
+withheld as (
 
-    select user_id from {{ ref('stg_pii_ledger__tombstones') }}
+    select user_id from {{ ref('stg_pii_ledger__withheld') }}
 
 ),
 
 visible as (
 
     select * from {{ ref('base_event_sink__course_access') }}
-    where {{ 'true' if pii_enabled() else 'false' }} and user_id not in (select user_id from tombstones)
+    where {{ 'true' if pii_enabled() else 'false' }} and user_id not in (select user_id from withheld)
 
 ),
 

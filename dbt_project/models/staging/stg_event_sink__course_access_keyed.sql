@@ -1,11 +1,11 @@
--- .. pii: Which user has which role in which course, by a keyed digest of the user name, without retired subjects.
+-- .. pii: Which user has which role in which course, by a keyed digest, without retired or restricted subjects.
 -- .. pii_types: id
 -- .. pii_retirement: consumer_api
 with
 
-tombstones as (
+withheld as (
 
-    select user_id from {{ ref('stg_pii_ledger__tombstones') }}
+    select user_id from {{ ref('stg_pii_ledger__withheld') }}
 
 ),
 
@@ -13,7 +13,7 @@ tombstones as (
 visible as (
 
     select * from {{ ref('base_event_sink__course_access_keyed') }}
-    where {{ 'false' if pii_enabled() else 'true' }} and user_id not in (select user_id from tombstones)
+    where {{ 'false' if pii_enabled() else 'true' }} and user_id not in (select user_id from withheld)
 
 ),
 

@@ -1,11 +1,11 @@
--- .. pii: Which anonymous id in the events is which user, without retired subjects.
+-- .. pii: Which anonymous id in the events is which user, without retired or restricted subjects.
 -- .. pii_types: id
 -- .. pii_retirement: consumer_api
 with
 
-tombstones as (
+withheld as (
 
-    select user_id from {{ ref('stg_pii_ledger__tombstones') }}
+    select user_id from {{ ref('stg_pii_ledger__withheld') }}
 
 ),
 
@@ -15,7 +15,7 @@ visible as (
     where
         {{ 'true' if pii_enabled() else 'false' }}
         and external_id_type = 'xapi'
-        and user_id not in (select user_id from tombstones)
+        and user_id not in (select user_id from withheld)
 
 ),
 

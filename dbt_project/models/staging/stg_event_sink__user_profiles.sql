@@ -1,18 +1,18 @@
--- .. pii: Who a learner is, the latest version only, without retired subjects.
+-- .. pii: Who a learner is, the latest version only, without retired or restricted subjects.
 -- .. pii_types: id, name, username, email_address, location, birth_date, gender, other
 -- .. pii_retirement: consumer_api
 with
 
-tombstones as (
+withheld as (
 
-    select user_id from {{ ref('stg_pii_ledger__tombstones') }}
+    select user_id from {{ ref('stg_pii_ledger__withheld') }}
 
 ),
 
 visible as (
 
     select * from {{ ref('base_event_sink__user_profiles') }}
-    where {{ 'true' if pii_enabled() else 'false' }} and user_id not in (select user_id from tombstones)
+    where {{ 'true' if pii_enabled() else 'false' }} and user_id not in (select user_id from withheld)
 
 ),
 

@@ -53,6 +53,13 @@ renamed as (
         event
     from parsed
 
+),
+
+shown as (
+
+    select * from renamed
+    where {{ is_no_restricted_actor('actor_id', 'event', ref('stg_event_sink__restricted_actors')) }}
+
 )
 
-select * from renamed
+select * from shown

@@ -29,6 +29,7 @@ from sink.doors.cli import (
     mapping,
     processes,
     receipts,
+    restricting,
     retiring,
     rights,
     state,
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _commands in (copying, retiring, catching_up, state, rights, processes):
+for _commands in (copying, retiring, restricting, catching_up, state, rights, processes):
     app.add_typer(_commands.commands)
 _GROUPS = {"map": mapping, "ledger": ledger, "receipt": receipts, "access": access, "dashboards": dashboards}
 for _name, _group in _GROUPS.items():

@@ -16,6 +16,7 @@ from sink.doors.cli.outcomes import describe_suspects, show_outcomes
 from sink.doors.cli.stopping import describe_open, stopping_with
 from sink.doors.cli.subjects import read_subjects
 from sink.erasure.arrivals import empty_arrivals
+from sink.erasure.expiry import Expired, expire
 from sink.erasure.findings import Report
 from sink.erasure.naming import ask_lms
 from sink.erasure.reassign import reassign
@@ -114,14 +115,23 @@ def sweep_command(
     force: Force = False,
     as_json: Json = False,
 ) -> int:
-    """Work off every retirement that is not verified yet; while PII is off, empty what other software has stored."""
+    """Work off every retirement that is not verified yet, and what the map keeps for so many days only; while PII is off,
+    empty what other software has stored."""
     settings, store = open_configured_store()
     with store, stopping_with(store, describe_open):
         status = show_outcomes(sweep(store, force=force), as_json, store.name)
         for table, rows in ({} if settings.enable_pii else empty_arrivals(store)).items():
             what = f"{counted(rows, 'row')} of {table} held what other software has stored while PII is off"
             say(f"{what}; {choose(rows, 'it is', 'they are')} empty now.")
+        _say_expired(expire(store, force=force))
         return status
+
+
+def _say_expired(expired: Expired | None) -> None:
+    for table, rows in (expired.rows if expired else {}).items():
+        say(f"{counted(rows, 'row')} of {table}: kept for as long as the map says, and gone or emptied now.")
+    for table, rows in (expired.left if expired else {}).items():
+        say(f"{counted(rows, 'row')} of {table} wait for the next sweep.")
 
 
 @commands.command("verify")

@@ -120,6 +120,7 @@ def _describe_status(status: Status) -> list[tuple[str, Any]]:
         *((f"retirements {state}", count) for state, count in status.retirements.items()),
         ("open", "unknown" if status.open is None else status.open),
         ("oldest open", age),
+        ("restricted", "unknown" if status.restricted is None else status.restricted),
         *((f"last {work}", at or "never") for work, at in status.last.items()),
     ]
 

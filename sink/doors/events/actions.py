@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from sink.copying.copies import WITHOUT_PII
 from sink.copying.sync import sync
 from sink.doors.events.work import Message, RoleReport, Work
-from sink.doors.outcomes import log_outcomes
+from sink.doors.outcomes import expire_if_due, log_outcomes
 from sink.erasure.arrivals import empty_arrivals
 from sink.erasure.reassign import reassign
 from sink.errors import AspectsPiiError, UsageError
@@ -157,10 +157,15 @@ class Actions:
         return log_outcomes(work_off(self.store, self.store.ledger.find(subjects)))
 
     def sweep(self) -> bool:
-        """Work off whatever is open, and empty what has come while PII is off; False where a retirement stays open."""
+        """Work off whatever is open, empty what has come while PII is off, and carry out retentions that are due.
+
+        Returns:
+            False where a retirement stays open.
+        """
         done = log_outcomes(sweep(self.store))
         if not self.enabled:
             empty_arrivals(self.store)
+        expire_if_due(self.store)
         return done
 
     def reassign(self, deliveries: Iterable[Delivery]) -> None:

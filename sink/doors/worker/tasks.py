@@ -29,7 +29,7 @@ from sink.clickhouse.client import ClickHouse
 from sink.copying.batches import CopyCounts
 from sink.copying.copies import WITHOUT_PII
 from sink.copying.sync import sync
-from sink.doors.outcomes import log_outcomes
+from sink.doors.outcomes import expire_if_due, log_outcomes
 from sink.doors.worker import broker
 from sink.doors.worker.waiting import (
     COPY_WANTED,
@@ -234,7 +234,8 @@ class Tasks:
     def sweep(self) -> dict[str, int]:
         """Work off every open retirement that is due, unless another worker is at it.
 
-        While storing PII is off, what other software has stored all the same is emptied too.
+        While storing PII is off, what other software has stored all the same is emptied too. Once a day, what the map keeps
+        for so many days only goes.
         """
         outcomes: list[Outcome] = []
         with self._open() as store:
@@ -250,6 +251,7 @@ class Tasks:
                 self._repeat_request(SWEEP_WANTED)
             if not self.settings.enable_pii:
                 empty_arrivals(store)
+            expire_if_due(store)
         return _count(outcomes)
 
     def _consume_request(self, mark: str) -> bool:

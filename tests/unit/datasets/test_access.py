@@ -13,7 +13,7 @@ from sink.datasets.access import SYSTEM_TABLES, plan_access
 from sink.datasets.grants import AccessPlan, Grant, RoleNames, render
 from sink.datasets.project import Dataset, Project, read_project, read_schema
 from sink.errors import UsageError
-from sink.pii_map import load_map
+from sink.pii_map import Retention, load_map
 from sink.resources import find_resource
 from sink.visibility import VIEWER_SCOPES, render_visible_to
 
@@ -201,7 +201,8 @@ def test_the_readers_of_files_find_what_is_there() -> None:
     assert schema.read_by["pii_ledger", "marked_entries"] == (("pii_ledger", "entries"),)
     assert schema.engines == ("MergeTree", "ReplacingMergeTree")
     assert ("event_sink", "user_profile") in PROJECT.sources
-    assert ("pii_ledger", "tombstones") in PROJECT.sources
+    assert ("pii_ledger", "withheld") in PROJECT.sources
+    assert schema.read_by["pii_ledger", "withheld"] == (("pii_ledger", "tombstones"), ("pii_ledger", "restrictions"))
     assert Dataset("event_sink", "user_pii", True, ("user_id", "external_user_id", "username", "name", "email")) in (
         PROJECT.datasets
     )
@@ -215,3 +216,10 @@ def test_sink_makes_helper_tables_in_the_database_of_the_ledger_and_nowhere_else
     assert [place for place in made if "erasing" in place] == ["pii_ledger.erasing_*"]
     clauses = [grant.clause for grant in plan_access(PII_MAP, DATABASES).grants[NAMES.sink]]
     assert any(clause.endswith("ON `pii_ledger`.`erasing_`*") for clause in clauses)
+
+
+def test_the_sink_deletes_events_where_the_map_keeps_them_for_so_many_days_only() -> None:
+    kept = {"days": 30, "column": "emission_time"}
+    events = PII_MAP.targets["xapi.xapi_events_all"].model_copy(update={"retention": Retention.model_validate(kept)})
+    pii_map = PII_MAP.model_copy(update={"targets": {**PII_MAP.targets, "xapi.xapi_events_all": events}})
+    assert "xapi.xapi_events_all" in find_grants(plan_access(pii_map, DATABASES), NAMES.sink, "ALTER DELETE")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
 from sink.pii_map import PiiType, load_map
 from sink.resources import find_resource
 from tests.support.paths import ROOT
+from tests.support.sql_annotations import check
 
 MIGRATIONS = sorted((ROOT / "sql" / "migrations").glob("*.sql"))
 MODELS = sorted((ROOT / "dbt_project" / "models").rglob("*.sql"))
@@ -187,6 +189,23 @@ def test_modules_that_handle_pii_are_those_that_are_annotated() -> None:
 def test_annotations_of_modules_are_whole(path: Path) -> None:
     annotation = read_annotation(path.read_text())
     assert annotation.problem is None or annotation == Annotation(None, frozenset(), frozenset(), None)
+
+
+def test_the_linter_of_open_edx_agrees() -> None:
+    """As `make lint` runs it."""
+    configured = yaml.safe_load((ROOT / ".annotations.yaml").read_text())["annotations"]["pii_group"]
+    choices = {token: words["choices"] for one in configured for token, words in one.items() if words}
+    assert choices[".. pii_types:"] == list(get_args(PiiType))
+    assert set(choices[".. pii_retirement:"]) == RETIREMENTS
+    for folder, least in (("sql", 20), ("dbt_project/models", 60)):
+        number, errors = check(ROOT / folder)
+        assert (number >= least, errors) == (True, [])
+
+
+def test_the_linter_of_open_edx_finds_what_is_wrong_in_sql(tmp_path: Path) -> None:
+    (tmp_path / "bad.sql").write_text("-- .. pii: Names.\n-- .. pii_types: nome\nselect 1")
+    number, errors = check(tmp_path)
+    assert (number, len(errors)) == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
--- Rows of subjects that are retired. There are none from the moment a retirement is requested.
+-- Rows of subjects that are retired or restricted. There are none from the moment somebody asks for it.
 {{ config(group='pii') }}
 
 with
 
-tombstones as (
+withheld as (
 
-    select user_id from {{ ref('stg_pii_ledger__tombstones') }}
+    select user_id from {{ ref('stg_pii_ledger__withheld') }}
 
 ),
 
@@ -52,5 +52,5 @@ select
     dataset,
     count() as learners
 from shown
-where user_id in (select user_id from tombstones)
+where user_id in (select user_id from withheld)
 group by dataset
