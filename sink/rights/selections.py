@@ -86,22 +86,25 @@ def select_rows(store: Store, subject: SubjectId, identities: Identities) -> tup
     names = {name: store.client.table(name) for name in store.pii_map.targets}
     tables = read_tables(store.client, names.values())
     _require_attached(store.client, [name for name in names.values() if name not in tables])
-    selections: dict[tuple[str, Kind], Selection] = {}
-    for name, target in store.pii_map.targets.items():
+    # Two names of databases can mean one here.
+    targets: dict[TableName, list[str]] = {}
+    for name in store.pii_map.targets:
         table = tables.get(names[name])
-        if table is None or is_only_shown(store.pii_map, name, table):
-            continue
+        if table is not None and not is_only_shown(store.pii_map, name, table):
+            targets.setdefault(table.name, []).append(name)
+    selections = []
+    for table_name, of_table in targets.items():
         start = 0
-        for kind, rules in _sort_out(store.pii_map, target).items():
-            # Two names of databases can mean one here.
-            if rules and (str(table.name), kind) not in selections:
-                found = _select(store.pii_map, name, table, kind, list(enumerate(rules, start)), subject, identities)
-                selections[str(table.name), kind] = found
+        for kind, rules in _sort_out(store.pii_map, [store.pii_map.targets[name] for name in of_table]).items():
+            numbered = list(enumerate(rules, start))
             start += len(rules)
+            if rules:
+                table = tables[table_name]
+                selections.append(_select(store.pii_map, of_table[0], table, kind, numbered, subject, identities))
     absent = sorted(
         n for n, table_name in names.items() if table_name not in tables and not store.pii_map.targets[n].optional
     )
-    return [*selections.values(), *_select_roles(store, subject)], absent
+    return [*selections, *_select_roles(store, subject)], absent
 
 
 def _require_attached(client: ClickHouse, missing: Sequence[TableName]) -> None:
@@ -122,14 +125,14 @@ def _select_roles(store: Store, subject: SubjectId) -> list[Selection]:
     return [Selection(table, _ROLE_CHANGES, Kind.ROWS, "subject = {subject:String}", values, ["subject: id"], columns)]
 
 
-def _sort_out(pii_map: PiiMap, target: Target) -> dict[Kind, list[Rule]]:
+def _sort_out(pii_map: PiiMap, targets: Sequence[Target]) -> dict[Kind, list[Rule]]:
     """The rules that say whose rows are: those of the map, and those that an anonymous id makes of them.
 
     Where the map looks for addresses among the actors of anonymised rows, or for a person in statements, the rows of an
     actor who is named by an anonymous id are the subject's as well.
     """
     rules: dict[Kind, list[Rule]] = {Kind.ROWS: [], Kind.EVENTS: []}
-    for rule in target.rules:
+    for rule in (rule for target in targets for rule in target.rules):
         if rule.is_about_text:
             rules[Kind.EVENTS] += _list_actor_rules(pii_map, rule.key)
         elif rule.is_about_actors:

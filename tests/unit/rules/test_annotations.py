@@ -32,6 +32,7 @@ HANDLING_PII = {
     "sink.rights.package",
     "sink.rights.page",
     "sink.rights.selections",
+    "sink.rights.writing",
     "sink.clickhouse.client",
     "sink.copying.batches",
     "sink.copying.copies",
