@@ -22,7 +22,7 @@ ENGINE_TESTS := $(addprefix tests/integration/, \
 AUDIT_VENV ?= .venv-audit
 AUDIT_STAMP := $(AUDIT_VENV)/.installed
 
-.PHONY: demo test test-superset test-engines lint types audit format benchmarks clean
+.PHONY: demo test test-superset test-engines lint types audit format bench clean
 
 demo: $(STAMP)
 	$(BIN)/aspects-pii demo
@@ -62,8 +62,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmarks: $(STAMP)
-	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark; done
+# ARGS chooses parts and the size: `make bench ARGS="ledger --size 1000000"`.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -72,12 +72,12 @@ def find_map(settings: Settings) -> Path:
 
 
 def read_map(settings: Settings) -> PiiMap:
-    """Read the map of this installation.
+    """Read the map of this installation, for databases of before too.
 
     Raises:
         MapError: it is not valid.
     """
-    return load_map(find_map(settings))
+    return load_map(find_map(settings)).cover_former(settings.databases)
 
 
 def find_policy(settings: Settings) -> Policy:

@@ -6,6 +6,7 @@ Values never pass through this module; they are bound by the client.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 HELPER_PREFIX = "erasing_"
@@ -14,6 +15,28 @@ HELPER_PREFIX = "erasing_"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # What stands between names (a dot), or would be taken for something else in a statement or on the way to it.
 _NAME = re.compile(r"(?! )[^\x00-\x1f\x7f.`'\"\\${}]{1,255}(?<! )")
+
+
+LITERAL = "="
+"""What stands before the name of a database in the map that is called so, whatever the settings mean by the name."""
+
+
+def find_database(databases: Mapping[str, str], name: str) -> str:
+    """The database that a name of the map means.
+
+    Args:
+        databases: the configured ones, by the names that the map uses.
+        name: such as `xapi`, which may be configured to be another one, or `=xapi`, which is the one that is called so.
+    """
+    return name.removeprefix(LITERAL) if name.startswith(LITERAL) else databases.get(name, name)
+
+
+def list_former_databases(databases: Mapping[str, str]) -> set[str]:
+    """The names of the map that mean another database here, while no configured one is called so.
+
+    What is called so may be there all the same: the one of before, or the default of somebody else.
+    """
+    return {name for name in databases if name not in databases.values()}
 
 
 def check_identifier(name: str) -> str:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from sink.invalid_values import explain_invalid
-from sink.names import check_name
+from sink.names import LITERAL, check_name, list_former_databases
 from sink.yaml_files import load_model
 
 # OEP-30's types of PII, as .pii_annotations.yml of the LMS lists them.
@@ -60,6 +61,7 @@ SHA1 = "sha1:"
 PLACEHOLDERS = ("anonymous", "deleted", "deleted user", "n/a", "none", "null", "redacted", "retired", "unknown")
 # One word, and none that could be a path or an address. As sql/migrations has it.
 _OPAQUE = re.compile(r"[^.@/\\\x00-\x20\x7f\ud800-\udfff][^@/\\\x00-\x20\x7f\ud800-\udfff]{0,254}")
+T = TypeVar("T")
 SubjectId = int | str
 """The id of a subject, as `subject.type` of the map has it."""
 
@@ -250,13 +252,13 @@ class Rule(_Model):
         """The column or path that names the subject."""
         return next(iter(self.match))
 
-    @property
+    @cached_property
     def template(self) -> str:
         """What the key holds, as a format string over `id` and the identifiers."""
         source = next(iter(self.match.values()))
         return source if "{" in source else f"{{{source}}}"
 
-    @property
+    @cached_property
     def sources(self) -> set[str]:
         """Which of `id` and the identifiers the template uses."""
         return {name for _, name, _, _ in string.Formatter().parse(self.template) if name}
@@ -271,18 +273,18 @@ class Rule(_Model):
         """True where the key holds an address as a `mailto:`, as xAPI's `mbox` does."""
         return self.template.lower().startswith("mailto:")
 
-    @property
+    @cached_property
     def affixes(self) -> tuple[str, str] | None:
         """What stands before and after the name in the key; None where the name cannot be read out of it."""
         parts = [part.split("}")[-1] for part in self.template.split("{")]
         return None if self.is_hashed or len(parts) != 2 else (parts[0], parts[1])
 
-    @property
+    @cached_property
     def label(self) -> str:
         """What keyed hashes of former names are kept under: the identifier, or the template of a whole key."""
         return self.template if self.affixes is None else next(iter(self.sources))
 
-    @property
+    @cached_property
     def is_by_id(self) -> bool:
         """True where the key holds the subject's id itself."""
         return self.template == f"{{{SUBJECT_ID}}}"
@@ -512,6 +514,11 @@ class PiiMap(_Model):
         default_factory=dict, description="Databases in which nobody looks for PII, with the reason."
     )
 
+    former_databases: list[Literal["event_sink", "xapi", "reporting"]] = Field(
+        default_factory=list,
+        description="Names of the map that mean other databases here, where the ones that are called so are of before.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _derived_as_list(cls, data: Any) -> Any:
@@ -523,10 +530,6 @@ class PiiMap(_Model):
         """The OEP-30 type of `id` or of an identifier."""
         table, _, column = self.subject.identifiers.get(identifier, "").rpartition(".")
         return self.targets[table].pii[column] if table else SUBJECT_ID
-
-    def ignores_case(self, identifier: str) -> bool:
-        """True for addresses: software writes them as their owners typed them, or in lower case."""
-        return self.find_type(identifier) == "email_address"
 
     @model_validator(mode="after")
     def _identifiers_are_columns(self) -> PiiMap:
@@ -550,6 +553,29 @@ class PiiMap(_Model):
             if (database := table.partition(".")[0]) in self.exempt_databases:
                 raise ValueError(f"exempt_databases.{database}: {table} is in it")
         return self
+
+    def cover_former(self, databases: Mapping[str, str]) -> PiiMap:
+        """The same map, and what it says of each of `former_databases` also for the one that is called so.
+
+        Where events have gone over to `openedx`, those of before are in `xapi` still, which means `openedx` then. Nobody but the
+        operator can say that a database is the one of before: it may be that of another LMS, whose users have the same ids.
+        """
+        former = set(self.former_databases) & list_former_databases(databases)
+        if not former:
+            return self
+
+        def add_former(entries: Mapping[str, T]) -> dict[str, T]:
+            marked = {f"{LITERAL}{name}": entry for name, entry in entries.items() if name.partition(".")[0] in former}
+            return {**entries, **{name: entry for name, entry in marked.items() if name not in entries}}
+
+        optional = {name: target.model_copy(update={"optional": True}) for name, target in self.targets.items()}
+        return self.model_copy(
+            update={
+                "targets": add_former(optional) | self.targets,
+                "derived": add_former(self.derived),
+                "not_pii": add_former(self.not_pii),
+            }
+        )
 
     def rules(self, *, redact_history: bool) -> Iterator[tuple[str, Target, Rule]]:
         """Every rule that a retirement carries out, as (table, target, rule)."""

@@ -29,7 +29,7 @@ _KINDS = {
 }
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes, *, names_synced: bool = True) -> None:
     """Write a file that must not be there yet, with mode 0600 whatever the umask is.
 
     It is there whole, and stays after a loss of power, or it is not there at all.
@@ -37,6 +37,7 @@ def write_new(path: Path, data: bytes) -> None:
     Args:
         path: the file; its folder has to exist.
         data: what it is to hold.
+        names_synced: False for one of many files: the caller has `sync_folder` see to all of their names.
 
     Raises:
         FileExistsError: something has this name already, were it a link to nothing.
@@ -53,7 +54,8 @@ def write_new(path: Path, data: bytes) -> None:
         _write_through(path, [data])
     finally:
         partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if names_synced:
+        sync_folder(path.parent)
 
 
 def replace_private(path: Path, pieces: Iterable[bytes]) -> None:

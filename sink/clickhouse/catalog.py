@@ -134,15 +134,19 @@ def read_tables(
     """
     wanted = None if names is None else set(names)
     databases = sorted({name.database for name in wanted}) if wanted is not None else _list_databases(client, exempt)
-    columns = _read_columns(client, databases)
+    # What is not asked for need not be composed: the definition of every view of a database takes a while.
+    tables_asked = None if wanted is None else sorted({name.table for name in wanted})
+    columns = _read_columns(client, databases, tables_asked)
     refreshes: dict[TableName, Refresh] | None = None
     tables = {}
     for database, table, uuid, feeds_databases, feeds, loads_databases, loads, *values in client.rows(
         "SELECT database, name, toString(uuid), dependencies_database, dependencies_table, "
         "loading_dependencies_database, loading_dependencies_table, engine, ifNull(total_rows, 0), "
         "create_table_query, as_select, engine_full, comment, toUnixTimestamp(metadata_modification_time) FROM system.tables "
-        "WHERE database IN {databases:Array(String)} AND NOT is_temporary ORDER BY database, name",
+        "WHERE database IN {databases:Array(String)} AND NOT is_temporary "
+        f"{'' if tables_asked is None else 'AND name IN {tables:Array(String)}'} ORDER BY database, name",
         databases=databases,
+        tables=tables_asked or [],
     ):
         name = TableName(database, table)
         if wanted is not None and name not in wanted:
@@ -178,15 +182,19 @@ def _list_databases(client: ClickHouse, exempt: Iterable[str]) -> list[str]:
     )
 
 
-def _read_columns(client: ClickHouse, databases: list[str]) -> dict[TableName, dict[str, Any]]:
-    """What `Table` says of columns, by table."""
+def _read_columns(
+    client: ClickHouse, databases: list[str], tables: list[str] | None
+) -> dict[TableName, dict[str, Any]]:
+    """What `Table` says of columns, by table; of those that are called like one of `tables`, if any are given."""
     found: dict[TableName, dict[str, Any]] = {}
     keys: dict[TableName, set[str]] = {}
     computed: dict[TableName, set[str]] = {}
     for database, table, column, kind, is_key, default_kind, expression in client.rows(
         "SELECT database, table, name, type, is_in_sorting_key OR is_in_partition_key, default_kind, default_expression "
-        "FROM system.columns WHERE database IN {databases:Array(String)} ORDER BY database, table, position",
+        "FROM system.columns WHERE database IN {databases:Array(String)} "
+        f"{'' if tables is None else 'AND table IN {tables:Array(String)}'} ORDER BY database, table, position",
         databases=databases,
+        tables=tables or [],
     ):
         name = TableName(database, table)
         of_table = found.setdefault(name, {"columns": {}, "expressions": {}, "materialized": {}})

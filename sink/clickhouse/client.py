@@ -33,7 +33,7 @@ from sink.errors import (
     UnreachableError,
     translated,
 )
-from sink.names import TableName, quote, quote_columns
+from sink.names import TableName, find_database, quote, quote_columns
 
 # .. pii: Whatever is copied, erased or looked for passes through as bound values; nothing is kept, logged or quoted.
 # .. pii_types: id, name, username, email_address, location, phone_number, birth_date, gender, biography, image, other
@@ -110,7 +110,7 @@ class ClickHouse:
     def table(self, name: str) -> TableName:
         """The table that `database.table` of the map means in this installation."""
         database, _, table = name.partition(".")
-        return TableName(self.address.databases.get(database, database), table)
+        return TableName(find_database(self.address.databases, database), table)
 
     def render(self, sql: str) -> str:
         """Put the names of the databases and the cluster clauses into `sql`."""
@@ -122,9 +122,10 @@ class ClickHouse:
     def rows(self, sql: str, settings: Mapping[str, Any] | None = None, **values: Any) -> list[tuple[Any, ...]]:
         """Run a query and return its rows, `values` bound to its placeholders."""
         text = self.render(sql)
+        bound = _write_numbers(values)
 
         def run() -> list[tuple[Any, ...]]:
-            result = self._client.query(text, parameters=values or None, settings=dict(settings or {}))
+            result = self._client.query(text, parameters=bound or None, settings=dict(settings or {}))
             return [tuple(row) for row in result.result_rows]
 
         return self._repeat(run, text)
@@ -155,7 +156,9 @@ class ClickHouse:
         # `form_encode_query_params` does not change that; `raw_query` puts them into the body.
         send = self._client.raw_query if values and not self.address.is_embedded else self._client.command
         self._repeat(
-            lambda: send(text, parameters=values or None, settings=dict(settings or {})), text, repeatable=repeatable
+            lambda: send(text, parameters=_write_numbers(values) or None, settings=dict(settings or {})),
+            text,
+            repeatable=repeatable,
         )
 
     def insert(
@@ -171,22 +174,39 @@ class ClickHouse:
         A `str` as the table is a temporary one of this session. A failed insert may have been carried out:
         it is tried again only where the caller says that this does no harm.
         """
-        if not rows:
-            return
+        if rows:
+            self._insert(table, columns, rows, repeatable=repeatable)
+
+    def insert_columns(self, table: TableName | str, columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
+        """Append rows that come column by column, as `insert` does."""
+        if values and values[0]:
+            self._insert(table, columns, values, repeatable=False, column_oriented=True)
+
+    def _insert(
+        self,
+        table: TableName | str,
+        columns: Sequence[str],
+        data: Sequence[Sequence[Any]],
+        *,
+        repeatable: bool,
+        column_oriented: bool = False,
+    ) -> None:
         target = table.sql if isinstance(table, TableName) else quote(table)
 
         def run() -> None:
             if self.address.is_embedded:
-                self._insert_embedded(target, columns, rows)
+                self._insert_embedded(target, columns, data, column_oriented)
             else:
-                self._client.insert(target, rows, column_names=list(columns))
+                self._client.insert(target, data, column_names=list(columns), column_oriented=column_oriented)
 
         self._repeat(run, f"INSERT INTO {target}", repeatable=repeatable)
 
-    def _insert_embedded(self, target: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def _insert_embedded(
+        self, target: str, columns: Sequence[str], data: Sequence[Sequence[Any]], column_oriented: bool
+    ) -> None:
         # The driver's own way (seen: clickhouse-connect 1.12, with chDB 4.4) goes through a file in the system's temporary
         # folder, where a killed process leaves the rows behind. chdb-io/chdb-core#97 is about inserts without a file.
-        context = self._client.create_insert_context(target, list(columns), data=rows)
+        context = self._client.create_insert_context(target, list(columns), data=data, column_oriented=column_oriented)
         chunks = NativeTransform.build_insert(context)
         with memory_file(self.address.folder) as (file, path):
             # The driver begins with the statement, as an HTTP body does.
@@ -219,6 +239,15 @@ class ClickHouse:
             return translate_error(error, self.address, sql)
         # Whatever else a driver stumbles over is a value, which its message may quote.
         return QueryError(f"A value cannot be sent to ClickHouse ({type(error).__name__}): {shorten_statement(sql)}")
+
+
+def _write_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values to bind, with lists of integers as the driver would write them, one number at a time."""
+    return {name: str(value) if _is_numbers(value) else value for name, value in values.items()}
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and set(map(type, value)) == {int}
 
 
 def split_for_binding(items: Sequence[T], most: int = 10_000) -> Iterator[list[T]]:

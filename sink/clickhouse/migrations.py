@@ -2,7 +2,8 @@
 
 ClickHouse has no transactions around DDL, so every statement of a migration can be repeated; one that
 failed half-way is simply applied again. A statement for tables of ours that may be somebody else's, or have been changed
-already, says so in a comment before it: `-- only where: event_sink.user_profile.time_last_dumped is DateTime64(6, 'UTC')`.
+already, says so in a comment before it: `-- only where: event_sink.user_profile.time_last_dumped is DateTime64(6, 'UTC')`, or
+`-- only where: event_sink.course_enrollment is sorted by course_key, id, time_last_dumped`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from pathlib import Path
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.errors import MigrationError, SettingsError
+from sink.names import TableName
 from sink.resources import find_resource
 
 # Texts and quoted names are passed over: what looks like a comment or an end in them is none.
 _TEXT = r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`"
 _COMMENT = re.compile(rf"(?P<text>{_TEXT})|--[^\n]*", re.DOTALL)
 _STATEMENT = re.compile(rf"(?:{_TEXT}|[^;'`])+", re.DOTALL)
-_CONDITION = re.compile(r"^-- only where: (?P<table>\w+\.\w+)\.(?P<column>\w+) is (?P<type>[^\n]+)$", re.MULTILINE)
+_CONDITION = re.compile(
+    r"^-- only where: (?P<table>\w+\.\w+)(?:\.(?P<column>\w+) is (?P<type>[^\n]+)| is sorted by (?P<sorted_by>[^\n]+))$",
+    re.MULTILINE,
+)
 # The oldest that `make test-engines` passes on is 25.8; 24.8 cannot say which projections and detached tables there are.
 OLDEST_MAJOR = 25
 _FILE_NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9_]+\.sql")
@@ -40,16 +45,19 @@ ORDER BY name
 
 @dataclass(frozen=True)
 class Condition:
-    """A column that has a type: only where it is so, a statement is carried out."""
+    """A column that has a type, or a table with a sort key: only where it is so, a statement is carried out."""
 
     table: str
     """As `database.table` of the map."""
-    column: str
-    type: str
+    column: str | None = None
+    type: str | None = None
+    sorted_by: str | None = None
 
     def holds(self, client: ClickHouse) -> bool:
         """Whether it is so now; not where there is no such table."""
         name = client.table(self.table)
+        if self.column is None:
+            return self.sorted_by in _read_sort_key(client, name)
         found = read_tables(client, [name]).get(name)
         return found is not None and found.columns.get(self.column) == self.type
 
@@ -83,6 +91,15 @@ class Migration:
         without_comments = _COMMENT.sub(lambda found: found["text"] or "", marked)
         statements = filter(None, (statement.strip() for statement in _STATEMENT.findall(without_comments)))
         return [_split_mark(statement, conditions) for statement in statements]
+
+
+def _read_sort_key(client: ClickHouse, name: TableName) -> list[str]:
+    """The sort key of a table, as one text in a list; an empty list where there is no such table."""
+    return client.column(
+        "SELECT sorting_key FROM system.tables WHERE database = {database:String} AND name = {table:String}",
+        database=name.database,
+        table=name.table,
+    )
 
 
 def _split_mark(statement: str, conditions: list[Condition]) -> tuple[Condition | None, str]:

@@ -7,7 +7,7 @@ parts later. Each step is a function here; `sink.erasure` decides which rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +15,9 @@ from sink.clickhouse.client import WAIT_FOR_MUTATIONS, ClickHouse
 from sink.errors import ErasureError, OverloadedError
 from sink.names import TableName
 
-# ClickHouse keeps a replaced part for a second at least.
-_FIRST_PAUSE_SECONDS = 0.3
+# ClickHouse keeps a replaced part for a second or two: looked for often at first, since a retirement waits for nothing else.
+_FIRST_PAUSE_SECONDS = 0.1
+_OFTEN = 25
 # What a lightweight UPDATE has written stays active beside the parts that it is applied to, until those have it.
 _IS_PATCH = "startsWith(name, 'patch-')"
 # Replaced, or emptied: a part without rows keeps the value of its partition, which may be a person's, until it is dropped.
@@ -65,6 +66,11 @@ def drop_hidden_rows(client: ClickHouse, table: TableName) -> None:
         client.execute(f"ALTER TABLE {table.sql} {client.on_cluster} APPLY DELETED MASK", WAIT_FOR_MUTATIONS)
 
 
+def _find_with_hidden_rows(client: ClickHouse, tables: Sequence[TableName]) -> list[TableName]:
+    """Those of `tables` for which `drop_hidden_rows` has something to do, on any replica."""
+    return list(_count_parts(client, "system.parts", tables, f"active AND (has_lightweight_delete OR {_IS_PATCH})"))
+
+
 def _count_active(client: ClickHouse, table: TableName, condition: str) -> int:
     return int(
         client.value(
@@ -84,33 +90,32 @@ def scrub(client: ClickHouse, tables: Iterable[TableName], within: float) -> dat
         `within` seconds, `count_old_parts` tells.
     """
     names = list(tables)
-    for table in names:
+    for table in _find_with_hidden_rows(client, names):
         drop_hidden_rows(client, table)
     before = client.now()
     deadline = time.monotonic() + within
-    pause = _FIRST_PAUSE_SECONDS
+    pauses = _list_pauses()
     waiting = _find_with_old_parts(client, names, before)
     for table in waiting:
         _hasten_cleanup(client, table)
     while waiting and time.monotonic() <= deadline:
-        time.sleep(pause)
-        pause = min(pause * 1.5, 5)
+        time.sleep(next(pauses))
         waiting = _find_with_old_parts(client, waiting, before)
     return before
 
 
+def _list_pauses() -> Iterator[float]:
+    """Seconds to wait between one look and the next, without an end."""
+    yield from [_FIRST_PAUSE_SECONDS] * _OFTEN
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        pause = min(pause * 1.5, 5)
+        yield pause
+
+
 def _find_with_old_parts(client: ClickHouse, tables: Sequence[TableName], before: datetime) -> list[TableName]:
     """Those of `tables` of which parts that were replaced, or emptied, until `before` still lie on a disk, on any replica."""
-    rows = client.rows(
-        f"SELECT DISTINCT database, table FROM {client.replicas('system.parts')} "
-        "WHERE database IN {databases:Array(String)} AND table IN {tables:Array(String)} "
-        f"AND {_IS_OLD}",
-        databases=sorted({name.database for name in tables}),
-        tables=sorted({name.table for name in tables}),
-        before=int(before.timestamp()),
-    )
-    found = {TableName(database, table) for database, table in rows}
-    return [name for name in tables if name in found]
+    return list(count_old_parts(client, tables, before))
 
 
 def require_scrubbed(client: ClickHouse, tables: Iterable[TableName], before: datetime) -> None:
@@ -160,27 +165,28 @@ def _count_mutations(client: ClickHouse) -> int:
     return int(client.value(f"SELECT count() FROM {client.replicas('system.mutations')} WHERE NOT is_done"))
 
 
-def count_old_parts(client: ClickHouse, table: TableName, before: datetime) -> int:
-    """Parts of a table that were replaced, or emptied, until `before` and still lie on a disk, on any replica."""
-    return int(
-        client.value(
-            f"SELECT count() FROM {client.replicas('system.parts')} WHERE database = {{database:String}} "
-            f"AND table = {{table:String}} AND {_IS_OLD}",
-            database=table.database,
-            table=table.table,
-            # ClickHouse notes the time of a part in whole seconds.
-            before=int(before.timestamp()),
-        )
-    )
+def count_old_parts(client: ClickHouse, tables: Sequence[TableName], before: datetime) -> dict[TableName, int]:
+    """Parts of each table that were replaced, or emptied, until `before` and still lie on a disk, on any replica."""
+    # ClickHouse notes the time of a part in whole seconds.
+    return _count_parts(client, "system.parts", tables, _IS_OLD, before=int(before.timestamp()))
 
 
-def count_detached_parts(client: ClickHouse, table: TableName) -> int:
-    """Parts of a table that were set aside and that no statement reaches, on any replica."""
-    return int(
-        client.value(
-            f"SELECT count() FROM {client.replicas('system.detached_parts')} "
-            "WHERE database = {database:String} AND table = {table:String}",
-            database=table.database,
-            table=table.table,
-        )
+def count_detached_parts(client: ClickHouse, tables: Sequence[TableName]) -> dict[TableName, int]:
+    """Parts of each table that were set aside and that no statement reaches, on any replica."""
+    return _count_parts(client, "system.detached_parts", tables, "true")
+
+
+def _count_parts(
+    client: ClickHouse, parts: str, tables: Sequence[TableName], condition: str, **values: Any
+) -> dict[TableName, int]:
+    """Parts of each of `tables` that are as the condition says; tables without any are left out."""
+    rows = client.rows(
+        f"SELECT database, table, count() FROM {client.replicas(parts)} "
+        f"WHERE database IN {{databases:Array(String)}} AND table IN {{tables:Array(String)}} AND {condition} "
+        "GROUP BY database, table",
+        databases=sorted({name.database for name in tables}),
+        tables=sorted({name.table for name in tables}),
+        **values,
     )
+    counts = {TableName(database, table): int(count) for database, table, count in rows}
+    return {name: counts[name] for name in tables if name in counts}

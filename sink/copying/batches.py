@@ -48,7 +48,7 @@ def create_batch_table(store: Store, copy: Copy, batch: Batch) -> None:
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
     definitions = ", ".join(f"{quote(column)} {_batch_type(column)}" for column in copy.columns)
     store.client.execute(f"CREATE TEMPORARY TABLE {quote(copy.temporary)} ({definitions})")
-    store.client.insert(copy.temporary, copy.columns, copy.convert(batch.rows))
+    store.client.insert_columns(copy.temporary, copy.columns, copy.convert(batch.columns))
 
 
 def _batch_type(column: str) -> str:
@@ -63,34 +63,41 @@ def _stored(copy: Copy) -> str:
     """
     newest = f"argMax({express_digest(copy)}, {copy.written_at})"
     return (
-        f"SELECT {express_key(copy)} AS key, "
+        f"SELECT {express_key(copy)} AS key, 1 AS is_known, "
         f"if(uniqExact({copy.written_at}) = count(), {newest}, toFixedString('', 16)) AS digest "
         f"FROM {copy.table.name.sql} WHERE user_id > {{low:Int64}} AND user_id <= {{high:Int64}} GROUP BY key"
     )
 
 
-def count_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: CopyCounts) -> None:
-    retired, inserted, changed, unchanged = store.client.rows(
+def compare_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: CopyCounts) -> None:
+    """Note beside each row of the batch what is to be done with it, and count that.
+
+    Who is retired from here on is found once everything is written, as is who was retired a moment ago.
+    """
+    drop_compared(store, copy)
+    store.client.execute(
         f"""
-        WITH stored AS ({_stored(copy)}),
-             compared AS (
-                 SELECT user_id IN (SELECT user_id FROM $pii_ledger.tombstones) AS is_retired,
-                        {express_key(copy)} IN (SELECT key FROM stored) AS is_known,
-                        ({express_key(copy)}, {express_digest(copy)}) IN (SELECT key, digest FROM stored) AS is_same
-                 FROM {quote(copy.temporary)}
-             )
-        SELECT countIf(is_retired),
-               countIf(NOT is_retired AND NOT is_known),
-               countIf(NOT is_retired AND is_known AND NOT is_same),
-               countIf(NOT is_retired AND is_same)
-        FROM compared
+        CREATE TEMPORARY TABLE {quote(copy.compared)} AS
+        SELECT {quote_columns(copy.columns)},
+               multiIf(
+                   user_id IN (SELECT user_id FROM $pii_ledger.tombstones), 'retired',
+                   is_known = 0, 'inserted',
+                   stored.digest != {express_digest(copy)}, 'changed',
+                   'unchanged'
+               ) AS verdict
+        FROM {quote(copy.temporary)} AS batch
+        ANY LEFT JOIN ({_stored(copy)}) AS stored ON {express_key(copy)} = stored.key
         """,
+        # Whatever the user's profile says: no match is 0.
+        {"join_use_nulls": 0},
         **scope,
-    )[0]
-    counts.retired += retired
-    counts.inserted += inserted
-    counts.changed += changed
-    counts.unchanged += unchanged
+    )
+    for verdict, rows in store.client.rows(f"SELECT verdict, count() FROM {quote(copy.compared)} GROUP BY verdict"):
+        setattr(counts, verdict, getattr(counts, verdict) + rows)
+
+
+def drop_compared(store: Store, copy: Copy) -> None:
+    store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.compared)}")
 
 
 def count_bad(store: Store, batch: Batch, counts: CopyCounts) -> None:
@@ -110,19 +117,16 @@ def count_bad(store: Store, batch: Batch, counts: CopyCounts) -> None:
     counts.retired += len(batch.bad) - len(left)
 
 
-def write_batch(store: Store, copy: Copy, scope: dict[str, Any]) -> None:
+def write_batch(store: Store, copy: Copy) -> None:
+    """Write the rows that differ from what is stored."""
     columns = quote_columns(copy.columns)
     store.client.execute(
         f"""
         INSERT INTO {copy.table.name.sql} ({columns}, {quote_columns(_BOOKKEEPING)})
-        WITH stored AS ({_stored(copy)})
         SELECT {columns}, {{dump_id:UUID}}, parseDateTime64BestEffort({{version:String}}, 6, 'UTC')
-        FROM {quote(copy.temporary)}
-        WHERE user_id NOT IN (SELECT user_id FROM $pii_ledger.tombstones)
-          AND ({express_key(copy)}, {express_digest(copy)}) NOT IN (SELECT key, digest FROM stored)
+        FROM {quote(copy.compared)} WHERE verdict IN ('inserted', 'changed')
         """,
         repeatable=False,
         dump_id=copy.dump_id,
         version=copy.version.isoformat(),
-        **scope,
     )

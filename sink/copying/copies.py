@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from sink.clickhouse.catalog import Table, is_text, read_tables
-from sink.copying.meta import META, pick, split_keep
+from sink.copying.meta import META, explain_keep, pick, split_keep
 from sink.errors import MigrationError, UsageError
 from sink.ledger.pseudonym_key import read_viewer_digest, set_pseudonym_key
 from sink.lms.objects import OBJECTS
@@ -57,13 +57,17 @@ class Copy:
         """What is read from the LMS for `columns`."""
         return tuple("username" if column == _VIEWER else column for column in self.columns)
 
-    def convert(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """What is stored of rows of `source_columns`."""
+    def convert(self, columns: Sequence[list[Any]]) -> list[list[Any]]:
+        """What is stored of the values of `source_columns`, column by column."""
+        changes: dict[str, Callable[[str], str]] = {}
         if self.digest is not None:
-            return _change_column(rows, self.columns.index(_VIEWER), self.digest)
-        if META in self.columns:
-            return _change_column(rows, self.columns.index(META), lambda text: pick(text, self.meta_keys))
-        return rows
+            changes[_VIEWER] = self.digest
+        elif META in self.columns:
+            changes[META] = lambda text: pick(text, self.meta_keys)
+        return [
+            list(map(changes[name], values)) if name in changes else values
+            for name, values in zip(self.columns, columns, strict=True)
+        ]
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -80,9 +84,10 @@ class Copy:
         """The temporary table that a batch is sent to."""
         return f"batch_{self.object}"
 
-
-def _change_column(rows: list[tuple[Any, ...]], at: int, change: Callable[[str], str]) -> list[tuple[Any, ...]]:
-    return [(*row[:at], change(row[at]), *row[at + 1 :]) for row in rows]
+    @property
+    def compared(self) -> str:
+        """The temporary table of a batch that was compared with what is stored."""
+        return f"compared_{self.object}"
 
 
 def plan_copies(store: Store, objects: Iterable[str], *, enabled: bool = True) -> list[Copy]:
@@ -127,24 +132,54 @@ def _make_digest(store: Store) -> Callable[[str], str]:
 
 def _choose_columns(name: str, place: str, target: Target, table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns that are copied, and the keys of `meta` that are."""
-    available = list(OBJECTS[name].columns)
-    needed = set(IDENTITY[name])
-    if place == KEYED:
-        available[available.index("username")] = _VIEWER
-        needed.add(_VIEWER)
-    keep, meta_keys = split_keep(place, target.keep or [column for column in available if column != META])
+    if misfit := _explain_keep(name, place, target, table):
+        raise UsageError(f"targets.{place}.keep: {misfit[0]}. {misfit[1]}")
+    keep, meta_keys = split_keep(target.keep or _list_kept(name, place))
+    return tuple(keep), meta_keys
+
+
+def find_keep_problems(store: Store) -> list[tuple[str, str, str]]:
+    """Why `sync` would refuse the map, as (place, reason, fix); tables that are not there, or in no map, are passed over."""
+    places = [(name, f"event_sink.{name}") for name in OBJECTS] + [(name, KEYED) for name in WITHOUT_PII]
+    wanted = [(name, place, store.pii_map.targets[place]) for name, place in places if place in store.pii_map.targets]
+    tables = read_tables(store.client, [store.client.table(place) for _, place, _ in wanted])
+    problems = []
+    for name, place, target in wanted:
+        table = tables.get(store.client.table(place))
+        if table is not None and (misfit := _explain_keep(name, place, target, table)):
+            problems.append((f"targets.{place}.keep", *misfit))
+    return problems
+
+
+def _explain_keep(name: str, place: str, target: Target, table: Table) -> tuple[str, str] | None:
+    """Why a target cannot keep what it says, as (reason, fix)."""
+    if misfit := explain_keep(target.keep or ()):
+        return misfit
+    available = _list_available(name, place)
+    keep, _ = split_keep(target.keep or _list_kept(name, place))
     for column in keep:
         if column not in available:
-            raise UsageError(f"targets.{place}.keep: the LMS has no {column}. Possible: {', '.join(available)}.")
+            return f"the LMS has no {column}", f"Possible: {', '.join(available)}."
         if column not in table.columns:
-            raise MigrationError(
-                f"The table {table.name} has no column {column}. Run `aspects-pii init`, or correct `keep`."
-            )
+            return f"the table has no column {column}", "Run `aspects-pii init`, or correct `keep`."
     # Rows that are alike in the columns of the sort key are one row to ClickHouse, and what is in it cannot be emptied.
-    needed |= {column for column in available if column in table.key_columns}
+    needed = {*IDENTITY[name], *(column for column in available if column in table.key_columns)}
+    if place == KEYED:
+        needed.add(_VIEWER)
     if missing := sorted(needed - set(keep)):
-        raise UsageError(f"targets.{place}.keep: {', '.join(missing)} cannot be left out.")
-    return tuple(keep), meta_keys
+        return f"{', '.join(missing)} cannot be left out", "Add it."
+    return None
+
+
+def _list_available(name: str, place: str) -> list[str]:
+    """The columns that the LMS has of an object, as the table calls them."""
+    columns = list(OBJECTS[name].columns)
+    return [_VIEWER if column == "username" else column for column in columns] if place == KEYED else columns
+
+
+def _list_kept(name: str, place: str) -> list[str]:
+    """What is kept where the map does not say."""
+    return [column for column in _list_available(name, place) if column != META]
 
 
 def _read_clock(store: Store, tables: Sequence[Table]) -> datetime:

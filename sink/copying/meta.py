@@ -21,7 +21,6 @@ import json
 from collections.abc import Iterable
 
 from sink.clickhouse.client import WAIT_FOR_MUTATIONS, ClickHouse
-from sink.errors import UsageError
 from sink.names import TableName
 
 META = "meta"
@@ -39,28 +38,27 @@ _PICKED = (
 )
 
 
-def split_keep(place: str, keep: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
-    """What `keep` of a target says: the columns, `meta` among them where a key of it is kept, and these keys.
+def explain_keep(keep: Iterable[str]) -> tuple[str, str] | None:
+    """Why `keep` of a target cannot be, as (reason, fix): the whole of `meta`, or a key that is never stored."""
+    for entry in keep:
+        column, _, key = entry.partition(".")
+        if column == META and not key:
+            fix = f"Write `{META}.KEY` for each extended profile field that your reports need, or leave it out."
+            return f"`{META}` is kept key by key", fix
+        if column == META and key in _NEVER:
+            return f"{entry} is never stored, as it opens the user's session", "Take it out."
+    return None
 
-    Raises:
-        UsageError: the whole of `meta`, or a key that is never stored.
-    """
+
+def split_keep(keep: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
+    """What `keep` of a target says: the columns, `meta` among them where a key of it is kept, and these keys."""
     columns: list[str] = []
     keys: list[str] = []
     for entry in keep:
-        column, dot, key = entry.partition(".")
+        column, _, key = entry.partition(".")
         if column != META:
             columns.append(entry)
             continue
-        if not dot or not key:
-            raise UsageError(
-                f"targets.{place}.keep: `{META}` is kept key by key. Write `{META}.KEY` for each extended profile field "
-                "that your reports need, or leave it out."
-            )
-        if key in _NEVER:
-            raise UsageError(
-                f"targets.{place}.keep: {entry} is never stored: it opens the user's session. Take it out."
-            )
         keys.append(key)
         if META not in columns:
             columns.append(META)

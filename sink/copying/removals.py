@@ -10,6 +10,7 @@ from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.clickhouse.parts import delete_rows, drop_hidden_rows
 from sink.copying.copies import KEYED, Copy, express_key
+from sink.copying.unseen_roles import require_seen_roles
 from sink.errors import RefusedError
 from sink.ledger.leases import hold
 from sink.lms.snapshot import Snapshot
@@ -80,15 +81,17 @@ def _list_present(snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None
 def check_removals(
     store: Store, snapshot: Snapshot, copy: Copy, leavers: Sequence[int], user_ids: Sequence[int] | None
 ) -> None:
-    """Refuse to remove more people than ASPECTS_SYNC_MAX_REMOVED_SHARE allows, or all course roles.
+    """Refuse to remove more people than ASPECTS_SYNC_MAX_REMOVED_SHARE allows, all course roles, or roles out of our sight.
 
     Raises:
         RefusedError: they would go; it says what may be wrong, and how to have them removed all the same.
     """
     limit = store.policy.sync_max_removed_share
     if copy.object in _COME_AND_GO and next(snapshot.user_ids("user_profile"), []):
-        if limit < 1 and user_ids is None:
-            _check_roles(store, snapshot, copy, leavers)
+        if limit < 1:
+            if user_ids is None:
+                _check_roles(store, snapshot, copy, leavers)
+            require_seen_roles(store, snapshot, copy, user_ids)
         return
     held = store.client.value(f"SELECT uniqExact(user_id) FROM {copy.table.name.sql}")
     if len(leavers) > held * limit:

@@ -16,7 +16,7 @@ from typing import Any
 
 from sink.clickhouse.client import WAIT_FOR_MUTATIONS
 from sink.clickhouse.parts import drop_hidden_rows, scrub
-from sink.copying.batches import CopyCounts, count_bad, count_batch, create_batch_table, write_batch
+from sink.copying.batches import CopyCounts, compare_batch, count_bad, create_batch_table, drop_compared, write_batch
 from sink.copying.copies import WITHOUT_PII, Copy, plan_copies
 from sink.copying.meta import META, drop_other_keys
 from sink.copying.removals import (
@@ -84,7 +84,8 @@ def sync(
         PiiDisabledError: storing PII is off, and it is not only course roles that were asked for.
         BusyError: another process is making a full copy; nothing was copied.
         LmsSchemaError: the LMS database lacks something that is read; nothing was copied.
-        RefusedError: more subjects would go than the safeguard allows, or all course roles; nothing was copied.
+        RefusedError: more subjects would go than the safeguard allows, all course roles, or some that may only be out of our
+            sight; nothing was copied.
         MigrationError: the tables are not there; `init` has not run.
         BusyError: an erasure took so long that whom it overtook could not be looked at; copying again does that.
         LedgerError: everything was copied, but that could not be recorded.
@@ -170,17 +171,18 @@ def _copy_batches(
         # A batch answers for everybody after the last user of the one before.
         scope: dict[str, Any] = {"low": low, "high": batch.last_user_id}
         create_batch_table(store, copy, batch)
-        count_batch(store, copy, scope, counts)
+        compare_batch(store, copy, scope, counts)
         gone = [] if copy.object == "user_profile" else find_gone_rows(store, copy, batch)
         counts.removed += len(gone)
         if not dry_run:
-            write_batch(store, copy, scope)
+            write_batch(store, copy)
             delete_versions(store, copy, gone)
         count_bad(store, batch, counts)
-        counts.read += len(batch.rows) + len(batch.bad)
+        counts.read += batch.size + len(batch.bad)
         progress(copy.object, counts.read, total)
         low = batch.last_user_id
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
+    drop_compared(store, copy)
 
 
 def _purge_columns(store: Store, copy: Copy, dry_run: bool) -> list[str]:

@@ -18,7 +18,7 @@ from sink.clickhouse.migrations import list_statements
 from sink.datasets.grants import AccessPlan, Grant, RoleNames, require_name
 from sink.datasets.policies import list_shown, plan_policies
 from sink.datasets.project import Project, Schema, read_project, read_schema, unique
-from sink.names import HELPER_PREFIX
+from sink.names import HELPER_PREFIX, find_database
 from sink.pii_map import PiiMap, Target
 from sink.resources import find_resource
 
@@ -99,7 +99,7 @@ class _GrantPlanner:
     is_cluster: bool
 
     def _actual(self, database: str) -> str:
-        return self.databases.get(database, database)
+        return find_database(self.databases, database)
 
     def _on(self, privileges: Sequence[str], place: tuple[str, str]) -> Grant:
         return Grant(tuple(privileges), self._actual(place[0]), place[1])

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from sink.datasets.grants import RoleNames, RowPolicy
 from sink.datasets.project import Dataset, Project, unique
+from sink.names import find_database
 from sink.pii_map import PiiMap
 from sink.visibility import VIEWER_SCOPES, render_visible_to
 
@@ -62,6 +63,6 @@ def plan_policies(
 def _confine(databases: Mapping[str, str], name: str, using: str, readers: tuple[str, ...]) -> Iterator[RowPolicy]:
     # Where users without a policy see nothing (users_without_row_policies_can_read_rows), readers need one too.
     logical, _, table = name.partition(".")
-    database = databases.get(logical, logical)
+    database = find_database(databases, logical)
     yield RowPolicy("aspects_pii_services", database, table, "1", to=unique(readers))
     yield RowPolicy("aspects_pii_others", database, table, using, unless=unique(readers))

@@ -1,8 +1,7 @@
 """What other software stores of people while storing PII is off: no setting of ours keeps it out, so every sweep empties it.
 
-The map says of which tables that is known (`empty_while_off`). ClickHouse has nothing that empties a value on its way into
-a MergeTree table: a DEFAULT gives way to what is inserted, a TTL waits for a merge, and a column that is not stored has no
-place in an INSERT by position before 26.
+The map says of which tables that is known (`empty_while_off`). In those that we have made a TTL empties it within seconds
+(migration 0016); those that others have made are theirs to define.
 
 .. no_pii: names of tables, and counts.
 """

@@ -15,7 +15,7 @@ from sink.clickhouse.refreshes import drop_replaced_copies, refresh
 from sink.erasure.exemptions import list_not_pii
 from sink.erasure.named_tables import Column, names_anybody
 from sink.erasure.plan import is_only_shown
-from sink.names import TableName
+from sink.names import TableName, find_database
 from sink.pii_map import Target
 from sink.store import Store
 
@@ -54,7 +54,7 @@ def read_all_tables(store: Store) -> dict[TableName, Table]:
 
 def list_exempt_databases(store: Store) -> list[str]:
     """The databases that the map exempts, by the names of this installation."""
-    return [store.client.databases.get(name, name) for name in store.pii_map.exempt_databases]
+    return [find_database(store.client.databases, name) for name in store.pii_map.exempt_databases]
 
 
 def read_dependents(store: Store) -> list[Dependent]:

@@ -19,7 +19,7 @@ from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.clickhouse.parts import delete_rows, drop_hidden_rows
 from sink.erasure.identities import Identities, list_keys
-from sink.erasure.keys import express_compared, express_name
+from sink.erasure.keys import Spelling, express_compared, express_name, find_spelling, fold_name
 from sink.erasure.steps import Step
 from sink.ledger.pseudonym_key import express_name_digest, read_name_digest
 from sink.names import TableName
@@ -40,10 +40,13 @@ def remember(store: Store, subjects: Sequence[SubjectId], identities: Identities
     if not _are_kept(store):
         return
     digest = read_name_digest(store.client, store.policy.pseudonym_secret)
+    rules = _list_whole_keys(store)
+    # A name that somebody else has too is remembered as well.
+    named = identities.with_contested()
     entries = {
         (str(subject), label, digest(name, label) if name else _NONE)
         for subject in subjects
-        for label, name in _list_names(store, subject, identities)
+        for label, name in _list_names(store, subject, named, rules)
     }
     for batch in split_for_binding(sorted({subject for subject, _, _ in entries})):
         entries -= set(
@@ -108,19 +111,26 @@ def find_kept(store: Store, subjects: Sequence[str]) -> dict[str, datetime]:
     return {subject: at + timedelta(days=store.policy.keep_former_names_days) for subject, at in kept.items()}
 
 
-def _list_names(store: Store, subject: SubjectId, identities: Identities) -> set[tuple[str, str]]:
+def _list_whole_keys(store: Store) -> list[Rule]:
+    """Of the rules whose keys cannot be read back into a name one for each label: what they hold is the same."""
+    rules = {rule.label: rule for _, _, rule in store.pii_map.rules(redact_history=True) if rule.affixes is None}
+    return list(rules.values())
+
+
+def _list_names(
+    store: Store, subject: SubjectId, identities: Identities, rules: Sequence[Rule]
+) -> set[tuple[str, str]]:
     """What a subject is called, as (label, name as it is compared); an empty name where there is none."""
     names = {
-        (identifier, name.lower() if store.pii_map.ignores_case(identifier) else name)
+        (identifier, fold_name(name, find_spelling(store.pii_map, [identifier])))
         for identifier in store.pii_map.subject.identifiers
         for name in identities.of(subject, identifier)
     }
     known = {label for label, _ in names}
     names |= {(label, _NONE) for label in identities.answered.get(str(subject), ()) if label not in known}
-    for _, _, rule in store.pii_map.rules(redact_history=True):
-        if rule.affixes is None:
-            keys = list_keys(rule, [subject], identities.with_contested())
-            names |= {(rule.label, key.lower() if _ignores_case(store, rule) else key) for key in keys}
+    for rule in rules:
+        keys = list_keys(rule, [subject], identities)
+        names |= {(rule.label, fold_name(key, _find_spelling(store, rule))) for key in keys}
     return names
 
 
@@ -128,7 +138,8 @@ def _find_names(store: Store, step: Step) -> list[tuple[str, str]]:
     """The names in a step's table whose keyed hashes are kept, as (subject, name)."""
     rule = step.rule
     key = express_name(step.subject_expression, rule)
-    folded = express_compared(step.subject_expression, rule, ignores_case=_ignores_case(store, rule))
+    spelling = _find_spelling(store, rule)
+    folded = express_compared(step.subject_expression, rule, spelling)
     prefix, suffix = rule.affixes or ("", "")
     prefix = prefix.lower() if rule.is_mailbox else prefix
     digest = express_name_digest("folded_name", "{label:String}")
@@ -152,16 +163,16 @@ def _find_names(store: Store, step: Step) -> list[tuple[str, str]]:
         ) AS known ON found.digest = known.digest
         """,
         INCLUDING_HIDDEN,
-        prefix=prefix.lower() if _ignores_case(store, rule) else prefix,
-        suffix=suffix.lower() if _ignores_case(store, rule) else suffix,
+        prefix=fold_name(prefix, spelling),
+        suffix=fold_name(suffix, spelling),
         affixes=len((prefix + suffix).encode()),
         label=rule.label,
         since=_since(store),
     )
 
 
-def _ignores_case(store: Store, rule: Rule) -> bool:
-    return not rule.is_hashed and any(map(store.pii_map.ignores_case, rule.sources))
+def _find_spelling(store: Store, rule: Rule) -> Spelling:
+    return find_spelling(store.pii_map, () if rule.is_hashed else rule.sources)
 
 
 def _read_labels(store: Store, subjects: Sequence[SubjectId]) -> dict[str, set[str]]:

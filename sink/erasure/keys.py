@@ -1,7 +1,8 @@
 """The columns that name subjects: which types can, and how such a column writes an id.
 
 A UUID in capitals, or `0042` for a number, is the same id in another spelling. The ledger keeps the spelling in which
-somebody asked; a column has one of its own.
+somebody asked; a column has one of its own. A text column that names people otherwise than by the subject's id has whatever
+spelling somebody has written.
 
 .. no_pii: opaque ids.
 """
@@ -10,10 +11,12 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from functools import cache, lru_cache
 
 from sink.clickhouse.catalog import Table, is_json, is_text
-from sink.pii_map import PiiMap, Rule, SubjectId
+from sink.pii_map import SUBJECT_ID, PiiMap, Rule, SubjectId
 
 _INTEGER = re.compile(r"(U?)Int(\d+)")
 _NUMBER = re.compile(r"[+-]?[0-9]+")
@@ -26,8 +29,51 @@ _MAILTO = "mailto:"
 _HEADERS = "^([^@]*@[^?]*)[?].*$"
 _BRACKETS = "^.*<([^<>]*)>$"
 _SCHEME = "^(?i:mailto:)(//)?"
+# With hyphens or without, where no letter or digit is beside it.
+_UUID = "(?:[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{32})"
 # What is no number and no UUID, whatever it looks like here and there.
-_WORDS = ("name", "username", "email_address")
+_ADDRESS = "email_address"
+_ID = "id"
+_WORDS = ("name", "username", _ADDRESS)
+
+
+class Spelling(Enum):
+    """What makes no difference between two names."""
+
+    EXACT = "nothing: every letter counts"
+    CASE = "capitals: software writes addresses as their owners typed them, or in lower case"
+    UUID = "capitals and hyphens of a UUID, as anonymous ids are: of everything else every letter counts"
+
+
+def find_spelling(pii_map: PiiMap, sources: Iterable[str]) -> Spelling:
+    """How names that are made of these identifiers are compared.
+
+    The subject's own id is as whoever asks writes it: text keys of other systems can differ in nothing but capitals.
+    """
+    kinds = {pii_map.find_type(source) for source in sources if source != SUBJECT_ID}
+    if _ADDRESS in kinds:
+        return Spelling.CASE
+    return Spelling.UUID if _ID in kinds else Spelling.EXACT
+
+
+def express_folded(text: str, spelling: Spelling) -> str:
+    """SQL for a name as it is compared."""
+    if spelling is Spelling.CASE:
+        return f"lowerUTF8({text})"
+    if spelling is Spelling.EXACT:
+        return text
+    written = f"extract({text}, '\\\\b{_UUID}\\\\b')"
+    return f"if({written} = '', {text}, replaceOne({text}, {written}, toString(toUUIDOrZero({written}))))"
+
+
+def fold_name(name: str, spelling: Spelling) -> str:
+    """What `express_folded` gives for a row that holds this name."""
+    if spelling is Spelling.CASE:
+        return name.lower()
+    if spelling is Spelling.EXACT:
+        return name
+    written = re.search(rf"\b{_UUID}\b", name, re.ASCII)
+    return name.replace(written[0], str(uuid.UUID(written[0])), 1) if written else name
 
 
 def find_kind(table: Table, key: str) -> str:
@@ -43,11 +89,11 @@ def find_kind(table: Table, key: str) -> str:
 def write_id(kind: str, subject: SubjectId | str) -> str | None:
     """An id as a column of this type writes it, as text; None where the column cannot hold it."""
     text = str(subject)
-    if found := _INTEGER.fullmatch(kind):
-        if not _NUMBER.fullmatch(text) or len(text) > int(found[2]):
+    if limits := _find_limits(kind):
+        longest, least, most = limits
+        if not _NUMBER.fullmatch(text) or len(text) > longest:
             return None
-        number, bits = int(text), int(found[2])
-        least, most = (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        number = int(text)
         return str(number) if least <= number <= most else None
     if kind == "UUID":
         try:
@@ -57,6 +103,17 @@ def write_id(kind: str, subject: SubjectId | str) -> str | None:
     if (found := _FIXED.fullmatch(kind)) and len(text.encode()) > int(found[1]):
         return None
     return text
+
+
+@cache
+def _find_limits(kind: str) -> tuple[int, int, int] | None:
+    """Of an integer type how many digits are looked at, the least and the greatest number; None for another type."""
+    found = _INTEGER.fullmatch(kind)
+    if not found:
+        return None
+    bits = int(found[2])
+    least, most = (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return bits, least, most
 
 
 def express_name(text: str, rule: Rule) -> str:
@@ -69,13 +126,12 @@ def express_name(text: str, rule: Rule) -> str:
     return f"lowerUTF8(trimBoth({text}))" if rule.is_hashed else text
 
 
-def express_compared(text: str, rule: Rule, *, ignores_case: bool) -> str:
+def express_compared(text: str, rule: Rule, spelling: Spelling) -> str:
     """SQL for a key as it is compared."""
-    name = express_name(text, rule)
-    return f"lowerUTF8({name})" if ignores_case else name
+    return express_folded(express_name(text, rule), spelling)
 
 
-def fold_key(key: str, rule: Rule, *, ignores_case: bool) -> str:
+def fold_key(key: str, rule: Rule, spelling: Spelling) -> str:
     """What `express_compared` gives for a row that holds this key, and nothing around it.
 
     The key of a person is no text that somebody wrote down, so that nothing in it is decoded: `a%62c@x` is an address
@@ -83,7 +139,7 @@ def fold_key(key: str, rule: Rule, *, ignores_case: bool) -> str:
     """
     if rule.is_mailbox:
         key = _MAILTO + re.sub(_BLANKS, "", key[len(_MAILTO) :])
-    return key.lower() if ignores_case or rule.is_hashed else key
+    return fold_name(key.lower() if rule.is_hashed else key, spelling)
 
 
 def _express_mailbox(text: str) -> str:
@@ -99,8 +155,14 @@ def _express_mailbox(text: str) -> str:
     return f"if(match({text}, '[@%:]'), {named}, {text})"
 
 
-def group_ids(kind: str, subjects: Iterable[SubjectId]) -> dict[str, list[str]]:
+def group_ids(kind: str, subjects: Iterable[SubjectId]) -> Mapping[str, Sequence[str]]:
     """The ids of `subjects` as a column of this type writes them, with the spellings of each; none that it cannot hold."""
+    return _group_ids(kind, tuple(subjects))
+
+
+# A retirement asks the same of every target.
+@lru_cache(maxsize=8)
+def _group_ids(kind: str, subjects: tuple[SubjectId, ...]) -> Mapping[str, Sequence[str]]:
     groups: dict[str, list[str]] = {}
     for subject in subjects:
         if (written := write_id(kind, subject)) is not None:

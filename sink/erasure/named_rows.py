@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse, split_for_binding
 from sink.erasure.identities import Identities
-from sink.erasure.keys import express_compared
+from sink.erasure.keys import Spelling, express_compared
 from sink.erasure.steps import Step
 from sink.errors import DatabaseError
 from sink.ledger.details import read_detail
@@ -103,7 +103,7 @@ def _list_texts(receipt: Mapping[str, Any], name: str) -> list[str]:
 def _has_named_rows(client: ClickHouse, step: Step) -> bool:
     """True where a row of anybody has a key of the kind that the rule is about."""
     prefix = "" if step.rule.is_hashed else step.rule.template.partition("{")[0]
-    key = express_compared(step.subject_expression, step.rule, ignores_case=True)
+    key = express_compared(step.subject_expression, step.rule, Spelling.CASE)
     try:
         found = client.rows(
             f"SELECT 1 FROM {client.replicas(step.table.name.sql)} "

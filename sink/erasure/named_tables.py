@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from sink.clickhouse.catalog import Table, read_path
 from sink.clickhouse.client import INCLUDING_HIDDEN, ClickHouse
-from sink.erasure.keys import express_compared
+from sink.erasure.keys import Spelling, express_compared
 from sink.names import TableName, quote
 from sink.pii_map import Rule
 
@@ -162,7 +162,7 @@ def _express_naming(column: Column) -> str:
     if rule.is_about_text:
         return f"multiSearchAny(toString({quote(rule.key)}), {{wanted:Array(String)}})"
     key = f"ifNull(toString({read_path(column.table, rule.key)}), '')"
-    compared = express_compared(key, rule, ignores_case=True)
+    compared = express_compared(key, rule, Spelling.CASE)
     return f"{'match' if rule.is_hashed else 'startsWith'}({compared}, {{wanted:String}})"
 
 

@@ -15,7 +15,7 @@ from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.erasure.former_names import recall
 from sink.erasure.identities import Identities
-from sink.erasure.keys import find_kind, group_ids
+from sink.erasure.keys import express_folded, find_kind, find_spelling, fold_name, group_ids
 from sink.erasure.steps import Step
 from sink.names import TableName, quote, quote_text
 from sink.pii_map import SHA1, SubjectId
@@ -161,7 +161,7 @@ class _Wanted:
 
     def fold(self, identifier: str, value: str) -> str:
         """A value as it is compared."""
-        return value.lower() if self._store.pii_map.ignores_case(identifier) else value
+        return fold_name(value, find_spelling(self._store.pii_map, [identifier]))
 
 
 def _list_sources(store: Store) -> Iterator[_Source]:
@@ -180,8 +180,7 @@ def _find_owners(store: Store, wanted: _Wanted) -> Iterator[tuple[str, str, str]
     """Whose the wanted names are by the PII tables, as (identifier, value, subject)."""
     for source in _list_sources(store):
         name = source.identifier
-        value = f"toString({source.quoted_name})"
-        value = f"lowerUTF8({value})" if store.pii_map.ignores_case(name) else value
+        value = express_folded(f"toString({source.quoted_name})", find_spelling(store.pii_map, [name]))
         own = group_ids(source.id_kind, wanted.subjects)
         for batch in split_for_binding(sorted(wanted.spellings.get(name, ()))):
             rows = store.client.rows(

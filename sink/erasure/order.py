@@ -60,7 +60,7 @@ def _sort(steps: Sequence[Step]) -> list[int]:
 def _spoils(step: Step, reader: Step) -> bool:
     """True where `step` changes what `reader` finds its rows by."""
     key = reader.rule.key
-    if step.rule.key == key and _does_all_of(step, reader):
+    if _does_all_of(step, reader):
         return False
     read = [f"{key}.{part}" for part in _AGENTS] if reader.rule.is_about_text else [key]
     return any(_overlap(path, one) for path in _list_changed(step) for one in read)

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from sink.clickhouse.catalog import Table, find_detached, read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.changes import Redact
+from sink.erasure.keys import find_spelling
 from sink.erasure.named_tables import Column, can_tell, names_anybody
 from sink.erasure.order import put_in_order
 from sink.erasure.problems import Problem, find_expression_problems, find_key_problems, find_problems
@@ -176,8 +177,8 @@ def _make_step(pii_map: PiiMap, target: Target, rule: Rule, table: Table, secret
         assert secret is not None
         kinds = {name: pii_map.find_type(name) for name in pii_map.subject.identifiers}
         return StatementStep(table, rule, target.pii, secret, kinds)
-    ignores_case = any(map(pii_map.ignores_case, rule.sources)) and not rule.template.startswith("sha1:")
-    return RewriteStep(table, rule, target.pii, Redact(rule, secret, target.pii, table.columns), ignores_case)
+    spelling = find_spelling(pii_map, () if rule.is_hashed else rule.sources)
+    return RewriteStep(table, rule, target.pii, Redact(rule, secret, target.pii, table.columns), spelling)
 
 
 def require_valid_plan(plan: Plan) -> None:

@@ -212,11 +212,9 @@ class _StepOutcome:
 
 def _require_empty(store: Store, outcomes: Sequence[_StepOutcome]) -> None:
     findings = [str(outcome) for outcome in outcomes if outcome.rows != 0]
-    for name in dict.fromkeys(outcome.table for outcome in outcomes):
-        if count := count_detached_parts(store.client, name):
-            findings.append(
-                f"{counted(count, 'detached part')} of {name} (ALTER TABLE … DROP DETACHED PART removes them)"
-            )
+    tables = list(dict.fromkeys(outcome.table for outcome in outcomes))
+    for name, count in count_detached_parts(store.client, tables).items():
+        findings.append(f"{counted(count, 'detached part')} of {name} (ALTER TABLE … DROP DETACHED PART removes them)")
     findings += [f"what {d.table.name} holds ({d.stuck})" for d in read_dependents(store) if d.stuck]
     if findings:
         raise ErasureError(f"The purge left {', '.join(findings)}. See to that, then run it again.")

@@ -20,7 +20,7 @@ from sink.erasure.changes import Change
 from sink.erasure.expressions import explain_failure
 from sink.erasure.identities import Identities, list_keys
 from sink.erasure.json_text import replace_values
-from sink.erasure.keys import express_compared, fold_key, make_sample, write_id
+from sink.erasure.keys import Spelling, express_compared, fold_key, make_sample, write_id
 from sink.erasure.new_values import NewValues, explain_excess, hash_texts, or_zero
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.swap import swap
@@ -94,8 +94,8 @@ class RewriteStep(Step):
     """Rows are found by a query, and what takes the places of their values is made here."""
 
     change: Change
-    ignores_case: bool = False
-    """True where the key is an e-mail address."""
+    spelling: Spelling = Spelling.EXACT
+    """What makes no difference between a key and a name."""
 
     @property
     def match(self) -> str:
@@ -248,7 +248,7 @@ class RewriteStep(Step):
                 keys.setdefault(written, subject)
         compared: dict[str, str] = {}
         for key, subject in keys.items():
-            compared.setdefault(fold_key(key, self.rule, ignores_case=self.ignores_case), subject)
+            compared.setdefault(fold_key(key, self.rule, self.spelling), subject)
         return _Keys(compared, keys)
 
     @property
@@ -259,7 +259,7 @@ class RewriteStep(Step):
     @property
     def _key(self) -> str:
         """A row's key as it is compared; bytes that are no text compare as no name does."""
-        return express_compared(f"toValidUTF8({self._spelt})", self.rule, ignores_case=self.ignores_case)
+        return express_compared(f"toValidUTF8({self._spelt})", self.rule, self.spelling)
 
     def _count_by_subject(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> list[tuple[str, int]]:
         rows = client.rows(

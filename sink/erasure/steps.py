@@ -105,7 +105,7 @@ class Step(ABC):
         """The type of the key, without Nullable and LowCardinality."""
         return find_kind(self.table, self.rule.key)
 
-    def group(self, subjects: Sequence[SubjectId]) -> dict[str, list[str]]:
+    def group(self, subjects: Sequence[SubjectId]) -> Mapping[str, Sequence[str]]:
         """Of a rule by id: ids as the key writes them -> ids of `subjects` as they are spelt; none that it cannot hold."""
         return group_ids(self.key_kind, subjects)
 

@@ -12,7 +12,7 @@ from sink.clickhouse.lineage import find_computed, find_dependents, trace_column
 from sink.erasure.derived import list_targets, read_all_tables
 from sink.erasure.exemptions import NotPii, is_exempt, list_not_pii
 from sink.erasure.problems import Problem
-from sink.names import HELPER_PREFIX, TableName
+from sink.names import HELPER_PREFIX, LITERAL, TableName, list_former_databases
 from sink.pii_map import Target
 from sink.store import Store
 
@@ -57,7 +57,11 @@ def read_survey(store: Store, tables: Mapping[TableName, Table] | None = None) -
         targets=targets,
         derived={client.table(name) for name in store.pii_map.derived} - set(targets),
         not_pii=list_not_pii(store),
-        databases={actual: name for name, actual in client.databases.items()},
+        databases={
+            **{name: name for name in list_former_databases(client.databases) if name != _OWN_DATABASE},
+            **{actual: name for name, actual in client.databases.items()},
+        },
+        former=frozenset(list_former_databases(client.databases)),
     )
 
 
@@ -71,6 +75,8 @@ class Survey:
     not_pii: NotPii
     databases: Mapping[str, str]
     """The map's names of the databases, by their names in this installation."""
+    former: frozenset[str]
+    """Names of the map that mean another database here."""
 
     def find_problems(self) -> list[Problem]:
         """Everything that the map does not say, each place once, with the fix."""
@@ -244,7 +250,10 @@ class Survey:
         if not table.has_rows:
             return f"Add {name} under `derived`."
         if table.is_merge_tree:
-            return f"Add {name} under `targets` with what a retirement does to it."
+            former = table.name.database
+            all_of_it = f" Or, if all of {former} is of before, add `former_databases: [{former}]`."
+            told = all_of_it if former in self.former - {_OWN_DATABASE} else ""
+            return f"Add {name} under `targets` with what a retirement does to it.{told}"
         if table.engine == "MaterializedView":
             storage = self.tables.get(table.storage or table.name, table)
             if storage is not table and not storage.is_inner:
@@ -257,4 +266,5 @@ class Survey:
 
     def _name(self, name: TableName) -> str:
         """A table as the map writes it."""
-        return f"{self.databases.get(name.database, name.database)}.{name.table}"
+        mark = LITERAL if name.database in self.former else ""
+        return f"{mark}{self.databases.get(name.database, name.database)}.{name.table}"

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from sink.clickhouse.client import ClickHouse
@@ -69,8 +69,10 @@ def verify(
     inquiry.ask("queues", lambda: _find_queued(store, plan, subjects, identities))
     if scrubbed_at is not None:
         inquiry.note("dropped and detached tables", lambda: list_set_aside(store), passing)
+        # Asked once for all of them; where that fails, each is a question without an answer.
+        count_parts = cache(lambda: _count_parts(client, plan.tables, scrubbed_at))
         for table in plan.tables:
-            inquiry.ask(str(table), partial(_find_parts, client, table, scrubbed_at))
+            inquiry.ask(str(table), partial(_find_parts, table, count_parts))
     for dependent in inquiry.list_dependents(store):
         name, key = dependent.table.name, dependent.key
         if key is not None:
@@ -225,12 +227,17 @@ def _find_rows(
     client: ClickHouse, step: Step, subjects: Sequence[SubjectId], identities: Identities, *, in_files: bool
 ) -> list[Finding]:
     place = str(step.table.name)
+    everything = step.count_left(client, subjects, identities, including_hidden=True) if in_files else {}
+    if in_files and not everything:
+        # What can be read is among what is there.
+        return []
     readable = step.count_left(client, subjects, identities)
     findings = [Finding(place, Kind.ROWS, subject, count) for subject, count in readable.items()]
-    if in_files:
-        everything = step.count_left(client, subjects, identities, including_hidden=True)
-        findings += [Finding(place, Kind.HIDDEN_ROWS, s, count) for s, count in everything.items() if s not in readable]
-    return findings
+    return findings + [
+        Finding(place, Kind.HIDDEN_ROWS, subject, count)
+        for subject, count in everything.items()
+        if subject not in readable
+    ]
 
 
 def _find_works(client: ClickHouse) -> list[Finding]:
@@ -238,12 +245,15 @@ def _find_works(client: ClickHouse) -> list[Finding]:
     return [Finding(table, Kind.INTERRUPTED, count=count) for table, count in works.items()]
 
 
-def _find_parts(client: ClickHouse, table: TableName, before: datetime) -> list[Finding]:
-    counts = {
-        Kind.OLD_PARTS: count_old_parts(client, table, before),
-        Kind.DETACHED_PARTS: count_detached_parts(client, table),
+def _count_parts(client: ClickHouse, tables: Sequence[TableName], before: datetime) -> dict[Kind, dict[TableName, int]]:
+    return {
+        Kind.OLD_PARTS: count_old_parts(client, tables, before),
+        Kind.DETACHED_PARTS: count_detached_parts(client, tables),
     }
-    return [Finding(str(table), kind, count=count) for kind, count in counts.items() if count]
+
+
+def _find_parts(table: TableName, count_parts: Callable[[], dict[Kind, dict[TableName, int]]]) -> list[Finding]:
+    return [Finding(str(table), kind, count=counts[table]) for kind, counts in count_parts().items() if table in counts]
 
 
 def list_set_aside(store: Store, accepted: Sequence[TableName] = ()) -> list[str]:

@@ -1,4 +1,6 @@
-"""The file of an exported ledger: a header, a line an entry, each with a hash over all before it, and a signed end.
+"""The file of an exported ledger: a header, a line an entry, then one a change of the audit trail of roles, and a signed end.
+
+Each line has a hash over all before it.
 
 What is here knows lines and no entries; `sink.ledger.files` reads and writes those.
 
@@ -11,18 +13,22 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sink.errors import UsageError
 from sink.ledger.details import read_json
 from sink.ledger.installation_id import Installation
+from sink.ledger.role_trail import FIELDS as ROLE_FIELDS
 from sink.ledger.rules import FIELDS
 
 FORMAT = "aspects-pii ledger"
-VERSION = 1
+VERSION = 2
+# Without the audit trail of roles.
+_VERSION_BEFORE = 1
 _HEADER = {"format", "version", "installation", "database", "exported_at", "hash"}
-_END = {"entries", "hash", "key", "signature"}
+_END_BEFORE = {"entries", "hash", "key", "signature"}
+_END = {*_END_BEFORE, "roles"}
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,24 @@ class Trust:
     """The signature is not looked at; nor is there one in files of older versions."""
 
 
-def compose_lines(installation: Installation, exported_at: str, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The lines of a file that holds `entries`."""
+@dataclass
+class Lines:
+    """What is in a file, in its order."""
+
+    first: int
+    """The number of the line of the first entry; the changes follow the last one."""
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """Of the audit trail of roles."""
+
+
+def compose_lines(
+    installation: Installation,
+    exported_at: str,
+    entries: Iterable[Mapping[str, Any]],
+    changes: Iterable[Mapping[str, Any]] = (),
+) -> Iterator[str]:
+    """The lines of a file that holds `entries`, and `changes` of the audit trail of roles."""
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -44,22 +66,22 @@ def compose_lines(installation: Installation, exported_at: str, entries: Iterabl
         "database": installation.database,
         "exported_at": exported_at,
     }
-    newest, count = _hash("", header), 0
+    newest = _hash("", header)
     yield _write({**header, "hash": newest})
-    for entry in entries:
-        line = {name: entry[name] for name in FIELDS}
-        newest, count = _hash(newest, line), count + 1
-        yield _write({**line, "hash": newest})
+    counts = []
+    for fields, things in ((FIELDS, entries), (ROLE_FIELDS, changes)):
+        counts.append(0)
+        for thing in things:
+            line = {name: thing[name] for name in fields}
+            newest, counts[-1] = _hash(newest, line), counts[-1] + 1
+            yield _write({**line, "hash": newest})
     key = installation.keys.preferred
-    end = {"entries": count, "hash": newest, "key": key}
+    end = {"entries": counts[0], "roles": counts[1], "hash": newest, "key": key}
     yield _write({**end, "signature": installation.keys.sign(key, _write(end).encode())})
 
 
-def read_lines(content: bytes, installation: Installation, trust: Trust) -> tuple[int, list[dict[str, Any]]]:
-    """The entries of a file, in its order, once it is certain that it is whole and whose it is. They are not judged.
-
-    Returns:
-        The number of the line of the first entry, and the entries.
+def read_lines(content: bytes, installation: Installation, trust: Trust) -> Lines:
+    """What is in a file, once it is certain that it is whole and whose it is. It is not judged.
 
     Raises:
         UsageError: a line was changed, is missing or is another's, or whose the file is can only the operator say.
@@ -71,35 +93,49 @@ def read_lines(content: bytes, installation: Installation, trust: Trust) -> tupl
         raise refuse_line(1, "the file is empty")
     first = _parse(1, texts[0])
     if "format" not in first:
-        return 1, _read_without_header(texts, trust)
+        return Lines(1, _read_without_header(texts, trust))
     newest = _check_header(first, installation, trust)
-    entries: list[dict[str, Any]] = []
+    wanted_end = _END if first["version"] == VERSION else _END_BEFORE
+    found = Lines(2)
     end = None
     for number, text in enumerate(texts[1:], 2):
         line = _parse(number, text)
         if end is not None:
             raise refuse_line(number, "something follows the last line of the export")
-        if set(line) == _END:
+        if set(line) == wanted_end:
             end = line
-            _check_end(number, line, newest, len(entries), installation, trust)
+            _check_end(number, line, newest, found, installation, trust)
             continue
-        if set(line) != {*FIELDS, "hash"}:
+        fields, things = _choose(line, found, has_roles=wanted_end is _END)
+        if things is None:
             raise refuse_line(number, "this is no entry of a ledger: it has other fields")
-        entry = {name: line[name] for name in FIELDS}
-        newest = _hash(newest, entry)
+        thing = {name: line[name] for name in fields}
+        newest = _hash(newest, thing)
         if line["hash"] != newest:
             raise refuse_line(number, "it was changed, or a line before it is missing, new or at another place")
-        entries.append(entry)
+        things.append(thing)
     if end is None:
         raise refuse_line(len(texts) + 1, "the file ends too early: its last line is missing")
-    return 2, entries
+    return found
+
+
+def _choose(
+    line: Mapping[str, Any], found: Lines, *, has_roles: bool
+) -> tuple[Sequence[str], list[dict[str, Any]] | None]:
+    """The fields of a line, and where it belongs; None for what cannot stand here. Entries come before changes."""
+    if set(line) == {*FIELDS, "hash"} and not found.changes:
+        return FIELDS, found.entries
+    if set(line) == {*ROLE_FIELDS, "hash"} and has_roles:
+        return ROLE_FIELDS, found.changes
+    return (), None
 
 
 def _check_header(header: Mapping[str, Any], installation: Installation, trust: Trust) -> str:
     """Return the hash of the header, if the file is for us."""
     if header["format"] != FORMAT:
         raise refuse_line(1, "`format` is not that of a ledger")
-    if header.get("version") != VERSION:
+    # 1.0 and true are equal to 1, and no versions.
+    if type(header.get("version")) is not int or header["version"] not in (VERSION, _VERSION_BEFORE):
         raise refuse_line(1, f"`version` is not {VERSION}. Use the version of aspects-pii that has written the file")
     if set(header) != _HEADER:
         raise refuse_line(1, "the header has other fields than it should")
@@ -118,9 +154,10 @@ def _check_header(header: Mapping[str, Any], installation: Installation, trust: 
 
 
 def _check_end(
-    number: int, end: Mapping[str, Any], newest: str, count: int, installation: Installation, trust: Trust
+    number: int, end: Mapping[str, Any], newest: str, found: Lines, installation: Installation, trust: Trust
 ) -> None:
-    if end["hash"] != newest or end["entries"] != count:
+    counts = (end["entries"], end.get("roles", 0))
+    if end["hash"] != newest or counts != (len(found.entries), len(found.changes)):
         raise refuse_line(number, "the line before it is missing or new, or this one was changed")
     if trust.unsigned:
         return

@@ -15,12 +15,13 @@ from typing import Any, BinaryIO
 from sink import actors
 from sink.clickhouse.client import ClickHouse, split_for_binding
 from sink.errors import UsageError
-from sink.ledger.chain import Trust, compose_lines, read_lines, refuse_line
+from sink.ledger.chain import Lines, Trust, compose_lines, read_lines, refuse_line
 from sink.ledger.checking import TAKES_OUT_A_SOUND_ONE, check_ledger, judge_parsed
 from sink.ledger.details import read_detail, read_json
 from sink.ledger.entries import Action
 from sink.ledger.installation_id import Installation
 from sink.ledger.restrictions import find_restrictions
+from sink.ledger.role_trail import RoleChange, list_changes, read_change, record_changes
 from sink.ledger.rules import Course, Courses, find_problem, name_entry
 from sink.ledger.written import append_written, list_written, read_courses
 from sink.pii_map import Subject
@@ -36,6 +37,8 @@ class Exported:
     """Entries that cannot be right, so that no import would take them."""
     mended: int
     """Entries that went without what cannot be right of them: an actor, or a part of the detail."""
+    roles: int
+    """Changes of the audit trail of roles; those that cannot be right are passed over, as `ledger show` does."""
 
 
 def export_ledger(client: ClickHouse, installation: Installation, path: Path) -> Exported:
@@ -78,16 +81,23 @@ class _Export:
     def __init__(self, client: ClickHouse, installation: Installation) -> None:
         self._client, self._installation = client, installation
         self._now = client.now()
+        self._roles = 0
         self._sieve = _Sieve(read_courses(client), self._now + timedelta(days=1))
 
     def __iter__(self) -> Iterator[bytes]:
         entries = self._sieve.pick(list_written(self._client))
-        for line in compose_lines(self._installation, f"{self._now:%Y-%m-%d %H:%M:%S.%f}", entries):
+        at = f"{self._now:%Y-%m-%d %H:%M:%S.%f}"
+        for line in compose_lines(self._installation, at, entries, self._list_changes()):
             yield f"{line}\n".encode()
+
+    def _list_changes(self) -> Iterator[dict[str, str | None]]:
+        for change in list_changes(self._client):
+            self._roles += 1
+            yield change.describe()
 
     def count(self) -> Exported:
         """What has gone into the lines."""
-        return Exported(self._sieve.entries, self._sieve.left_out, self._sieve.mended)
+        return Exported(self._sieve.entries, self._sieve.left_out, self._sieve.mended, self._roles)
 
 
 class _Sieve:
@@ -128,7 +138,7 @@ def import_ledger(
     trust: Trust | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Append what an exported file has and the ledger has not, and return the number of entries.
+    """Append what an exported file has and the ledger has not, and return the number of entries and of changes of roles.
 
     Args:
         client: the connection.
@@ -149,13 +159,35 @@ def import_ledger(
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     try:
-        first, entries = read_lines(content, installation, trust or Trust())
-        _require_sound(client, subject, first, entries)
+        found = read_lines(content, installation, trust or Trust())
+        _require_sound(client, subject, found.first, found.entries)
         if trust is not None and trust.unsigned:
-            _require_nobody_shown(client, first, entries)
+            _require_nobody_shown(client, found.first, found.entries)
+        changes = _read_changes(subject, found)
     except UsageError as error:
         raise UsageError(f"{path}, {error}") from None
-    return append_written(client, entries, dry_run=dry_run)
+    appended = append_written(client, found.entries, dry_run=dry_run)
+    # An installation that has never run `init` since the upgrade can take entries, and has no trail.
+    return appended + (record_changes(client, changes, dry_run=dry_run) if changes else 0)
+
+
+def _read_changes(subject: Subject, found: Lines) -> list[RoleChange]:
+    """The changes of roles of a file, or refuse it for the first that cannot be right.
+
+    Nobody is retired or sees anything by them; an event that is known here stays as it is. Left out is a change of somebody
+    who has no id as the map reads ids: an export cannot tell, and the entries are not to be lost for it.
+    """
+    changes = []
+    for number, told in enumerate(found.changes, found.first + len(found.entries)):
+        try:
+            change = read_change(told)
+        except ValueError as error:
+            raise refuse_line(number, str(error)) from None
+        if change.describe() != told:
+            raise refuse_line(number, "a value is not as an export writes it")
+        if subject.recognise(change.subject) is not None:
+            changes.append(change)
+    return changes
 
 
 def _require_sound(client: ClickHouse, subject: Subject, first: int, entries: Sequence[Mapping[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -90,7 +90,8 @@ class RoleChange:
         }
 
 
-_FIELDS = ("event", "at", "operation", "subject", "role", "scope", "source", "actor")
+FIELDS = ("event", "at", "operation", "subject", "role", "scope", "source", "actor")
+_PAGE = 10_000
 
 
 def read_change(told: Any) -> RoleChange:
@@ -116,8 +117,8 @@ def read_change(told: Any) -> RoleChange:
     )
 
 
-def record_changes(client: ClickHouse, changes: Iterable[RoleChange]) -> None:
-    """Append those whose event is not there yet.
+def record_changes(client: ClickHouse, changes: Iterable[RoleChange], *, dry_run: bool = False) -> int:
+    """Append those whose event is not there yet, or only count them; returns how many they are.
 
     Raises:
         MigrationError: the table is not there; `init` has not run.
@@ -128,9 +129,52 @@ def record_changes(client: ClickHouse, changes: Iterable[RoleChange]) -> None:
         sql = "SELECT event FROM $pii_ledger.role_assignments WHERE event IN {events:Array(UUID)}"
         for (event,) in ask_ledger(client, sql, events=batch):
             told.pop(event, None)
-    rows = [[getattr(change, name) for name in _FIELDS] for change in told.values()]
+    rows = [[getattr(change, name) for name in FIELDS] for change in told.values()]
     # What two doors write at the same moment the view shows once.
-    client.insert(client.table("pii_ledger.role_assignments"), _FIELDS, rows, repeatable=True)
+    if rows and not dry_run:
+        client.insert(client.table("pii_ledger.role_assignments"), FIELDS, rows, repeatable=True)
+    return len(rows)
+
+
+def list_changes(client: ClickHouse) -> Iterator[RoleChange]:
+    """Everything that events told us, each event once, whether it changed anything or not; what cannot be right is left out.
+
+    Raises:
+        MigrationError: the trail is not there; `init` has not run.
+        DatabaseError: it could not be read.
+    """
+    after = uuid.UUID(int=0)
+    while rows := ask_ledger(
+        client,
+        f"SELECT {', '.join(FIELDS)} FROM $pii_ledger.role_assignments WHERE event > {{after:UUID}} "
+        "ORDER BY event LIMIT 1 BY event LIMIT {size:UInt64}",
+        after=after,
+        size=_PAGE,
+    ):
+        after = rows[-1][0]
+        yield from _read_rows(rows)
+
+
+def list_given(client: ClickHouse, source: Source, subjects: Sequence[str]) -> set[tuple[str, str, str]]:
+    """The roles that these people were given last, by this source, as (subject, role, scope).
+
+    Raises:
+        MigrationError: the trail is not there; `init` has not run.
+        DatabaseError: it could not be read.
+    """
+    found: set[tuple[str, str, str]] = set()
+    for batch in split_for_binding(sorted(set(subjects))):
+        found |= set(
+            ask_ledger(
+                client,
+                "SELECT subject, toString(role), scope FROM $pii_ledger.role_assignments "
+                "WHERE source = {source:String} AND subject IN {subjects:Array(String)} "
+                "GROUP BY subject, role, scope HAVING argMax(operation, (at, event)) = 'given'",
+                source=source.value,
+                subjects=batch,
+            )
+        )
+    return found
 
 
 def show_changes(
@@ -173,7 +217,7 @@ def show_changes(
     where = f"WHERE {' AND '.join(used)}" if used else ""
     rows = ask_ledger(
         client,
-        f"SELECT {', '.join(_FIELDS)} FROM $pii_ledger.role_changes {where} "
+        f"SELECT {', '.join(FIELDS)} FROM $pii_ledger.role_changes {where} "
         "ORDER BY at DESC, source, subject, role, event LIMIT {limit:UInt64}",
         limit=limit,
         **dict(used.values()),
@@ -185,7 +229,7 @@ def _read_rows(rows: Iterable[Sequence[Any]]) -> list[RoleChange]:
     """Rows of the table, which somebody else may have written to: those that cannot be right are passed over."""
     found = []
     for row in rows:
-        told = dict(zip(_FIELDS, row, strict=True))
+        told = dict(zip(FIELDS, row, strict=True))
         try:
             found.append(read_change({**told, "event": str(told["event"]), "at": told["at"].isoformat()}))
         except ValueError:

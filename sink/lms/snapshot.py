@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -47,6 +48,7 @@ from sink.lms.objects import (
     EXTERNAL_IDS,
     OBJECTS,
     PARTS,
+    PROFILES,
     REQUESTS,
     RETIREMENT,
     STATUSES,
@@ -75,10 +77,12 @@ from sink.lms.values import (
     Page,
     convert_page,
     make_converter,
+    read_former_emails,
     read_original,
 )
 
 _BELOW_ALL_IDS = -1
+_META = "meta"
 T = TypeVar("T")
 _MAX_VALUES_PER_STATEMENT = 5_000
 _PAGE_USERS = 50_000
@@ -113,6 +117,9 @@ class Snapshot:
         users = self._select_rows(object_name, (), None).order_by(None).subquery().c.subject_id
         pages = self._page_ids(select(users).distinct().order_by(users))
         in_rules = [user_id for user_id, _ in self._find_rules(object_name, None)]
+        if not in_rules:
+            yield from pages
+            return
         merged = heapq.merge((user_id for page in pages for user_id in page), in_rules)
         ids = (user_id for user_id, _ in groupby(merged))
         while some := list(islice(ids, _PAGE_USERS)):
@@ -133,7 +140,7 @@ class Snapshot:
             LmsUnreachableError: the connection broke; the snapshot is lost with it.
             LmsSchemaError: something is missing that `LmsDatabase.check_schema` would have named.
         """
-        converters = [(name, make_converter(OBJECTS[object_name].columns[name])) for name in columns]
+        converters = [make_converter(name, OBJECTS[object_name].columns[name]) for name in columns]
         for ids in _split_ids(user_ids):
             for page in self._read_pages(object_name, columns, batch_size, ids):
                 yield convert_page(page, converters)
@@ -178,6 +185,14 @@ class Snapshot:
             for row in self._fetch(select(column).where(column.in_(ids)))
         }
 
+    def active_user_ids(self, user_ids: Sequence[int]) -> set[int]:
+        """Those of `user_ids` whose account is there and active: of others the LMS honours no role."""
+        return {
+            int(user_id)
+            for ids in _split(sorted(_storable(user_ids)))
+            for user_id, _ in self._fetch(select_active().where(USERS.c.id.in_(ids)))
+        }
+
     def identities(self, user_ids: Sequence[int]) -> dict[int, Identity]:
         """Who users are, and were before their retirement, as far as the LMS still says. Keep it in memory only.
 
@@ -195,7 +210,35 @@ class Snapshot:
                 for values in _split(sorted(originals)):
                     shared += [read_original(row[0]) for row in self._fetch(select_shared(name, values))]
             found |= join_identities(live, statuses, shared, self._read_external_ids(ids))
-        return found
+        former = self._find_former_emails(list(found))
+        return {
+            user_id: replace(identity, emails=identity.emails | former[user_id]) if user_id in former else identity
+            for user_id, identity in found.items()
+        }
+
+    def _find_former_emails(self, user_ids: Sequence[int]) -> dict[int, frozenset[str]]:
+        """The addresses that users had before, by user; one that somebody else has by now is that user's.
+
+        The LMS keeps them in the profile's `meta` until it retires the user.
+        """
+        if not {"id", "user_id", _META} <= set(self._columns.get(PROFILES.name, ())):
+            return {}
+        former = {
+            int(user_id): addresses
+            for ids in _split(sorted(user_ids))
+            for page in self._read_tables("user_profile", (_META,), _PAGE_USERS, ids)
+            for user_id, _, text in page
+            if (addresses := read_former_emails(text))
+        }
+        if not former:
+            return {}
+        others: dict[str, set[int]] = {}
+        for owned in self.owners([], {address for addresses in former.values() for address in addresses}):
+            others.setdefault(owned.email.lower(), set()).add(owned.user_id)
+        return {
+            user_id: frozenset(address for address in addresses if others.get(address.lower(), {user_id}) <= {user_id})
+            for user_id, addresses in former.items()
+        }
 
     def _read_external_ids(self, user_ids: Sequence[int]) -> Page | None:
         """The anonymous ids of users; None where the LMS has no table of them."""

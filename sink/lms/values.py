@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 Page = Sequence[Sequence[Any]]
@@ -20,6 +22,9 @@ Page = Sequence[Sequence[Any]]
 #: Longer texts are refused: the LMS's longtext columns take 4 GiB, its forms a few kilobytes.
 MAX_TEXT_BYTES = 1 << 20
 UTF8_BYTES_PER_CHARACTER = 4
+_UUID_DIGITS = 32
+# Hardly any text has it; where one does, texts are decoded one by one.
+_SEPARATOR = b"\0"
 
 
 @dataclass(frozen=True)
@@ -49,48 +54,85 @@ class BadRow:
 class Batch:
     """Rows of whole users: every row of a user is in one batch. Users come in ascending order."""
 
-    rows: list[tuple[Any, ...]]
+    columns: list[list[Any]]
+    """The values of each column, as many in each as there are good rows."""
     bad: list[BadRow]
     last_user_id: int
+
+    @property
+    def size(self) -> int:
+        """How many good rows there are."""
+        return len(self.columns[0]) if self.columns else 0
+
+    @property
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The same, row by row."""
+        return list(zip(*self.columns, strict=True))
 
 
 class _BadValue(Exception):
     """A value cannot be copied; the argument says why, without the value."""
 
 
-Converter = Callable[[Any], Any]
+@dataclass(frozen=True)
+class Converter:
+    """What turns a driver's values of one column into ClickHouse's."""
+
+    name: str
+    one: Callable[[Any], Any]
+    """Converts a value, or raises `_BadValue`."""
+    all: Callable[[Sequence[Any]], list[Any] | None]
+    """Converts a column at once, which costs a tenth; None where a value is not as nearly all are."""
+
+    def convert(self, values: Sequence[Any]) -> tuple[list[Any], dict[int, str]]:
+        """The values of a column, and why some could not be converted, by their position; theirs is None."""
+        converted = self.all(values)
+        if converted is not None:
+            return converted, {}
+        converted, problems = [], {}
+        for position, value in enumerate(values):
+            try:
+                converted.append(self.one(value))
+            except _BadValue as problem:
+                converted.append(None)
+                problems[position] = str(problem)
+        return converted, problems
 
 
-def convert_page(page: Page, converters: Sequence[tuple[str, Converter]]) -> Batch:
-    """Rows of (user id, key, values …) as rows of converted values, and those that cannot be converted.
+def convert_page(page: Page, converters: Sequence[Converter]) -> Batch:
+    """Rows of (user id, key, values …) as columns of converted values, and those that cannot be converted.
 
     Args:
         page: at least one row.
-        converters: the column's name and its converter, for each value.
+        converters: one for each value.
     """
-    rows: list[tuple[Any, ...]] = []
-    bad: list[BadRow] = []
-    for row in page:
-        user_id, key = row[:2]
-        converted: list[Any] = []
-        try:
-            for (_, convert), value in zip(converters, row[2:], strict=True):
-                converted.append(convert(value))
-        except _BadValue as problem:
-            row_key = str(key) if isinstance(key, int) else ""
-            bad.append(BadRow(int(user_id), row_key, converters[len(converted)][0], str(problem)))
-        else:
-            rows.append(tuple(converted))
-    return Batch(rows, bad, int(page[-1][0]))
+    user_ids, keys, *values = zip(*page, strict=True)
+    columns: list[list[Any]] = []
+    bad: dict[int, BadRow] = {}
+    for converter, column in zip(converters, values, strict=True):
+        converted, problems = converter.convert(column)
+        columns.append(converted)
+        for position, reason in problems.items():
+            key = str(keys[position]) if isinstance(keys[position], int) else ""
+            # Of several bad values of a row the first is named.
+            bad.setdefault(position, BadRow(int(user_ids[position]), key, converter.name, reason))
+    if bad:
+        columns = [[value for position, value in enumerate(column) if position not in bad] for column in columns]
+    return Batch(columns, [bad[position] for position in sorted(bad)], int(user_ids[-1]))
 
 
-def make_converter(source: LmsColumn) -> Converter:
-    """What turns a driver's value of this column into ClickHouse's."""
+def make_converter(name: str, source: LmsColumn) -> Converter:
+    """What converts the column `source`, which is called `name`."""
     if source.kind == "text":
-        return lambda value: _convert_text(value, source.max_length)
-    return {"int": _convert_int, "digits": _convert_digits, "uuid": _convert_uuid, "datetime": _convert_datetime}[
-        source.kind
-    ]
+        limit = source.max_length
+        return Converter(name, partial(_convert_text, max_length=limit), partial(_convert_texts, max_length=limit))
+    one, many = {
+        "int": (_convert_int, _convert_ints),
+        "digits": (_convert_digits, _convert_all_digits),
+        "uuid": (_convert_uuid, _convert_uuids),
+        "datetime": (_convert_datetime, _convert_datetimes),
+    }[source.kind]
+    return Converter(name, one, many)
 
 
 def _convert_text(value: Any, max_length: int | None) -> str:
@@ -105,6 +147,47 @@ def _convert_text(value: Any, max_length: int | None) -> str:
     if len(string) > max_length if max_length is not None else len(string.encode()) > limit:
         raise _BadValue(reason)
     return string
+
+
+def _convert_texts(values: Sequence[Any], max_length: int | None) -> list[str] | None:
+    kinds = set(map(type, values)) - {type(None)}
+    if not kinds <= {bytes} and kinds != {str}:
+        return None
+    texts = [v or "" for v in values] if kinds == {str} else _decode_all([v or b"" for v in values])
+    # What was cut at the limit is longer than this too.
+    longest = MAX_TEXT_BYTES // UTF8_BYTES_PER_CHARACTER if max_length is None else max_length
+    return texts if texts is not None and max(map(len, texts)) <= longest else None
+
+
+def _decode_all(values: Sequence[bytes]) -> list[str] | None:
+    try:
+        texts = _SEPARATOR.join(values).decode().split(_SEPARATOR.decode())
+    except UnicodeDecodeError:
+        return None
+    return texts if len(texts) == len(values) else None
+
+
+def _convert_ints(values: Sequence[Any]) -> list[int] | None:
+    return list(values) if set(map(type, values)) == {int} else None
+
+
+def _convert_all_digits(values: Sequence[Any]) -> list[str] | None:
+    return ["" if v is None else str(v) for v in values] if set(map(type, values)) <= {int, type(None)} else None
+
+
+def _convert_uuids(values: Sequence[Any]) -> list[str] | None:
+    """Of 32 digits each, as MySQL and SQLite have them."""
+    texts = _convert_texts(values, _UUID_DIGITS)
+    if texts is None or not re.fullmatch(r"(?:[0-9a-fA-F]{32},)+", ",".join([*texts, ""])):
+        return None
+    return [f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}".lower() for t in texts]
+
+
+def _convert_datetimes(values: Sequence[Any]) -> list[str] | None:
+    # Most profiles have none.
+    with suppress(_BadValue):
+        return ["" if value is None else _convert_datetime(value) for value in values]
+    return None
 
 
 def _decode(value: Any) -> str:
@@ -130,14 +213,14 @@ def _convert_digits(value: Any) -> str:
     return "" if value is None else str(_convert_int(value))
 
 
-def _convert_uuid(value: Any) -> uuid.UUID:
+def _convert_uuid(value: Any) -> str:
     if isinstance(value, uuid.UUID):
-        return value
+        return str(value)
     digits = _decode(value) if isinstance(value, bytes | str) else ""
     # char(32) on MySQL, with dashes from MariaDB's uuid.
     if not re.fullmatch(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", digits):
         raise _BadValue("not a UUID")
-    return uuid.UUID(digits)
+    return str(uuid.UUID(digits))
 
 
 def _convert_datetime(value: Any) -> str:
@@ -163,8 +246,23 @@ def read_original(value: Any) -> str:
     return ""
 
 
+def read_former_emails(value: Any) -> frozenset[str]:
+    """The addresses that a profile's `meta` says the user had before: pairs of an address and when it was given up.
+
+    From `do_email_change_request` in common/djangoapps/student/views/management.py. What is anything else says nothing.
+    """
+    try:
+        meta = json.loads(read_original(value) or "{}")
+    except (ValueError, RecursionError):
+        return frozenset()
+    listed = meta.get("old_emails") if isinstance(meta, dict) else None
+    pairs = listed if isinstance(listed, list) else []
+    found = (pair[0] for pair in pairs if isinstance(pair, list) and pair)
+    return frozenset(address for address in found if isinstance(address, str) and "@" in address)
+
+
 def read_uuid(value: Any) -> str:
     """An anonymous id as ClickHouse writes it; empty where it is none."""
     with suppress(_BadValue):
-        return str(_convert_uuid(value))
+        return _convert_uuid(value)
     return ""

@@ -31,7 +31,7 @@ from sink.retirement.receipt import (
     format_time,
     list_not_covered,
 )
-from sink.retirement.receipt_files import ReceiptFile, find_recorded, issue
+from sink.retirement.receipt_files import ReceiptFile, find_recorded, issue_all
 from sink.retirement.signatures import Signer, load_signer
 from sink.retirement.stays import list_exempt, list_stays
 from sink.store import Policy, Store
@@ -69,10 +69,10 @@ def record_erased(store: Store, batch: Batch, proof: Proof) -> None:
     signer = _load_signer(policy)
     recorded = store.ledger.find_erasures(list(batch.pending.values()))
     outcomes, entries = [], []
-    for subject, receipt in _compose_receipts(store, batch, proof, recorded).items():
-        earlier = recorded.get(subject, [])
-        is_unchanged = proof.planned.rows_of(subject) == 0
-        file = _issue(receipt, policy.receipts_dir, signer, earlier, is_unchanged=is_unchanged)
+    receipts = _compose_receipts(store, batch, proof, recorded)
+    described = [(r, recorded.get(subject, []), proof.planned.rows_of(subject) == 0) for subject, r in receipts.items()]
+    files = _issue(described, policy.receipts_dir, signer)
+    for (subject, receipt), file in zip(receipts.items(), files, strict=True):
         detail = {
             "receipt": file.document,
             "file": file.path.name,
@@ -107,6 +107,7 @@ def _compose_receipts(
     present = {name: str(table) for name, table in places.items() if table in there}
     exempt = list_exempt(store.client, plan, batch.subjects, proof.planned.identities)
     stays = list_stays(store.pii_map, present, redact_history=store.policy.redact_history)
+    place = store.client.address.described
     receipts = {}
     for subject, retirement in batch.pending.items():
         lines = [_describe(step, found.get(subject, {})) for step in plan.steps]
@@ -141,7 +142,7 @@ def _compose_receipts(
                 *proof.results,
                 *suspects.lines,
             ],
-            store=store.client.address.described,
+            store=place,
             institution=store.policy.institution,
             contact=store.policy.contact,
         )
@@ -163,10 +164,10 @@ def _load_signer(policy: Policy) -> Signer:
 
 
 def _issue(
-    receipt: Receipt, folder: Path, signer: Signer, recorded: Sequence[Mapping[str, Any]], *, is_unchanged: bool
-) -> ReceiptFile:
+    receipts: Sequence[tuple[Receipt, Sequence[Mapping[str, Any]], bool]], folder: Path, signer: Signer
+) -> list[ReceiptFile]:
     try:
-        return issue(receipt, folder, signer, recorded, is_unchanged=is_unchanged)
+        return issue_all(receipts, folder, signer)
     except OSError as error:
         raise ErasureError(
             f"The receipt could not be written to {folder} ({error.strerror}); check ASPECTS_RECEIPTS_DIR. {_STAYS_OPEN}"

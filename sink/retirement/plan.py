@@ -12,6 +12,7 @@ from sink.erasure.plan import Plan, read_plan, require_valid_plan
 from sink.erasure.search_terms import read_names
 from sink.erasure.steps import Step
 from sink.errors import RefusedError
+from sink.ledger.entries import Retirement
 from sink.pii_map import SubjectId
 from sink.store import Store
 from sink.wording import counted
@@ -48,7 +49,12 @@ class Planned:
 
 
 def plan_retirement(
-    store: Store, subjects: Sequence[SubjectId], known: Identities | None = None, *, scan: bool = False
+    store: Store,
+    subjects: Sequence[SubjectId],
+    known: Identities | None = None,
+    *,
+    scan: bool = False,
+    retirements: Sequence[Retirement] | None = None,
 ) -> Planned:
     """What retiring `subjects` would touch. Changes nothing.
 
@@ -57,6 +63,7 @@ def plan_retirement(
         subjects: ids.
         known: other names of the subjects, beside those that the PII tables and the LMS say.
         scan: read those names although no rule needs them.
+        retirements: where the retirements of `subjects` stand, for whoever has read it.
 
     Raises:
         MapError: the map cannot be carried out on the live schema.
@@ -80,13 +87,14 @@ def plan_retirement(
     contested = [found.subject for step in plan.steps for found in count_contested(store, step, subjects, identities)]
     if identities.leaves_contested:
         contested = []
-    return Planned(plan, counts, identities, _list_held(store, subjects, counts), frozenset(contested))
+    standing = store.ledger.find(subjects) if retirements is None else retirements
+    return Planned(plan, counts, identities, _list_held(store, standing, counts), frozenset(contested))
 
 
-def _list_held(store: Store, subjects: Sequence[SubjectId], counts: Sequence[StepCounts]) -> dict[str, set[str]]:
+def _list_held(store: Store, retirements: Sequence[Retirement], counts: Sequence[StepCounts]) -> dict[str, set[str]]:
     held: dict[str, set[str]] = {}
     tables = {count.step.label: str(count.step.table.name) for count in counts}
-    for subject, rows in store.ledger.find_counts(store.ledger.find(subjects)).items():
+    for subject, rows in store.ledger.find_counts(retirements).items():
         held[subject] = {tables[label] for label in rows if label in tables}
     for count in counts:
         for subject in count.rows:

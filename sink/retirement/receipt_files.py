@@ -13,6 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sink.errors import UsageError
-from sink.private_files import make_folder, write_new
+from sink.private_files import make_folder, sync_folder, write_new
 from sink.retirement.receipt import Receipt, Superseded, compute_digest, says_all_of, serialize
 from sink.retirement.signatures import Signer
 
 VERSIONS = (1, 2)
+_AT_ONCE = 8
 _NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-(?P<number>[1-9][0-9]*))?\.json")
 _RECEIPT = TypeAdapter(Receipt)
 
@@ -48,6 +50,8 @@ def issue(
 ) -> ReceiptFile:
     """Write a receipt under a name that no receipt of this request has had.
 
+    It stays after a loss of power once `sync_folder` has seen to the folder, which `issue_all` does for many at once.
+
     Args:
         receipt: what to say.
         folder: where receipts are.
@@ -62,7 +66,6 @@ def issue(
     Raises:
         OSError: it could not be written.
     """
-    make_folder(folder)
     last_recorded = max((_read_number(_name_of(detail, receipt.request)) for detail in recorded), default=0)
     last = last_recorded
     while os.path.lexists(folder / name_receipt(receipt.request, last + 1)):
@@ -75,8 +78,24 @@ def issue(
     document = signer.sign(replace(receipt, supersedes=supersedes).to_dict())
     data = serialize(document)
     path = folder / name_receipt(receipt.request, last + 1)
-    write_new(path, data)
+    write_new(path, data, names_synced=False)
     return ReceiptFile(path, document, compute_digest(data))
+
+
+def issue_all(
+    receipts: Sequence[tuple[Receipt, Sequence[Mapping[str, Any]], bool]], folder: Path, signer: Signer
+) -> list[ReceiptFile]:
+    """Issue many receipts, each as (receipt, recorded, is_unchanged) of `issue`; when it returns they stay for good.
+
+    Raises:
+        OSError: not all of them could be written.
+    """
+    make_folder(folder)
+    # Each file is waited for until it is on the disk, and a disk takes several at once.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        files = list(pool.map(lambda one: issue(one[0], folder, signer, one[1], is_unchanged=one[2]), receipts))
+    sync_folder(folder)
+    return files
 
 
 def name_receipt(request: str, number: int = 1) -> str:

@@ -165,7 +165,9 @@ def _erase(store: Store, batch: Batch, known: Identities | None, *, scan: bool, 
     """The life of a retirement. Whoever a step ends leaves the batch, and the steps after it are about the others."""
     unfinished = {str(work.target): reason for work, reason in finish_interrupted(store.client).items()}
     flush_queues(store)
-    planned = replace(plan_retirement(store, batch.subjects, known, scan=scan), unfinished=unfinished)
+    standing = list(batch.pending.values())
+    planned = plan_retirement(store, batch.subjects, known, scan=scan, retirements=standing)
+    planned = replace(planned, unfinished=unfinished)
     confirm_erased(store, batch, planned, scan=scan)
     # Before anything is written down: a plan that is refused reopens nobody.
     require_small_share(store, planned, force=force)

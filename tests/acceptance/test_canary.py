@@ -12,6 +12,7 @@ from sink.demo_data.events import COURSE_ENROLLMENT_COLUMNS, COURSE_OVERVIEW_COL
 from sink.demo_data.lms import create_lms
 from sink.demo_data.lms_description import UNTIL, DemoLms
 from sink.demo_data.people import make_external_id
+from tests.support import aspects
 from tests.support.installation import Installation
 from tests.support.lms_writer import LmsWriter
 
@@ -47,6 +48,7 @@ def register(lms: LmsWriter, number: int, course: str) -> uuid.UUID:
 
 def fill_aspects(client: ClickHouse, lms: DemoLms, ids: dict[int, uuid.UUID]) -> None:
     """What Aspects has put there: courses, enrolments, and events; and columns that a search of the files can read."""
+    aspects.replace_enrolments(client)
     for table in PII_TABLES:
         columns = client.rows(
             "SELECT name, type FROM system.columns WHERE database = 'event_sink' AND table = {table:String} "

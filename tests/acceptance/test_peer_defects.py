@@ -24,6 +24,7 @@ from sink.resources import find_resource
 from sink.retirement.retire import retire
 from sink.settings import Settings
 from sink.store import Store
+from tests.support import aspects
 from tests.support.lms_writer import LmsWriter
 from tests.support.small_lms import make_small_lms
 
@@ -99,6 +100,7 @@ def test_saves_after_the_announcement_do_not_bring_anybody_back(
 
 # A9
 def test_user_name_in_enrolments_goes_too(store: Store) -> None:
+    aspects.replace_enrolments(store.client)
     table = store.client.table("event_sink.course_enrollment")
     store.client.insert(table, ["id", "username", "user_id"], [(1, "learner3", 3), (2, "learner4", 4)])
     retire(store, [3])

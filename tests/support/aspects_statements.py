@@ -117,3 +117,7 @@ SINK_ROWS = {
     "external_id": '"00000000-0000-4000-8000-00000000000{user_id}","xapi","{username}",{user_id},'
     '"8a7f5d1c-6a0e-4c56-9d3a-0d6d6b3d6c01","{at}"',
 }
+ENROLMENT_ROW = (
+    '{id},"course-v1:Org+Demo+2026","2026-01-01 00:00:00+00:00",True,"audit","{username}",{user_id},'
+    '"8a7f5d1c-6a0e-4c56-9d3a-0d6d6b3d6c01","2026-01-31 10:00:00.123456+00:00"'
+)

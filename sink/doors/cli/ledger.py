@@ -44,13 +44,14 @@ def ledger_export(
             _write_to_output(store, installation) if to_output else export_ledger(store.client, installation, file)
         )
     if to_output:
-        say(f"{counted(exported.entries, 'entry', 'entries')}. The installation is {installation.id}.")
+        say(f"{_count(exported)}. The installation is {installation.id}.")
     elif as_json:
         print_json({**asdict(exported), "file": file, "installation": installation.id})
     else:
         print_lines(
             [
-                f"{counted(exported.entries, 'entry is', 'entries are')} in {file}. The installation is {installation.id}."
+                f"{counted(exported.entries, 'entry is', 'entries are')} in {file}"
+                f"{_add_roles(exported)}. The installation is {installation.id}."
             ]
         )
     if wrong := exported.left_out + exported.mended:
@@ -60,6 +61,14 @@ def ledger_export(
             "what is wrong is not. `aspects-pii ledger check` lists them, `ledger void` takes them out."
         )
     return 1 if exported.left_out else 0
+
+
+def _count(exported: Exported) -> str:
+    return f"{counted(exported.entries, 'entry', 'entries')}{_add_roles(exported)}"
+
+
+def _add_roles(exported: Exported) -> str:
+    return f", with {counted(exported.roles, 'change')} of roles" if exported.roles else ""
 
 
 def _write_to_output(store: Store, installation: Installation) -> Exported:

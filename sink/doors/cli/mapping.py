@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 from sink.doors.cli.common import Json, open_configured_store, print_json
 from sink.doors.cli.display import escape, print_lines, print_table, say
 from sink.erasure import coverage
+from sink.erasure.problems import Problem
 from sink.errors import UsageError
 from sink.installation import read_map
 from sink.pii_map import PiiMap
@@ -35,10 +36,16 @@ commands = typer.Typer(help="The PII map: what is where, and whether anything is
 
 @commands.command("check")
 def map_check(as_json: Json = False) -> int:
-    """Hold the map against the live schema: is there PII that no rule reaches?"""
+    """Hold the map against the live schema: is there PII that no rule reaches, and can `sync` copy what the map keeps?"""
+    # What reads an LMS is loaded where it is needed.
+    from sink.copying.copies import find_keep_problems
+
     _, store = open_configured_store()
     with store:
         found = coverage.check_map(store)
+        # What keeps a copy from being made is as wrong as what an erasure cannot reach.
+        keep = [Problem(*problem) for problem in find_keep_problems(store)]
+        found = replace(found, problems=sorted({*found.problems, *keep}, key=str))
         if as_json:
             print_json({**asdict(found), "complete": found.is_complete})
         else:

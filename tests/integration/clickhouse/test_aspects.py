@@ -175,6 +175,20 @@ def test_status_says_which_database_has_the_events(aspects_pii: Command) -> None
     assert aspects_pii("status", XAPI_DATABASE="openedx").status == 0
 
 
+def test_build_says_which_database_has_the_events(aspects_pii: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets of the wrong one are built all the same, and empty."""
+    monkeypatch.setattr("sink.datasets.build._run_dbt", lambda *_: None)
+    aspects_pii("init")
+    quiet = aspects_pii("build")
+    assert "has no events" not in quiet.out + quiet.err
+    with connect(load_settings()) as client:
+        add_event(client, "openedx", "2026-01-31 10:00:00")
+    ran = aspects_pii("build")
+    assert ran.status == 0
+    assert "xapi.xapi_events_all has no events, and openedx.xapi_events_all has 1." in ran.out + ran.err
+    assert "Set ASPECTS_XAPI_DATABASE=openedx" in ran.out + ran.err
+
+
 def test_events_that_go_on_elsewhere_are_told_by_their_times(client: ClickHouse) -> None:
     add_event(client, "xapi", "2026-01-31 10:00:00")
     add_event(client, "openedx", "2026-02-01 09:00:00")

@@ -88,6 +88,10 @@ def test_arrays_are_bound_as_they_are(client: ClickHouse) -> None:
     pairs = [(text, text[::-1]) for text in NASTY]
     assert client.value("SELECT {pairs:Array(Tuple(String, String))}", pairs=pairs) == pairs
     assert client.value("SELECT {ids:Array(Int64)}", ids=[]) == []
+    numbers = [0, -1, 2**63 - 1, -(2**63)]
+    assert client.value("SELECT {ids:Array(Int64)}", ids=numbers) == numbers
+    assert client.value("SELECT {ids:Array(UInt64)}", ids=[2**64 - 1]) == [2**64 - 1]
+    assert client.value("SELECT {ids:Array(String)}", ids=["1", "[2]"]) == ["1", "[2]"]
 
 
 def test_other_kinds_are_bound_as_they_are(client: ClickHouse) -> None:

@@ -189,7 +189,7 @@ def test_record_of_migrations_is_replicated_too(client: ClickHouse) -> None:
 
 def test_every_setting_of_a_table_is_known_to_the_engine(client: ClickHouse) -> None:
     migrate(client)
-    assert client.value("SELECT count() FROM system.tables WHERE engine_full LIKE '%old_parts_lifetime = 1%'") == 5
+    assert client.value("SELECT count() FROM system.tables WHERE engine_full LIKE '%old_parts_lifetime = 1%'") == 6
 
 
 def test_applied_by_an_older_client_is_seen_by_a_new_one(settings: Settings) -> None:

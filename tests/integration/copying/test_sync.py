@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from sink.endpoint.app import running
 from sink.errors import BusyError
 from sink.installation import open_store
 from sink.ledger.leases import hold
+from sink.ledger.role_trail import Operation, RoleChange, Source, record_changes
 from sink.lms.authz import LEGACY_ROLES
 from sink.lms.database import LmsDatabase
 from sink.resources import find_resource
@@ -390,6 +392,55 @@ def test_roles_that_moved_to_openedx_authz_stay(site: Site) -> None:
     assert "does not see" not in ran.err
 
 
+def test_roles_of_an_organisation_that_may_only_be_out_of_sight_stay(site: Site) -> None:
+    """`authz.enable_course_authoring` may be on for one organisation, and a table that we may not read looks like none."""
+    site.execute(
+        "UPDATE student_courseaccessrole SET org = 'Moved' WHERE user_id > (SELECT max(id) - 2 FROM auth_user)"
+    )
+    site.sync()
+    before = site.state()
+    moved = {row["user_id"] for row in site.rows("course_access") if row["org"] == "Moved"}
+    assert len(moved) == 2
+    site.execute("DELETE FROM student_courseaccessrole WHERE org = 'Moved'")
+    ran = site.run("sync")
+    assert (ran.status, site.state()) == (1, before)
+    assert "would take away all course roles in Moved, of 2 people" in ran.err
+    assert "GRANT SELECT (ptype, v0, v1, v2)" in ran.err
+    assert site.sync("--allow-removals")["course_access"]["removed_subjects"] == 2
+
+
+def test_roles_that_the_lms_shows_to_be_gone_go(site: Site) -> None:
+    """The organisation has another name, or nobody of it is active any more."""
+    chosen = "user_id > (SELECT max(id) - 2 FROM auth_user)"
+    site.execute(f"UPDATE student_courseaccessrole SET org = 'Moved' WHERE {chosen}")
+    site.sync()
+    site.execute(f"UPDATE student_courseaccessrole SET org = 'Renamed' WHERE {chosen}")
+    assert site.sync()["course_access"]["removed"] >= 2
+    assert "Moved" not in {row["org"] for row in site.rows("course_access")}
+    site.execute(f"UPDATE auth_user SET is_active = 0 WHERE {chosen.replace('user_id', 'id')}")
+    assert site.sync()["course_access"]["removed_subjects"] == 2
+
+
+def test_the_last_role_of_an_organisation_goes_unless_openedx_authz_has_told_of_it(site: Site) -> None:
+    site.execute(f"UPDATE student_courseaccessrole SET org = 'Moved' WHERE user_id = {USERS}")
+    site.sync()
+    before = site.state()
+    (row,) = [row for row in site.rows("course_access") if row["org"] == "Moved"]
+    site.execute("DELETE FROM student_courseaccessrole WHERE org = 'Moved'")
+    told = RoleChange(
+        *(uuid.uuid4(), datetime(2026, 1, 1, tzinfo=UTC), Operation.GIVEN, str(row["user_id"]), row["role"]),
+        *(row["course_key"] or "course-v1:Moved+*", Source.AUTHZ, None),
+    )
+    record_changes(site.store.client, [told])
+    for arguments in ((), ("--user-id", row["user_id"])):
+        ran = site.run("sync", *arguments)
+        assert (ran.status, site.state()) == (1, before)
+        assert "would take away course roles in Moved, of 1 person" in ran.err
+    taken = replace(told, event=uuid.uuid4(), at=told.at + timedelta(days=1), operation=Operation.TAKEN)
+    record_changes(site.store.client, [taken])
+    assert site.sync()["course_access"]["removed"] == 1
+
+
 @on_both
 def test_a_user_who_left_the_lms_is_gone_in_files_too(site: Site, folder: Path) -> None:
     site.store.client.execute("ALTER TABLE $event_sink.user_profile MODIFY COLUMN name String CODEC(NONE)")
@@ -590,22 +641,28 @@ class TestMeta:
         ("key", "message"),
         [
             ("meta", "`meta` is kept key by key. Write `meta.KEY`"),
-            ("meta.session_id", "meta.session_id is never stored: it opens the user's session"),
+            ("meta.session_id", "meta.session_id is never stored, as it opens the user's session"),
         ],
     )
     def test_is_kept_neither_as_a_whole_nor_with_the_session(
         self, site: Site, tmp_path: Path, key: str, message: str
     ) -> None:
-        ran = site.run("sync", PII_MAP=write_map_with(tmp_path / "map.yaml", key))
+        chosen = write_map_with(tmp_path / "map.yaml", key)
+        ran = site.run("sync", PII_MAP=chosen)
         assert ran.status == 2
         assert f"targets.event_sink.user_profile.keep: {message}" in ran.err
+        checked = site.run("map", "check", PII_MAP=chosen)
+        assert checked.status == 1
+        assert f"targets.event_sink.user_profile.keep: {message}" in checked.out
 
 
 def test_column_that_cannot_be_left_out_is_named(site: Site, tmp_path: Path) -> None:
     chosen = write_map(tmp_path / "map.yaml", "external_id", ["external_user_id", "username"])
     ran = site.run("sync", PII_MAP=chosen)
     assert ran.status == 2
-    assert "targets.event_sink.external_id.keep: external_user_id cannot be left out" in ran.err
+    said = "targets.event_sink.external_id.keep: external_user_id cannot be left out"
+    assert said in ran.err
+    assert said in site.run("map", "check", PII_MAP=chosen).out
 
 
 @on_both

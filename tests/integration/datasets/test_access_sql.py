@@ -34,6 +34,7 @@ from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.pii_map import load_map
 from sink.resources import find_resource
 from sink.visibility import VIEWER_SCOPES
+from tests.support import aspects
 
 pytestmark = pytest.mark.needs_chdb_4(reason="chDB 3 reads no users file, so it knows no roles, grants and policies")
 
@@ -262,6 +263,7 @@ def test_the_sink_erases_rows_of_upstreams_tables_too(
     with ClickHouse(find_address(tmp_path)) as client:
         migrate(client)
         add_person(client, LEARNER)
+        aspects.replace_enrolments(client)
         client.execute(
             "INSERT INTO $event_sink.course_enrollment (id, course_key, username, user_id, time_last_dumped) "
             "SELECT 1, {course:String}, {username:String}, {user:Int32}, '2026-01-01'",

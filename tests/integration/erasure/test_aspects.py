@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from sink.erasure.plan import read_plan
 from sink.erasure.purge import plan_purge, purge
 from sink.erasure.survey import read_survey
 from sink.erasure.verify import verify_subjects
-from sink.installation import open_store
+from sink.installation import open_store, read_map
 from sink.retirement.retire import retire
 from sink.settings import Settings, load_settings
 from sink.store import Store
@@ -97,6 +98,41 @@ def test_columns_of_aspects_are_known_under_other_names_of_the_databases(setting
         assert planned == ["openedx.xapi_events_all.event"]
 
 
+@covers("place", "databases of before, which settings call otherwise by now (`former_databases`)", "erased")
+def test_events_of_before_are_in_a_database_that_the_map_can_name(store: Store, settings: Settings) -> None:
+    """Events went over from Ralph to Vector: `xapi` in the map means `openedx` from then on, and `xapi` is still there."""
+    fill(store, "mbox")
+    moved = settings.model_copy(update={"xapi_database": "openedx"})
+    with open_store(moved) as later:
+        asked = {problem.place: problem.fix for problem in check_map(later).problems}
+        assert {f"{name}.actor_id" for name in ACTORS if name.startswith("xapi.")} <= set(asked)
+        advice = asked["xapi.enrollment_events.actor_id"]
+        assert "Add =xapi.enrollment_events under `targets`" in advice
+        assert "`former_databases: [xapi]`" in advice
+        # It may as well be the database of another LMS.
+        assert retire(later, [JANE])[0].state == "erased"
+        assert "xapi.enrollment_events" in find(store, JANES[1])
+        former = later.pii_map.model_copy(update={"former_databases": ["xapi"]}).cover_former(moved.databases)
+        covering = dataclasses.replace(later, pii_map=former)
+        assert [problem for problem in check_map(covering).problems if problem.place.startswith("xapi.")] == []
+        (outcome,) = retire(covering, [BOB])
+        assert outcome.state == "erased", outcome.reason
+        assert outcome.receipt is not None
+        assert {"xapi.enrollment_events", "xapi.xapi_events_all"} <= set(outcome.receipt["verified"])
+        assert find(store, BOBS[1]) == set()
+
+
+def test_a_database_that_has_the_name_it_is_configured_by_is_never_one_of_before(settings: Settings) -> None:
+    shipped = read_map(settings)
+    former = shipped.model_copy(update={"former_databases": ["xapi", "reporting"]})
+    assert former.cover_former(settings.databases) is former
+    covered = former.cover_former({**settings.databases, "reporting": "reports", "xapi": "reporting"})
+    added = set(covered.targets) - set(shipped.targets)
+    assert {name.partition(".")[0] for name in added} == {"=xapi"}
+    assert all(covered.targets[name].optional for name in added)
+    assert not shipped.targets["event_sink.user_profile"].optional
+
+
 @covers("place", "what Aspects makes of events whose actors are addresses, or digests of them", "erased")
 @pytest.mark.parametrize("kind", ["mbox", "mbox_sha1sum"])
 def test_whoever_is_the_actor_of_events_is_erased_from_all_that_aspects_makes_of_them(store: Store, kind: str) -> None:
@@ -125,7 +161,7 @@ def test_names_leave_the_stored_copy_of_aspects_and_anonymous_actors_cost_nothin
     assert "reporting.fact_video_engagement" in find(store, JANES[0])
     plan = read_plan(store)
     keys = {step.rule.key for step in plan.steps if str(step.table.name) in {*ACTORS, *EVENTS}}
-    assert keys == {"email", "actor_id"}
+    assert keys == {"email", "username", "actor_id"}
     assert {str(step.table.name) for step in plan.steps} & {*ACTORS, *EVENTS} == {"reporting.fact_video_engagement"}
     outcome = retire(store, [JANE])[0]
     assert outcome.state == "erased", outcome.reason
@@ -134,6 +170,31 @@ def test_names_leave_the_stored_copy_of_aspects_and_anonymous_actors_cost_nothin
     assert [find(store, text) for text in JANES] == [set()] * 3
     names = "SELECT username, name, email FROM $reporting.fact_video_engagement ORDER BY username"
     assert store.client.rows(names) == [("", "", ""), (BOBS[0], BOBS[2], BOBS[1])]
+
+
+@pytest.mark.parametrize("was_retired_before", [False, True], ids=["at once", "after the erasure"])
+@covers("key", "an anonymous id as text, in capitals or without hyphens", "erased")
+def test_names_go_by_whatever_their_row_has_of_the_person(store: Store, was_retired_before: bool) -> None:
+    """An id in another spelling, or nothing but the user name: whose address was unknown then, and whose id is gone."""
+    fill(store, "external_id")
+    ids = "SELECT toString(external_user_id) FROM $event_sink.external_id WHERE user_id = {user:Int32}"
+    jane, bob = (store.client.value(ids, user=user) for user in (JANE, BOB))
+    if was_retired_before:
+        assert retire(store, [JANE])[0].state == "erased"
+    rows = [
+        (jane.upper(), JANES[0], JANES[2], ""),
+        (jane.replace("-", ""), "", JANES[2], ""),
+        ("00000000-0000-4000-8000-000000000000", JANES[0], JANES[2], ""),
+        (bob.upper(), BOBS[0], BOBS[2], BOBS[1]),
+    ]
+    table = store.client.table("reporting.fact_video_engagement")
+    store.client.insert(table, ("actor_id", "username", "name", "email"), rows)
+    assert "reporting.fact_video_engagement" in find(store, JANES[2])
+    outcome = retire(store, [JANE])[0]
+    assert outcome.state == "erased", outcome.reason
+    assert [find(store, text) for text in JANES] == [set()] * 3
+    assert store.client.value("SELECT count() FROM $reporting.fact_video_engagement WHERE name != ''") == 2
+    assert store.client.value("SELECT count() FROM $reporting.fact_video_engagement") == 6
 
 
 def test_an_actor_that_is_named_later_is_seen(store: Store) -> None:

@@ -12,6 +12,7 @@ from sink.clickhouse import migrations
 from sink.installation import open_store
 from sink.settings import Settings
 from sink.store import Store
+from tests.support import aspects
 from tests.support.coverage_page import covers
 
 TABLES = ("user_profile", "external_id", "course_access")
@@ -23,6 +24,7 @@ def fill(store: Store) -> None:
         client.insert(
             client.table(f"event_sink.{table}"), ["user_id", "username"], [(u, f"canary{u}") for u in range(1, 51)]
         )
+    aspects.replace_enrolments(client)
     client.insert(
         client.table("event_sink.course_enrollment"),
         ["id", "username", "user_id"],

@@ -297,6 +297,7 @@ def test_a_retirement_counts_as_open_until_now(store: Store, ledger: Ledger) -> 
 
 
 def test_a_ledger_of_an_older_version_names_the_command_that_helps(store: Store, ledger: Ledger) -> None:
+    ledger.request([2])
     store.client.execute("DROP VIEW $pii_ledger.retirements")
     for ask in (ledger.find_open, ledger.find_erased, ledger.count_states, lambda: ledger.request([1])):
         with pytest.raises(MigrationError, match="aspects-pii init"):

@@ -94,10 +94,11 @@ def write_old(path: Path, *entries: dict[str, Any]) -> None:
 def test_an_export_says_whose_it_is_and_brings_everything_back(store: Store, file: Path) -> None:
     header, *entries, end = read(file)
     assert header["format"] == "aspects-pii ledger"
-    assert header["version"] == 1
+    assert header["version"] == 2
     assert header["installation"] == find_installation(store).id
     assert header["database"] == "pii_ledger"
     assert end["entries"] == len(entries) == 8
+    assert end["roles"] == 0
     assert end["key"] == "ASPECTS_PSEUDONYM_SECRET"
     assert all(set(line) == {*FIELDS, "hash"} for line in entries)
     assert all(isinstance(line["detail"], dict) for line in entries)
@@ -128,7 +129,8 @@ def test_an_export_says_whose_it_is_and_brings_everything_back(store: Store, fil
         (lambda lines: lines.append(lines[3]), 11),
         (lambda lines: lines.pop(0), 1),
         (lambda lines: lines[0].update(installation=str(uuid.uuid4())), 1),
-        (lambda lines: lines[0].update(version=2), 1),
+        (lambda lines: lines[0].update(version=3), 1),
+        (lambda lines: lines[0].update(version=True), 1),
         (lambda lines: lines[0].update(format="another"), 1),
         (lambda lines: lines[0].update(more=1), 1),
     ],

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sink.errors import MigrationError
+from sink.errors import MigrationError, UsageError
+from sink.ledger.chain import Trust, compose_lines
+from sink.ledger.files import export_ledger, import_ledger
+from sink.ledger.installation_id import Installation, read_installation
 from sink.ledger.role_trail import Operation, RoleChange, Source, read_change, record_changes, show_changes
 from sink.store import Store
 
@@ -178,3 +184,122 @@ def test_a_ledger_of_an_older_version_says_what_to_do(store: Store) -> None:
     store.client.execute("DROP VIEW $pii_ledger.role_changes")
     with pytest.raises(MigrationError, match="aspects-pii init"):
         show_changes(store.client)
+
+
+def find_installation(store: Store) -> Installation:
+    return read_installation(store.client, store.policy.receipt_key, store.policy.pseudonym_secret)
+
+
+def take(store: Store, path: Path, trust: Trust | None = None, *, dry_run: bool = False) -> int:
+    return import_ledger(
+        store.client, store.pii_map.subject, find_installation(store), path, trust=trust, dry_run=dry_run
+    )
+
+
+def write_export(store: Store, path: Path, *changes: Mapping[str, Any]) -> None:
+    lines = compose_lines(find_installation(store), "2026-01-01 00:00:00.000000", [], changes)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("page", [1, 2, 10_000])
+def test_the_trail_is_in_an_export_and_comes_back_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr("sink.ledger.role_trail._PAGE", page)
+    told = [change(0), change(1), change(2, "taken", actor=None, scope="course-v1:OpenedX+*", source=Source.LMS)]
+    record_changes(store.client, told)
+    store.ledger.request([5])
+    path = tmp_path / "ledger.jsonl"
+    exported = export_ledger(store.client, find_installation(store), path)
+    assert (exported.entries, exported.roles) == (1, 3)
+    for table in ("role_assignments", "entries"):
+        store.client.execute(f"TRUNCATE TABLE $pii_ledger.{table}")
+    assert (take(store, path, dry_run=True), count_rows(store)) == (4, 0)
+    assert (take(store, path), take(store, path)) == (4, 0)
+    assert count_rows(store) == 3
+    assert show_changes(store.client) == [told[0], told[2]]
+    assert store.ledger.tombstones() == ["5"]
+
+
+def test_what_cannot_be_right_is_not_exported(store: Store, tmp_path: Path) -> None:
+    record_changes(store.client, [change(0), change(1, role="Jane Roe"), change(2, subject="jane@example.org")])
+    exported = export_ledger(store.client, find_installation(store), tmp_path / "ledger.jsonl")
+    assert exported.roles == 1
+    assert take(store, tmp_path / "ledger.jsonl") == 0
+
+
+@pytest.mark.parametrize(
+    ("forged", "named"),
+    [
+        ({"subject": "jane@example.org"}, "subject"),
+        ({"actor": "jane@example.org"}, "a value is not as an export writes it"),
+        ({"role": "Jane Roe"}, "role"),
+        ({"scope": "jane@example.org"}, "scope"),
+        ({"source": "elsewhere"}, "source"),
+        ({"operation": "erased"}, "operation"),
+        ({"at": "9999-01-01T00:00:00+00:00"}, "at"),
+        ({"event": "1"}, "event"),
+        ({"event": 1}, "event"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_forged_line_is_refused_and_nothing_is_written(
+    store: Store, tmp_path: Path, forged: dict[str, Any], named: str
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    write_export(store, path, change(0).describe(), change(1).describe() | forged)
+    with pytest.raises(UsageError, match=named) as caught:
+        take(store, path)
+    assert "line 3" in str(caught.value)
+    assert "jane" not in str(caught.value).lower()
+    assert count_rows(store) == 0
+
+
+def test_what_somebody_has_put_into_the_table_keeps_no_export_from_coming_back(store: Store, tmp_path: Path) -> None:
+    record_changes(store.client, [change(0), change(1, subject="jane")])
+    store.ledger.request([5])
+    path = tmp_path / "ledger.jsonl"
+    assert export_ledger(store.client, find_installation(store), path).roles == 2
+    for table in ("role_assignments", "entries"):
+        store.client.execute(f"TRUNCATE TABLE $pii_ledger.{table}")
+    assert take(store, path) == 2
+    assert store.client.column("SELECT subject FROM $pii_ledger.role_assignments") == ["7"]
+
+
+def test_no_line_of_a_file_changes_what_is_known_of_an_event(store: Store, tmp_path: Path) -> None:
+    told = change(0)
+    record_changes(store.client, [told])
+    write_export(store, tmp_path / "ledger.jsonl", told.describe() | {"subject": "8"})
+    assert take(store, tmp_path / "ledger.jsonl") == 0
+    assert show_changes(store.client) == [told]
+
+
+def test_a_line_that_was_added_taken_or_moved_is_seen(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    write_export(store, path, *(change(minute).describe() for minute in range(3)))
+    lines = path.read_text().splitlines()
+    for number, changed in (
+        (4, [*lines[:3], *lines[4:]]),
+        (4, [*lines[:3], lines[2], *lines[3:]]),
+        (2, [lines[0], lines[2], lines[1], *lines[3:]]),
+        (5, [*lines[:-1], json.dumps({**json.loads(lines[-1]), "roles": 2})]),
+    ):
+        path.write_text("\n".join(changed))
+        with pytest.raises(UsageError, match=f"line {number}"):
+            take(store, path, Trust(unsigned=True))
+    assert count_rows(store) == 0
+
+
+def test_a_file_of_the_version_before_is_taken_and_has_no_roles(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    with_roles = list(compose_lines(find_installation(store), "2026-01-01 00:00:00.000000", [], [change(0).describe()]))
+    assert json.loads(with_roles[0])["version"] == 2
+    before = (Path(__file__).parent / "version_1.jsonl").read_text()
+    path.write_text(before)
+    installation = json.loads(before.splitlines()[0])["installation"]
+    assert take(store, path, Trust(installation=installation, unsigned=True)) == 1
+    # A line of roles in it is none of its own.
+    first, entry, end = before.splitlines()
+    path.write_text("\n".join([first, entry, with_roles[1], end]))
+    with pytest.raises(UsageError, match="line 3"):
+        take(store, path, Trust(installation=installation, unsigned=True))

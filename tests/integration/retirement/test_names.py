@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -187,6 +188,26 @@ def test_in_one_batch_each_gets_their_own(with_notes: MakeStore, lms: LmsWriter,
     found = dict(store.client.rows("SELECT who, count() FROM $event_sink.notes GROUP BY who"))
     assert sorted(found.values()) == [2, 2, 2, 2]
     assert not found.keys() & {"Ann", "ann", "desk", "learner4"}
+
+
+@covers("key", "addresses that the subject had before, as long as the LMS has them", "erased")
+def test_addresses_that_the_subject_gave_up_are_erased_too(with_notes: MakeStore, lms: LmsWriter, lms_url: str) -> None:
+    """What events of before say; an address that another account has by now is that one's."""
+    store = with_notes(BY_ADDRESS, lms=lms_url)
+    former = [["Quetzal@old.example.org", "2025-01-01"], ["learner2@example.com", "2025-02-01"]]
+    lms.change_profile(1, meta=json.dumps({"old_emails": former}))
+    add_profiles(store, (1, "ann", "learner1@example.com"))
+    add_notes(store, "mailto:quetzal@old.example.org", "mailto:learner1@example.com", "mailto:learner2@example.com")
+    assert [state for _, state, _ in say(store, [1])] == ["erased"]
+    left = set(notes(store))
+    assert "mailto:learner2@example.com" in left
+    assert not left & {"mailto:quetzal@old.example.org", "mailto:learner1@example.com"}
+    # And is known by a keyed hash, when the LMS has dropped it.
+    lms.request_retirement(1)
+    lms.retire(1)
+    add_notes(store, "mailto:Quetzal@old.example.org")
+    assert [state for _, state, _ in say(store, [1])] == ["erased"]
+    assert "mailto:Quetzal@old.example.org" not in notes(store)
 
 
 def test_who_has_a_name_is_asked_of_the_lms_too(with_notes: MakeStore, lms: LmsWriter, lms_url: str) -> None:

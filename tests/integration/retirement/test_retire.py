@@ -25,6 +25,7 @@ from sink.retirement.replay import backfill_retired
 from sink.retirement.retire import retire, sweep
 from sink.settings import Settings, load_settings
 from sink.store import Store
+from tests.support import aspects
 
 CANARY = "Canary-Quetzal"
 
@@ -75,6 +76,7 @@ def fill(store: Store, users: range) -> None:
         ["user_id", "username", "org", "course_key", "role", "time_last_dumped"],
         [(u, f"{CANARY}-{u}", "Org", "course-v1:Org+1+1", "staff", now) for u in users],
     )
+    aspects.replace_enrolments(client)
     client.insert(
         client.table("event_sink.course_enrollment"),
         ["id", "course_key", "username", "user_id"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import logging
 import re
 import sys
@@ -224,12 +225,12 @@ class TestObjects:
 
 
 @each_kind
-def test_anonymous_ids_are_uuids(place: Place) -> None:
+def test_anonymous_ids_are_uuids_in_one_spelling(place: Place) -> None:
     lms = place.fill()
     rows = read(place, "external_id")
     assert len(rows) == 63
-    expected = {(u, "xapi"): make_external_id(lms.seed, u) for u in range(1, 61)}
-    expected |= {(u, "lti"): make_external_id(lms.seed, u, "lti") for u in (20, 40, 60)}
+    expected = {(u, "xapi"): str(make_external_id(lms.seed, u)) for u in range(1, 61)}
+    expected |= {(u, "lti"): str(make_external_id(lms.seed, u, "lti")) for u in (20, 40, 60)}
     assert {(row["user_id"], row["external_id_type"]): row["external_user_id"] for row in rows} == expected
     assert {row["user_id"]: row["username"] for row in rows} == {u: make_username(lms.seed, u) for u in range(1, 61)}
 
@@ -660,6 +661,33 @@ class TestRetirement:
             assert username not in repr(found)
         # What the retired user lacks in the account they may have had.
         assert [found[user_id].is_complete for user_id in (3, 6)] == [False, True]
+
+    def test_addresses_of_before_are_known_until_the_lms_retires_the_user(
+        self, place: Place, writer: LmsWriter
+    ) -> None:
+        lms = place.fill()
+        others = make_person(lms.seed, 5).email
+        pairs = [
+            ["Old@example.org", "2026-01-01"],
+            [others.upper(), "2026-01-02"],
+            "x@example.org",
+            [],
+            ["no address", ""],
+        ]
+        writer.change_profile(3, meta=json.dumps({"session_id": "s", "old_emails": pairs}))
+        for user_id, meta in ((4, "no JSON"), (6, '{"old_emails": {"a": 1}}'), (7, "[" * 100_000)):
+            writer.change_profile(user_id, meta=meta)
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            found = snapshot.identities([3, 4, 6, 7])
+        own = {user_id: make_person(lms.seed, user_id).email for user_id in found}
+        assert found[3].emails == {own[3], "Old@example.org"}
+        assert [found[user_id].emails for user_id in (4, 6, 7)] == [{own[user_id]} for user_id in (4, 6, 7)]
+        writer.request_retirement(3)
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            assert snapshot.identities([3])[3].emails == {own[3], "Old@example.org"}
+        writer.retire(3)
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            assert snapshot.identities([3])[3].emails == {own[3]}
 
     def test_anonymous_ids_are_known_when_every_name_is_gone(self, place: Place, writer: LmsWriter) -> None:
         place.fill()

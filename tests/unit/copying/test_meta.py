@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sink.copying.meta import pick, split_keep
+from sink.copying.meta import explain_keep, pick, split_keep
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,10 @@ def test_what_is_kept_is_stored_alike_in_whatever_order_it_comes() -> None:
 
 
 def test_a_key_may_have_a_dot_and_is_kept_once() -> None:
-    assert split_keep("t", ["name", "meta.b.c", "city", "meta.a", "meta.a"]) == (["name", "meta", "city"], ("a", "b.c"))
+    assert split_keep(["name", "meta.b.c", "city", "meta.a", "meta.a"]) == (["name", "meta", "city"], ("a", "b.c"))
+
+
+@pytest.mark.parametrize("entry", ["meta", "meta.", "meta.session_id"])
+def test_the_whole_of_it_and_the_session_cannot_be_kept(entry: str) -> None:
+    assert explain_keep(["name", "meta.company"]) is None
+    assert explain_keep(["name", "meta.company", entry]) is not None

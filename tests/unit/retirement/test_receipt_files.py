@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import stat
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from sink.errors import UsageError
 from sink.retirement.receipt import Receipt, Superseded, TargetLine, add_earlier, compute_digest, serialize
-from sink.retirement.receipt_files import ReceiptFile, find_recorded, issue, list_receipts, read_receipt
+from sink.retirement.receipt_files import ReceiptFile, find_recorded, issue_all, list_receipts, read_receipt
 from sink.retirement.signatures import Signer
 
 REQUEST = "7e5595f7-cd3e-5b1f-82bf-91c4a3113481"
@@ -46,7 +49,7 @@ def write(
     signer: Signer = SIGNER,
 ) -> ReceiptFile:
     """Issue a receipt."""
-    return issue(receipt, folder, signer, recorded, is_unchanged=is_unchanged)
+    return issue_all([(receipt, recorded, is_unchanged)], folder, signer)[0]
 
 
 def record(file: ReceiptFile) -> dict[str, Any]:
@@ -241,3 +244,20 @@ def test_what_an_earlier_receipt_has_found_stays_said() -> None:
         ("a.new", 1),
         ("a.gone", 2),
     ]
+
+
+LINES = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text()))
+
+
+@given(st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(LINES) | LINES, min_size=1))
+def test_a_receipt_is_written_as_json_with_an_indent_of_two_and_sorted_keys(document: dict[str, Any]) -> None:
+    expected = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    assert serialize(document) == expected.encode()
+
+
+def test_receipts_issued_together_are_each_whole_and_in_their_order(tmp_path: Path) -> None:
+    many = [replace(RECEIPT, subject=str(n), request=str(uuid.uuid4())) for n in range(50)]
+    files = issue_all([(receipt, [], True) for receipt in many], tmp_path / "receipts", SIGNER)
+    assert [file.receipt.subject for file in files] == [str(n) for n in range(50)]
+    assert len({file.path for file in files}) == 50
+    assert all(read_receipt(file.path) == file for file in files)
