@@ -9,15 +9,18 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 
-# How file systems say that they have no hard links.
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# How file systems say that they have no hard links, and no files without a name.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_NO_NAMELESS = (errno.EISDIR, errno.ENOENT, errno.EINVAL, *_NO_LINKS)
 
 _KINDS = {
     stat.S_IFLNK: "a link",
@@ -30,32 +33,78 @@ _KINDS = {
 
 
 def write_new(path: Path, data: bytes, *, names_synced: bool = True) -> None:
-    """Write a file that must not be there yet, with mode 0600 whatever the umask is.
+    """Write a file that must not be there yet, as `writing_new` does."""
+    with writing_new(path, names_synced=names_synced) as file:
+        file.write(data)
 
-    It is there whole, and stays after a loss of power, or it is not there at all.
+
+@contextmanager
+def writing_new(path: Path, *, names_synced: bool = True) -> Iterator[IO[bytes]]:
+    """A file to write that must not be there yet, with mode 0600 from its first byte on, whatever the umask is.
+
+    At the end it is there whole, and stays after a loss of power. Where what is done inside raises, or the process is
+    killed, nothing is there: until the end the file has no name. Where a file system has no such files it has another
+    name, which begins with a dot and which only a kill can leave behind.
 
     Args:
         path: the file; its folder has to exist.
-        data: what it is to hold.
         names_synced: False for one of many files: the caller has `sync_folder` see to all of their names.
 
     Raises:
         FileExistsError: something has this name already, were it a link to nothing.
         OSError: it could not be written.
     """
-    partial = _name_partial(path)
-    _write_through(partial, [data])
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        nameless = _open_nameless(folder)
+        partial = None if nameless is not None else _name_partial(path)
+        descriptor = nameless if nameless is not None else os.open(partial or path, _CREATE, FILE_MODE)
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                # A umask may have taken away what the mode says.
+                os.fchmod(descriptor, FILE_MODE)
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+                _put_in_place(partial or Path(f"/proc/self/fd/{descriptor}"), path.name, folder)
+        finally:
+            if partial is not None:
+                partial.unlink(missing_ok=True)
+        if names_synced:
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _open_nameless(folder: int) -> int | None:
+    """A file in a folder that has no name there; None where there are no such files, or none could get a name."""
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not Path("/proc/self/fd").is_dir():  # pragma: no cover
+        return None
+    try:
+        return os.open(".", os.O_RDWR | flag | os.O_CLOEXEC, FILE_MODE, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _NO_NAMELESS:
+            raise
+        return None
+
+
+def _put_in_place(source: Path, name: str, folder: int) -> None:
+    """Give a file its name in a folder, if nothing has that yet.
+
+    Raises:
+        FileExistsError: something has it.
+        OSError: it could not be done.
+    """
     try:
         # Unlike a rename, a link fails where the name is taken.
-        os.link(partial, path)
+        os.link(source, name, dst_dir_fd=folder, follow_symlinks=True)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in _NO_LINKS or source.is_relative_to("/proc"):
             raise
-        _write_through(path, [data])
-    finally:
-        partial.unlink(missing_ok=True)
-    if names_synced:
-        sync_folder(path.parent)
+        # The name is taken by a file of ours, which is then replaced.
+        os.close(os.open(name, _CREATE, FILE_MODE, dir_fd=folder))
+        os.replace(source, name, dst_dir_fd=folder)
 
 
 def replace_private(path: Path, pieces: Iterable[bytes]) -> None:
@@ -128,7 +177,7 @@ def _require_file_or_nothing(path: Path) -> None:
 
 
 def _write_through(path: Path, pieces: Iterable[bytes]) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    descriptor = os.open(path, _CREATE, FILE_MODE)
     try:
         with os.fdopen(descriptor, "wb") as file:
             # A umask may have taken away what the mode says.

@@ -107,13 +107,13 @@ class Settings(BaseSettings):
     institution: str | None = Field(
         None,
         min_length=1,
-        description="Who is responsible for the data, as receipts name it.",
+        description="Who is responsible for the data, as receipts and packages name it.",
         examples=["University of Example"],
     )
     contact: str | None = Field(
         None,
         min_length=1,
-        description="How receipts say that the responsible office is reached; no address of a person.",
+        description="How receipts and packages say that the responsible office is reached; no address of a person.",
         examples=["Data Protection Office, privacy@university.example"],
     )
     pseudonym_secret: SecretStr | None = Field(

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import stamina
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.transform import NativeTransform
+from urllib3.exceptions import HTTPError
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.connection import open_connection
@@ -50,6 +51,8 @@ NOW = "now64(6, 'UTC')"
 # ClickHouse's http_max_field_value_size, with room for escapes; quotes and commas around an element.
 _LONGEST_ARRAY = 100_000
 _PUNCTUATION = 4
+# Bytes of a result that come at once.
+_PIECE = 1 << 20
 # Names of databases and clauses in our SQL.
 _NAME = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
@@ -107,6 +110,10 @@ class ClickHouse:
         """A table expression that reads `system.<table>` (or any quoted table) on every replica."""
         return f"clusterAllReplicas({quote(self.cluster)}, {table})" if self.cluster else table
 
+    def shards(self, table: str) -> str:
+        """A table expression that reads a quoted table of every shard, each row once."""
+        return f"cluster({quote(self.cluster)}, {table})" if self.cluster else table
+
     def table(self, name: str) -> TableName:
         """The table that `database.table` of the map means in this installation."""
         database, _, table = name.partition(".")
@@ -137,6 +144,24 @@ class ClickHouse:
     def column(self, sql: str, settings: Mapping[str, Any] | None = None, **values: Any) -> list[Any]:
         """The first column of every row."""
         return [row[0] for row in self.rows(sql, settings, **values)]
+
+    def stream(self, sql: str, **values: Any) -> Iterator[bytes]:
+        """Run a query that ends in SETTINGS and FORMAT, and give its result in pieces as the engine makes them.
+
+        Settings stand in the text, since the engine in process gives a result that settings came with as a whole only. Of
+        formats those without head and foot come in pieces. Nothing is tried again: who reads may have used what came.
+
+        Raises:
+            DatabaseError: the engine refused, or stopped in the middle.
+        """
+        text = self.render(sql)
+        with translated(lambda error: self._translate_broken(error, text)):
+            source = cast(IO[bytes], self._client.raw_stream(text, parameters=values or None))
+            try:
+                while piece := source.read(_PIECE):
+                    yield piece
+            finally:
+                source.close()
 
     def now(self) -> datetime:
         """The time by ClickHouse's clock."""
@@ -231,6 +256,12 @@ class ClickHouse:
             with attempt, translated(lambda error: self._translate(error, sql)):
                 return run()
         raise AssertionError("unreachable: stamina runs at least once")
+
+    def _translate_broken(self, error: Exception, sql: str) -> DatabaseError | None:
+        if isinstance(error, HTTPError | OSError):
+            # The driver hands out the connection's own exceptions here (seen: clickhouse-connect 1.12).
+            return UnreachableError(f"ClickHouse stopped in the middle of an answer: {shorten_statement(sql)}")
+        return self._translate(error, sql)
 
     def _translate(self, error: Exception, sql: str) -> DatabaseError | None:
         if isinstance(error, AspectsPiiError):

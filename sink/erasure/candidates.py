@@ -58,7 +58,9 @@ def list_search_patterns(person: Person) -> list[str]:
         patterns.add(_spell(address.strip(), _ways_to_write))
     for name in person.usernames | person.full_names:
         patterns.add(f'"{_spell(name, _ways_to_write_json)}"' if name else "")
-    return sorted(re.sub("[A-Z]+", lambda found: found[0].lower(), pattern) for pattern in patterns if pattern)
+    # The engine's search takes a zero byte for the end of a pattern, and the rest for a mistake.
+    safe = {pattern.replace("\0", r"\x00") for pattern in patterns if pattern}
+    return sorted(re.sub("[A-Z]+", lambda found: found[0].lower(), pattern) for pattern in safe)
 
 
 Ways = Callable[[str], list[str]]

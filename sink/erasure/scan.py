@@ -95,17 +95,29 @@ def scan(store: Store, subjects: Sequence[SubjectId], identities: Identities) ->
     Raises:
         DatabaseError: the schema could not be read, or nothing be compared, so nothing is known.
     """
-    client = store.client
+    search = Search()
+    with searching(store, subjects, identities) as tables:
+        for table in tables:
+            _search_table(store.client, table, search)
+    return search
+
+
+@contextmanager
+def searching(store: Store, subjects: Sequence[SubjectId], identities: Identities) -> Iterator[list[TextTable]]:
+    """What is looked for made ready in this session, for `express_matches`; the tables to look in, none for want of a name.
+
+    Raises:
+        DatabaseError: the schema could not be read, or nothing be compared, so nothing is known.
+    """
     terms = [term for subject in subjects for term in list_terms(store.pii_map, subject, identities)]
     if not terms:
-        return Search()
-    search = Search()
-    with _temporary_tables(client):
+        yield []
+        return
+    with _temporary_tables(store.client):
         _fill_tables(store, subjects, terms)
         not_pii = list_not_pii(store)
-        for table in [*list_text_tables(client, read_all_tables(store), not_pii), *list_definitions(not_pii)]:
-            _search_table(client, table, search)
-    return search
+        texts = list_text_tables(store.client, read_all_tables(store), not_pii)
+        yield [*texts, *list_definitions(not_pii)]
 
 
 @contextmanager
@@ -211,22 +223,43 @@ def _search_table(client: ClickHouse, table: TextTable, search: Search) -> None:
 
 
 def _search_columns(client: ClickHouse, table: TableName, columns: list[str]) -> list[Hit]:
+    found = client.rows(
+        f"""
+        SELECT place, subject, uniqExactIf(row, is_sure AND is_meant) AS sure_rows, uniqExact(row) AS rows
+        FROM ({express_matches(client, table, columns)})
+        GROUP BY place, subject ORDER BY place, subject
+        """,
+        INCLUDING_HIDDEN,
+    )
+    return [
+        Hit(table, columns[place], subject, int(sure_rows or rows), is_sure=bool(sure_rows))
+        for place, subject, sure_rows, rows in found
+    ]
+
+
+def express_matches(client: ClickHouse, table: TableName, columns: list[str], condition: str = "") -> str:
+    """A query of the cells that name somebody: `row`, `place` (the column's in `columns`), `text`, `subject`, `is_sure` and
+    `is_meant`. The text is about the subject for sure where both are true.
+
+    Args:
+        client: where the tables are that `searching` has made ready.
+        table: the table.
+        columns: those to look in.
+        condition: WHERE and which rows to look in; all if left out.
+    """
     sure = (
         f"multiIf(kind = 'full name', {holds_word(leave_out(squeeze('forms'), 'longer'), 'term')}, "
         f"kind = 'address', {holds_address('forms', 'term')}, {holds_word(leave_out('forms', 'longer'), 'term')})"
     )
     perhaps = f"kind = 'address' AND {may_hold_address('forms', 'term')}"
-    found = client.rows(
-        f"""
-        SELECT place, subject, uniqExactIf(row, is_sure AND is_meant) AS sure_rows, uniqExact(row) AS rows
-        FROM (
-            SELECT row, place, subject, is_sure, {sure} AS is_meant, {perhaps} AS may_be_meant
+    return f"""
+            SELECT row, place, text, subject, is_sure, {sure} AS is_meant, {perhaps} AS may_be_meant
             FROM (
-                SELECT row, place, forms, arrayJoin(anchors) AS anchor
+                SELECT row, place, text, forms, arrayJoin(anchors) AS anchor
                 FROM (
-                    SELECT row, place, forms,
+                    SELECT row, place, text, forms,
                            arrayDistinct(arrayFilter(a -> a IN {quote(_ANCHORS)}, {list_anchors("forms")})) AS anchors
-                    FROM ({read_forms(read_cells(client, table, columns))})
+                    FROM ({read_forms(read_cells(client, table, columns, condition))})
                 )
                 WHERE notEmpty(anchors)
             ) AS candidates
@@ -240,12 +273,4 @@ def _search_columns(client: ClickHouse, table: TableName, columns: list[str]) ->
                 ) AS contained ON contained.kind = terms.kind AND contained.term = terms.term
             ) AS terms ON terms.anchor = candidates.anchor
             WHERE is_meant OR may_be_meant
-        )
-        GROUP BY place, subject ORDER BY place, subject
-        """,
-        INCLUDING_HIDDEN,
-    )
-    return [
-        Hit(table, columns[place], subject, int(sure_rows or rows), is_sure=bool(sure_rows))
-        for place, subject, sure_rows, rows in found
-    ]
+    """

@@ -32,13 +32,13 @@ _LONG_BASE64 = 12
 
 
 def read_forms(cells: str) -> str:
-    """A query of `row`, `place` and `forms`: all that a text says, in lower case.
+    """A query of `row`, `place`, `text` and `forms`: all that the text says, in lower case.
 
     Args:
         cells: a query of `row`, `place` and `text`.
     """
     return f"""
-        SELECT row, place, lowerUTF8(arrayStringConcat(arrayFilter(form -> form != '', [
+        SELECT row, place, text, lowerUTF8(arrayStringConcat(arrayFilter(form -> form != '', [
                    text,
                    if(decoded = text, '', decoded),
                    if(may_be_utf16, toValidUTF8(convertCharset(text, 'UTF-16LE', 'UTF-8')), ''),

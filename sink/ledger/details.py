@@ -108,10 +108,19 @@ DETAILS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "map_checked": {"targets": _is_count, "absent": _is_count, "problems": _is_count, "suspects": _are_names},
     "emptied": {"rows": _are_counts},
     "expired": {"rows": _are_counts, "kept": _are_counts},
+    "searched": {
+        "texts": _is_count,
+        "found": _is_count,
+        "retired": _is_count,
+        "prefix": _is_flag,
+        "shown": _is_flag,
+        "lms": _is_flag,
+    },
+    "exported": {"of": _is_id, "rows": _are_counts, "encrypted": _is_flag},
     "voided": {"entry": is_name_of_an_entry, "reason": _is_reason},
 }
 """The actions that this version knows, with what each says beside the fields of an entry."""
-_REQUIRED = {"voided": {"entry", "reason"}}
+_REQUIRED = {"voided": {"entry", "reason"}, "exported": {"of"}}
 
 
 def read_json(text: str) -> Any:

@@ -55,6 +55,10 @@ class Action(StrEnum):
     """What other software had stored while PII was off is gone."""
     EXPIRED = "expired"
     """Rows whose time by the map is over went, or were emptied; written also where there were none."""
+    SEARCHED = "searched"
+    """Somebody has asked which subjects are called so; what they asked for is not written down."""
+    EXPORTED = "exported"
+    """A subject access package was made; of whom, the detail says."""
     VOIDED = "voided"
 
 

@@ -161,9 +161,9 @@ def import_ledger(
     try:
         found = read_lines(content, installation, trust or Trust())
         _require_sound(client, subject, found.first, found.entries)
+        changes = _read_changes(subject, found)
         if trust is not None and trust.unsigned:
             _require_nobody_shown(client, found.first, found.entries)
-        changes = _read_changes(subject, found)
     except UsageError as error:
         raise UsageError(f"{path}, {error}") from None
     appended = append_written(client, found.entries, dry_run=dry_run)

@@ -43,6 +43,7 @@ from sqlalchemy.dialects import mysql
 from sink.lms.authz import COLUMNS as RULE_COLUMNS
 from sink.lms.authz import RULES, CourseRole, read_rule, select_rules
 from sink.lms.driver_errors import DriverErrors
+from sink.lms.names import NEEDED, LmsName, read_names
 from sink.lms.objects import (
     COURSE_ROLES,
     EXTERNAL_IDS,
@@ -263,6 +264,15 @@ class Snapshot:
                     condition = is_one_of(name, values, self._errors.backend, ignores_case=ignores_case)
                     for row in self._fetch(statement.where(condition)):
                         yield Owned(int(row[0]), read_original(row[1]), read_original(row[2]))
+
+    def names(self) -> Iterator[LmsName]:
+        """What everybody is called, or was before a retirement, as far as the LMS still says.
+
+        Raises:
+            LmsSchemaError: a table or column is missing.
+        """
+        require_columns(self._errors.place, self._columns, NEEDED)
+        return read_names(self._fetch, self._columns)
 
     def _require_retirement_tables(self) -> None:
         require_columns(self._errors.place, self._columns, RETIREMENT)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sink.private_files import make_folder, replace_private, write_new
+from sink import private_files
+from sink.private_files import make_folder, replace_private, write_new, writing_new
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o277])
@@ -115,7 +116,39 @@ def test_a_file_that_could_not_be_written_whole_is_not_there(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_system_without_nameless_files_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_files, "_open_nameless", lambda folder: None)
+    with writing_new(tmp_path / "file") as file:
+        file.write(b"text")
+        (partial,) = tmp_path.iterdir()
+        assert partial.name.startswith(".file.")
+        assert partial.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail(tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_has_no_name_until_it_is_whole(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with writing_new(tmp_path / "file") as file:
+            file.write(b"text")
+            assert os.fstat(file.fileno()).st_mode & 0o777 == 0o600
+            assert list(tmp_path.iterdir()) == []
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").read_bytes() == b"text"
+
+
+def test_what_came_to_have_the_name_meanwhile_stays(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError):
+        write_beside(tmp_path / "file")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"theirs"]
+
+
 def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_files, "_open_nameless", lambda folder: None)
     monkeypatch.setattr(os, "link", fail_with(errno.EPERM))
     write_new(tmp_path / "file", b"first")
     assert (tmp_path / "file").read_bytes() == b"first"
@@ -124,10 +157,22 @@ def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def write_and_fail(path: Path) -> None:
+    with writing_new(path) as file:
+        file.write(b"text")
+        raise ZeroDivisionError
+
+
+def write_beside(path: Path) -> None:
+    with writing_new(path) as file:
+        file.write(b"ours")
+        path.write_bytes(b"theirs")
+
+
 def fail_with(number: int) -> object:
     """A call to the system that fails."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
     return fail

@@ -31,6 +31,7 @@ from sink.doors.cli import (
     receipts,
     restricting,
     retiring,
+    rights,
     state,
 )
 from sink.doors.cli.display import LogFormatter, say
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _commands in (copying, retiring, restricting, catching_up, state, processes):
+for _commands in (copying, retiring, restricting, catching_up, state, rights, processes):
     app.add_typer(_commands.commands)
 _GROUPS = {"map": mapping, "ledger": ledger, "receipt": receipts, "access": access, "dashboards": dashboards}
 for _name, _group in _GROUPS.items():

@@ -17,7 +17,7 @@ def read_subjects(subject: Subject, arguments: Sequence[str], file: Path | None 
         UsageError: the file cannot be read, or names what is no id.
     """
     subjects = []
-    for where, text in _list_texts(arguments, file):
+    for where, text in list_texts(arguments, file):
         if not text.strip() or text.lstrip().startswith("#"):
             continue
         try:
@@ -28,19 +28,35 @@ def read_subjects(subject: Subject, arguments: Sequence[str], file: Path | None 
     return subjects
 
 
-def _list_texts(arguments: Sequence[str], file: Path | None) -> Iterator[tuple[str, str]]:
-    """Where a text stands, and the text."""
+def list_texts(arguments: Sequence[str], file: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Where a text stands, and the text: arguments, and the lines of a file; - stands for standard input.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
     for number, argument in enumerate(arguments, 1):
         if argument == "-":
-            yield from _list_lines("standard input", sys.stdin.read().removeprefix("\ufeff"))
+            yield from _list_input()
         else:
             yield f"argument {number}", argument
-    if file is not None:
-        try:
-            content = file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--file {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from None
-        yield from _list_lines(str(file), content)
+    if file is None:
+        return
+    if str(file) == "-":
+        yield from _list_input()
+        return
+    try:
+        content = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--file {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from None
+    yield from _list_lines(str(file), content)
+
+
+def _list_input() -> Iterator[tuple[str, str]]:
+    try:
+        content = sys.stdin.read()
+    except UnicodeDecodeError:
+        raise UsageError("standard input: it is not UTF-8 text") from None
+    yield from _list_lines("standard input", content.removeprefix("\ufeff"))
 
 
 def _list_lines(source: str, content: str) -> Iterator[tuple[str, str]]:

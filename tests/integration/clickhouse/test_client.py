@@ -586,6 +586,7 @@ def test_cluster_clauses(store: Store) -> None:
     client.cluster = "aspects"
     assert client.on_cluster == "ON CLUSTER `aspects`"
     assert client.replicas("system.parts") == "clusterAllReplicas(`aspects`, system.parts)"
+    assert client.shards("`a`.`b`") == "cluster(`aspects`, `a`.`b`)"
     assert client.render("CREATE TABLE a $on_cluster (b Int8) ENGINE = ${replicated}MergeTree") == (
         "CREATE TABLE a ON CLUSTER `aspects` (b Int8) ENGINE = ReplicatedMergeTree"
     )

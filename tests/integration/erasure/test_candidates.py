@@ -29,7 +29,7 @@ UNUSUAL = Person(
     addresses=frozenset(
         ["Zoë.Ocelot@exämple.org", "o'hara/x+{y}=z@mail.example.org", "ÉÈ@x.example.org", "用户@例子.公司"]
     ),
-    usernames=frozenset(["zoë's", 'q"x\\y']),
+    usernames=frozenset(["zoë's", 'q"x\\y', "zo\0ë"]),
 )
 UNUSUAL_WORDS = [
     *UNUSUAL.addresses,

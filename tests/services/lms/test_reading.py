@@ -32,6 +32,7 @@ from sink.demo_data.lms_tables import (
 )
 from sink.demo_data.people import make_external_id, make_person, make_username
 from sink.errors import LmsAddressError, LmsError, LmsSchemaError, LmsUnreachableError, SettingsError
+from sink.lms import names
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
 from sink.lms.values import MAX_TEXT_BYTES, BadRow
@@ -723,6 +724,26 @@ class TestRetirement:
         with LmsDatabase(place.url).snapshot() as snapshot:
             owners = list(snapshot.owners([make_username(lms.seed, 5)], [email.upper() for email in emails]))
         assert {owned.user_id for owned in owners} == {3, 4, 5}
+
+    def test_what_everybody_is_called(self, place: Place, writer: LmsWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+        place.fill()
+        ids = {(row["user_id"], str(row["external_user_id"])) for row in read(place, "external_id")}
+        profiles = {row["user_id"]: row for row in read(place, "user_profile")}
+        writer.request_retirement(4)
+        writer.retire(4)
+        monkeypatch.setattr(names, "_PAGE_ROWS", 3)
+        with LmsDatabase(place.url).snapshot() as snapshot:
+            found = list(snapshot.names())
+        assert len(found) == len(set(found)) > len(profiles) > 3
+        assert {(n.user_id, n.text) for n in found if n.place == "external_user_ids_externalid.external_user_id"} == ids
+        for user_id, profile in profiles.items():
+            place_of_names = "user_api_userretirementstatus.original" if user_id == 4 else "auth_user."
+            separator = "_" if user_id == 4 else ""
+            expected = {f"{place_of_names}{separator}{name}": profile[name] for name in ("username", "email")}
+            said = {n.place: n.text for n in found if n.user_id == user_id}
+            assert expected.items() <= said.items()
+        assert profiles[3]["name"] in {n.text for n in found if n.place == "auth_userprofile.name"}
+        assert profiles[3]["name"] not in repr(found)
 
 
 @each_database

@@ -23,6 +23,15 @@ RETIREMENTS = {"retained", "local_api", "consumer_api", "third_party"}
 # Modules that have values of PII in their hands. The others see names of tables, ids of subjects and counts, and pass
 # on what they do not look into.
 HANDLING_PII = {
+    "sink.doors.cli.rights",
+    "sink.lms.names",
+    "sink.rights.export",
+    "sink.rights.find",
+    "sink.rights.identity",
+    "sink.rights.mentions",
+    "sink.rights.package",
+    "sink.rights.page",
+    "sink.rights.selections",
     "sink.clickhouse.client",
     "sink.copying.batches",
     "sink.copying.copies",

@@ -25,7 +25,7 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "sink"
 
 # Methods of `sink.clickhouse.client.ClickHouse` and of the driver, and SQLAlchemy's ways to take plain SQL.
-STATEMENTS = {"execute", "rows", "value", "column", "command", "query", "text", "exec_driver_sql"}
+STATEMENTS = {"execute", "rows", "value", "column", "stream", "command", "query", "text", "exec_driver_sql"}
 CLIENTS = ("client", "_client")
 QUOTES = {
     "quote": "quotes a name",
