@@ -38,7 +38,13 @@ def test_help_loads_nothing_heavy(loaded: set[str]) -> None:
     assert not loaded & set(HEAVY)
     # And of ours nothing but the command line itself.
     ours = {name for name in loaded if name.startswith("sink.") and not name.startswith("sink.doors")}
-    assert ours == {"sink.actors", "sink.errors", "sink.progress", "sink.wording"}
+    # Texts without an import of their own are among it.
+    assert ours - {"sink.rights", "sink.rights.words"} == {
+        "sink.actors",
+        "sink.errors",
+        "sink.progress",
+        "sink.wording",
+    }
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
