@@ -90,7 +90,7 @@ def _unite(lists: Iterable[list[str]]) -> list[str]:
 def _describe_subjects(target: Target) -> str:
     if target.is_anonymised:
         return "users whom the text names; all others by anonymous ids"
-    keys = ", ".join(dict.fromkeys(f"{rule.key} ({rule.template.strip('{}')})" for rule in target.rules))
+    keys = ", ".join(dict.fromkeys(f"{rule.key} ({next(iter(rule.match.values()))})" for rule in target.rules))
     return f"users, known by {keys}"
 
 

@@ -42,6 +42,11 @@ def test_every_target_of_the_map_that_ships_is_complete_and_on_the_page() -> Non
         assert len(activity.on_retirement) == len(SHIPPED.targets[table].rules)
 
 
+def test_subjects_are_known_as_the_map_has_it() -> None:
+    assert RECORD["event_sink.user_profile"].subjects == "users, known by user_id (id)"
+    assert "actor_id (mailto:{email})" in RECORD["reporting.fact_video_engagement"].subjects
+
+
 def test_datasets_and_dashboards_are_those_that_show_the_table() -> None:
     profile = RECORD["event_sink.user_profile"]
     assert {"reporting.learners_at_risk", "event_sink.user_pii", "reporting.fact_enrollments"} <= set(profile.datasets)
