@@ -6,6 +6,7 @@ parts later. Each step is a function here; `sink.erasure` decides which rows.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -26,13 +27,11 @@ _IS_OLD = (
     f"OR (rows = 0 AND partition_id != 'all' OR {_IS_PATCH}) "
     "AND toUnixTimestamp(modification_time) <= {before:UInt32})"
 )
-_CLEANUP_SETTINGS = ", ".join(
-    (
-        "old_parts_lifetime = 1",
-        "cleanup_delay_period = 1",
-        "max_cleanup_delay_period = 1",
-        "cleanup_delay_period_random_add = 0",
-    )
+_CLEANUP_SETTINGS = (
+    "old_parts_lifetime = 1",
+    "cleanup_delay_period = 1",
+    "max_cleanup_delay_period = 1",
+    "cleanup_delay_period_random_add = 0",
 )
 
 
@@ -133,14 +132,13 @@ def require_scrubbed(client: ClickHouse, tables: Iterable[TableName], before: da
 
 def _hasten_cleanup(client: ClickHouse, table: TableName) -> None:
     # Upstream's tables keep replaced parts for eight minutes, and look only then.
-    lifetime = client.value(
-        "SELECT extract(engine_full, 'old_parts_lifetime = (\\d+)') FROM system.tables "
-        "WHERE database = {database:String} AND name = {table:String}",
+    definition = client.value(
+        "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {table:String}",
         database=table.database,
         table=table.table,
     )
-    if lifetime != "1":
-        client.execute(f"ALTER TABLE {table.sql} {client.on_cluster} MODIFY SETTING {_CLEANUP_SETTINGS}")
+    if not all(re.search(rf"(?<!\w){setting}(?!\d)", definition) for setting in _CLEANUP_SETTINGS):
+        client.execute(f"ALTER TABLE {table.sql} {client.on_cluster} MODIFY SETTING {', '.join(_CLEANUP_SETTINGS)}")
     # The thread that cleans up may have gone to sleep for minutes under the old settings.
     client.execute(f"SYSTEM START CLEANUP {client.on_cluster} {table.sql}")
 
