@@ -93,13 +93,25 @@ def _describe_part(part: Part, words: Words) -> dict[str, Any]:
         "files": [{"name": file.member.name} for file in part.files],
         "description": _show(part.description),
         "how": words.found_mentions if part.kind == "mentions" else words.found_by.format(columns=found_by),
-        "processing": [(words.processing.get(n, n.replace("_", " ")), _express(v)) for n, v in part.processing.items()],
+        "processing": [(words.processing.get(n, _speak(n)), _describe(v, words)) for n, v in part.processing.items()],
         "notes": notes,
         "is_wide": is_wide,
         "caption": words.records.format(table=part.table),
         "columns": [{"name": c.name, "about": _describe_column(c, words)} for c in part.columns],
         "records": records,
     }
+
+
+def _describe(said: Any, words: Words) -> str:
+    """What the map says of a target, in a line."""
+    if isinstance(said, dict):
+        parts = ((words.processing.get(n, _speak(n)), v) for n, v in said.items() if v not in (None, "", [], {}))
+        return "; ".join(f"{name}: {_describe(value, words)}" for name, value in parts)
+    return _express(said)
+
+
+def _speak(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _describe_column(column: Column, words: Words) -> str:

@@ -83,7 +83,8 @@ def test_a_package_holds_all_that_is_the_subjects_and_nothing_of_others(world: W
     (role,) = package.rows("data/event_sink.course_access")
     assert role["role"] == "staff"
     (enrollment,) = package.rows("data/event_sink.course_enrollment")
-    assert enrollment["username"] == USERNAME
+    # No user name is stored there (sql/migrations/0016).
+    assert (enrollment["course_key"], enrollment["username"]) == ("course-v1:Org+C+R", "")
     assert find_events(package) == {"by account", "by address"}
     (mention,) = package.rows("mentions/xapi.xapi_events_all")
     assert json.loads(mention["text"])["id"] == "about Ana"
