@@ -42,7 +42,7 @@ from sink.doors.cli import (
     state,
 )
 from sink.doors.cli.output import OUTPUT_ERRORS, Output, end_output
-from sink.doors.cli.speech import speaking, write_error
+from sink.doors.cli.speech import get_speech, speaking, write_error
 from sink.doors.cli.tree import PROGRAM, make_command
 from sink.errors import AspectsPiiError
 
@@ -118,7 +118,10 @@ def run(arguments: Sequence[str]) -> int:
             write_error("Stopped.")
             return _find_interruption(stop)
         except ClickException as error:
-            error.show()
+            if get_speech().is_text:
+                error.show()
+            else:
+                write_error(f"Error: {error.format_message()}", level="error")
             return 2
         except OUTPUT_ERRORS as error:
             return end_output(error)

@@ -86,7 +86,8 @@ def retire_command(
 
 def _name_nobody(store: Store, user_ids: Sequence[str] | None, file: Path | None, as_json: bool) -> int:
     """A list of nobody is done at once: a script may have nobody to retire today."""
-    if not user_ids and file is None:
+    if "-" not in (user_ids or []) and file is None:
+        # An argument that is empty is a variable that is not set.
         raise UsageError("Nobody is named. Give ids, --file FILE, or - for standard input.")
     if as_json:
         print_json({"store": store.name, "retirements": []})

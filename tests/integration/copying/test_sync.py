@@ -390,7 +390,7 @@ def test_roles_that_moved_to_openedx_authz_stay(site: Site) -> None:
     site.execute("DELETE FROM casbin_rule")
     ran = site.run("sync")
     assert ran.status == 1
-    assert "would take away the course roles" in ran.err
+    assert "would take away every course role" in ran.err
     assert "does not see" not in ran.err
 
 

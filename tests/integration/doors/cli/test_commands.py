@@ -335,6 +335,22 @@ def test_retire_from_a_file(stored: Command, tmp_path: Path) -> None:
     assert count_profiles() == 2
 
 
+@pytest.mark.parametrize("text", ["", "\n\n", "# nobody today\n"])
+def test_a_list_of_nobody_is_a_success_that_says_so(
+    stored: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "ids.txt"
+    path.write_text(text)
+    for arguments in (("-",), ("--file", path)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        ran = stored("retire", *arguments)
+        assert (ran.status, ran.err) == (0, "")
+        assert ran.out == f"Nobody is named, so there is nothing to retire on chdb://{tmp_path}/clickhouse.\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert stored("retire", "-", "--json").json["retirements"] == []
+    assert stored("ledger", "show", "--json").json == []
+
+
 def test_bad_line_is_2_named_by_number_and_not_quoted(stored: Command, tmp_path: Path) -> None:
     path = tmp_path / "ids.txt"
     path.write_text(f"# comment\n1\n{CANARY}@example.org\n2\n")
@@ -415,3 +431,30 @@ def test_names_do_not_steer_the_terminal(stored: Command) -> None:
     assert ran.status == 1
     assert "a\\x1b[2J" in ran.out + ran.err
     assert "\x1b" not in ran.out + ran.err
+
+
+# --- the ledger, for people
+
+
+def test_the_ledger_is_shown_with_times_in_utc_and_words(stored: Command) -> None:
+    assert stored("retire", "1").status == 0
+    assert stored("map", "check").status == 0
+    lines = stored("ledger", "show").out.splitlines()
+    assert lines[0].split("  ")[0] == "entry"
+    assert "at (UTC)" in lines[0]
+    about_1 = [line.split()[4] for line in lines[1:] if line.split()[3] == "1"]
+    assert about_1 == ["requested", "found", "hidden", "erased"]
+    assert " map checked " in lines[-1]
+    assert "targets: " in lines[-1]
+    assert not any("{" in line or "_at" in line for line in lines)
+    for written in ("map_checked", "map checked", "Map Checked"):
+        shown = stored("ledger", "show", "--action", written, "--json").json
+        assert [entry["action"] for entry in shown] == ["map_checked"]
+    assert all(datetime.fromisoformat(entry["at"]).tzinfo for entry in shown)
+
+
+def test_an_action_that_there_is_not_is_refused_with_the_list(stored: Command) -> None:
+    ran = stored("ledger", "show", "--action", "forgotten")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("Error: --action forgotten: there is no such action. There are requested, ")
+    assert all(action.value in ran.err for action in Action)

@@ -93,6 +93,14 @@ def test_as_json_each_line_of_standard_error_is_an_object(talk: Callable[..., li
     assert all(one["time"].endswith("+00:00") for one in said)
 
 
+@pytest.mark.parametrize("wrong", [("status", "--nope"), ("nothing",)])
+def test_bad_usage_is_an_object_too(wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--log-format", "json", *wrong]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert (said["level"], wrong[-1] in said["message"]) == ("error", True)
+
+
 def test_an_exception_is_named_in_json_and_not_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     with speaking():
         change_speech(form=LogFormat.JSON)
