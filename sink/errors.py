@@ -83,6 +83,17 @@ class StoreMissingError(SettingsError):
             "ASPECTS_CLICKHOUSE_URL and ASPECTS_LEDGER_DATABASE."
         )
 
+    @classmethod
+    def without(cls, place: str, databases: Mapping[str, str]) -> StoreMissingError:
+        """Say which databases of a store are not there, given as name in the map -> name in this installation."""
+        missing = " and ".join(
+            f"{actual} (ASPECTS_{logical.upper()}_DATABASE)" for logical, actual in databases.items()
+        )
+        return cls(
+            f"The store on {place} has no database {missing}, and nothing can be proved of what is not there. Correct the "
+            "setting; or run `aspects-pii init`, if it is to be made."
+        )
+
 
 class UsageError(AspectsPiiError):
     """The command was called in a way it does not understand."""

@@ -169,16 +169,28 @@ def open_store(settings: Settings, pii_map: PiiMap | None = None, **changes: Any
     caches = find_caches(settings)
     client = connect(settings, **changes)
     if not client.address.creates:
-        _require_ledger(client)
+        _require_store(client, pii_map)
     return Store(client, pii_map, Ledger(client), find_policy(settings), settings.lms_database_url, caches)
 
 
-def _require_ledger(client: ClickHouse) -> None:
-    """Nothing can be proved of a place that holds no ledger: that nothing is found there means nothing."""
+def _require_store(client: ClickHouse, pii_map: PiiMap) -> None:
+    """Nothing can be proved of a place that is none: that nothing is found there means nothing.
+
+    `init` makes the databases, so one that is not there has another name, or is on another server.
+    """
     try:
         entries = client.table("pii_ledger.entries")
         if not read_tables(client, [entries]):
             raise StoreMissingError.at(f"{client.address.described} (no table {entries})")
+        needed = {name.partition(".")[0] for name, target in pii_map.targets.items() if not target.optional}
+        names = {logical: actual for logical, actual in client.databases.items() if logical in needed}
+        there = set(
+            client.column(
+                "SELECT name FROM system.databases WHERE name IN {names:Array(String)}", names=sorted(names.values())
+            )
+        )
+        if missing := {logical: actual for logical, actual in names.items() if actual not in there}:
+            raise StoreMissingError.without(client.address.described, missing)
     except AspectsPiiError:
         client.close()
         raise

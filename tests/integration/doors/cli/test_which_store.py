@@ -48,6 +48,22 @@ def test_where_no_store_is_a_command_says_where_and_makes_none(
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize("setting", ["EVENT_SINK_DATABASE", "XAPI_DATABASE"])
+def test_nothing_is_proved_of_a_database_that_is_not_there(
+    aspects_pii: Command, tmp_path: Path, migrated: Callable[[Path], None], setting: str
+) -> None:
+    """A misspelt setting has nobody in it; before, `retire` and `verify` were green while all PII was still there."""
+    migrated(tmp_path / "clickhouse")
+    assert len(OPENING) > 10
+    for command in (*OPENING, ("retire", "5", "--unknown", "--yes")):
+        ran = aspects_pii(*command, **{setting: "misspelt"})
+        assert (ran.status, ran.out) == (2, ""), command
+        assert f"has no database misspelt (ASPECTS_{setting})" in ran.err
+        assert "aspects-pii init" in ran.err
+    assert aspects_pii("status", "--json").json["open"] == 0
+    assert aspects_pii("verify", REPORTING_DATABASE="misspelt").status == 0, "no rule of the map needs it"
+
+
 def test_a_folder_of_something_else_is_left_as_it_is(aspects_pii: Command, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("")
