@@ -67,12 +67,14 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV), which takes about two minutes the first time …" >&2
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # Where Tutor cannot be installed its tests are skipped, saying so; with REQUIRE_SERVICES=1 they fail.
 $(TUTOR_STAMP): pyproject.toml tests/services/doors/tutor/constraints.txt
+	@echo "Setting up $(TUTOR_VENV), for the tests of the Tutor plugin …" >&2
 	$(PYTHON) -m venv $(TUTOR_VENV)
 	$(TUTOR_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint tests/services/doors/tutor/constraints.txt --editable '.[tutor]' \
