@@ -215,10 +215,9 @@ class Ledger:
             shown |= set(
                 self._ask(
                     f"SELECT subject, request FROM {_ENTRIES} WHERE subject IN {{subjects:Array(String)}} "
-                    "AND action = 'requested' AND toUnixTimestamp64Micro(at) = {at:Int64}",
+                    "AND action = 'requested' AND at = {at:DateTime64(6, 'UTC')}",
                     subjects=batch,
-                    # The driver binds a time without its fractions.
-                    at=(at - _EPOCH) // timedelta(microseconds=1),
+                    at=at,
                 )
             )
         if lost := {(str(subject), request) for subject, request in requests.items()} - shown:
