@@ -37,7 +37,7 @@ def test_who_asked_when_and_why_is_on_record_without_a_name(tmp_path: Path, aspe
     [
         (("restrict",), 2, "Nobody is named"),
         (("restrict", "somebody@example.org"), 2, "argument 1: this is not an id"),
-        (("restrict", 1, "--ground", "because"), 2, "accuracy, unlawful, claims, objection"),
+        (("restrict", 1, "--ground", "because"), 2, "'accuracy', 'unlawful', 'claims', 'objection'"),
         (("restrict", 77), 2, "holds nothing of 77"),
         (("restrict", 77, "--unknown"), 0, ""),
         (("restrict", 1, "--dry-run"), 0, ""),

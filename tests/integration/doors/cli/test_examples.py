@@ -67,7 +67,7 @@ def test_every_example_does_what_it_says(
     Path("ids.txt").write_text("44\n")
     Path("names.txt").write_text("learner43\n")
     ran_so_far, otherwise = 0, []
-    for name in sorted(set(EXAMPLES) - set(NOT_RUN), key=order):
+    for name in sorted((name for name in EXAMPLES if name not in NOT_RUN), key=order):
         if name == "purge":
             monkeypatch.setenv("ASPECTS_ENABLE_PII", "false")
         for example in EXAMPLES[name]:
