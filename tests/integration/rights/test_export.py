@@ -344,9 +344,12 @@ def test_rows_that_change_meanwhile_are_noticed(filled: World, monkeypatch: pyte
 
 
 KILLED = """
-    import sys, time
+    import signal, sys, time
     from sink.doors.cli.main import run
     from sink.rights import page
+
+    # What runs in a shell's background is told to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def wait(contents):
         print("ready", flush=True)
