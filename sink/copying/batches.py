@@ -70,10 +70,7 @@ def _stored(copy: Copy) -> str:
 
 
 def compare_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: CopyCounts) -> None:
-    """Note beside each row of the batch what is to be done with it, and count that.
-
-    Who is retired from here on is found once everything is written, as is who was retired a moment ago.
-    """
+    """Note beside each row of the batch what is to be done with it, and count that."""
     drop_compared(store, copy)
     store.client.execute(
         f"""
@@ -118,13 +115,14 @@ def count_bad(store: Store, batch: Batch, counts: CopyCounts) -> None:
 
 
 def write_batch(store: Store, copy: Copy) -> None:
-    """Write the rows that differ from what is stored."""
+    """Write the rows that differ from what is stored, but of nobody who was retired since they were compared."""
     columns = quote_columns(copy.columns)
     store.client.execute(
         f"""
         INSERT INTO {copy.table.name.sql} ({columns}, {quote_columns(_BOOKKEEPING)})
         SELECT {columns}, {{dump_id:UUID}}, parseDateTime64BestEffort({{version:String}}, 6, 'UTC')
-        FROM {quote(copy.compared)} WHERE verdict IN ('inserted', 'changed')
+        FROM {quote(copy.compared)}
+        WHERE verdict IN ('inserted', 'changed') AND user_id NOT IN (SELECT user_id FROM $pii_ledger.tombstones)
         """,
         repeatable=False,
         dump_id=copy.dump_id,
