@@ -50,7 +50,7 @@ texts are cut at the boundary (`translated`, below) and only codes and names of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,13 +86,26 @@ class StoreMissingError(SettingsError):
     @classmethod
     def without(cls, place: str, databases: Mapping[str, str]) -> StoreMissingError:
         """Say which databases of a store are not there, given as name in the map -> name in this installation."""
-        missing = " and ".join(
-            f"{actual} (ASPECTS_{logical.upper()}_DATABASE)" for logical, actual in databases.items()
-        )
+        missing = " and ".join(f"{actual} ({_setting_of(logical)})" for logical, actual in databases.items())
         return cls(
             f"The store on {place} has no database {missing}, and nothing can be proved of what is not there. Correct the "
             "setting; or run `aspects-pii init`, if it is to be made."
         )
+
+    @classmethod
+    def elsewhere(cls, place: str, databases: Iterable[tuple[str, str, str]]) -> StoreMissingError:
+        """Say which databases the settings call otherwise, given as name in the map, noted name and configured name."""
+        named = " and ".join(
+            f"{noted}, not {configured} ({_setting_of(logical)})" for logical, noted, configured in databases
+        )
+        return cls(
+            f"The store on {place} has its data in the database {named}, and nothing can be proved of another one. Correct "
+            "the setting; or run `aspects-pii init`, if the store has moved."
+        )
+
+
+def _setting_of(logical: str) -> str:
+    return f"ASPECTS_{logical.upper()}_DATABASE"
 
 
 class UsageError(AspectsPiiError):

@@ -16,6 +16,7 @@ from sink.caches import Caches
 from sink.clickhouse.address import Address
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.database_names import find_moved
 from sink.dashboards.superset_address import SupersetAddress
 from sink.dashboards.superset_cache import SupersetCaches
 from sink.errors import AspectsPiiError, SettingsError, StoreMissingError
@@ -176,21 +177,28 @@ def open_store(settings: Settings, pii_map: PiiMap | None = None, **changes: Any
 def _require_store(client: ClickHouse, pii_map: PiiMap) -> None:
     """Nothing can be proved of a place that is none: that nothing is found there means nothing.
 
-    `init` makes the databases, so one that is not there has another name, or is on another server.
+    `init` makes the databases and notes their names, so one that is not there, or is called otherwise, is not the store's.
     """
     try:
         entries = client.table("pii_ledger.entries")
         if not read_tables(client, [entries]):
             raise StoreMissingError.at(f"{client.address.described} (no table {entries})")
-        needed = {name.partition(".")[0] for name, target in pii_map.targets.items() if not target.optional}
-        names = {logical: actual for logical, actual in client.databases.items() if logical in needed}
-        there = set(
-            client.column(
-                "SELECT name FROM system.databases WHERE name IN {names:Array(String)}", names=sorted(names.values())
-            )
-        )
-        if missing := {logical: actual for logical, actual in names.items() if actual not in there}:
-            raise StoreMissingError.without(client.address.described, missing)
+        # A store of before the names were noted has none until `init` is run again.
+        if moved := find_moved(client):
+            raise StoreMissingError.elsewhere(client.address.described, moved)
+        _require_databases(client, pii_map)
     except AspectsPiiError:
         client.close()
         raise
+
+
+def _require_databases(client: ClickHouse, pii_map: PiiMap) -> None:
+    needed = {name.partition(".")[0] for name, target in pii_map.targets.items() if not target.optional}
+    names = {logical: actual for logical, actual in client.databases.items() if logical in needed}
+    there = set(
+        client.column(
+            "SELECT name FROM system.databases WHERE name IN {names:Array(String)}", names=sorted(names.values())
+        )
+    )
+    if missing := {logical: actual for logical, actual in names.items() if actual not in there}:
+        raise StoreMissingError.without(client.address.described, missing)

@@ -164,7 +164,10 @@ def explain_events(tables: Iterable[EventsTable]) -> list[str]:
     configured, *others = tables
     found = []
     for other in sorted(others, key=lambda other: other.rows or 0, reverse=True):
-        setting = f"Set ASPECTS_XAPI_DATABASE={other.name.database} if those are meant, then run `aspects-pii build`."
+        setting = (
+            f"Set ASPECTS_XAPI_DATABASE={other.name.database} if those are meant, then run `aspects-pii init` and "
+            "`aspects-pii build`."
+        )
         if other.rows and configured.rows == 0:
             found.append(f"{configured.name} has no events, and {other.name} has {other.rows}. {setting}")
         elif other.newest and configured.newest and other.newest - configured.newest > _BEHIND:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.database_names import find_moved, note_names
 from sink.errors import MigrationError, SettingsError
 from sink.names import TableName
 from sink.resources import find_resource
@@ -136,7 +137,9 @@ def read_applied(client: ClickHouse) -> dict[str, str]:
 
 
 def find_pending(client: ClickHouse, migrations: list[Migration] | None = None) -> list[Migration]:
-    """The migrations that have not been applied yet. Only reads.
+    """The migrations that have not been applied yet; all of them, where a database is called otherwise than before. Only reads.
+
+    Each statement can be repeated, and tables may be missing in the other database.
 
     Raises:
         MigrationError: a file that has been applied was edited since.
@@ -148,11 +151,13 @@ def find_pending(client: ClickHouse, migrations: list[Migration] | None = None) 
         raise MigrationError(
             f"Applied migrations were edited: {', '.join(edited)}. Restore the files and put the change into a new one."
         )
+    if find_moved(client):
+        return migrations
     return [m for m in migrations if m.name not in applied]
 
 
 def migrate(client: ClickHouse, migrations: list[Migration] | None = None) -> list[str]:
-    """Apply what is pending and return the names of what was applied.
+    """Apply what is pending, note how the databases are called, and return the names of what was applied.
 
     Raises:
         SettingsError: the server is too old.
@@ -171,6 +176,7 @@ def migrate(client: ClickHouse, migrations: list[Migration] | None = None) -> li
             digest=migration.digest,
         )
         applied.append(migration.name)
+    note_names(client)
     return applied
 
 

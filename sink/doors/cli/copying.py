@@ -41,6 +41,7 @@ def init(
     """
     from sink.clickhouse import migrations
     from sink.clickhouse.aspects import require_order
+    from sink.clickhouse.database_names import find_moved
     from sink.installation import open_store
     from sink.ledger.installation_id import read_installation_id
     from sink.ledger.pseudonym_key import set_pseudonym_key
@@ -50,6 +51,7 @@ def init(
     with open_store(settings, creates=True) as store:
         require_order(store.client, with_aspects=with_aspects)
         with _nobody_erasing(store.client):
+            moved = find_moved(store.client)
             applied = migrations.migrate(store.client)
         set_pseudonym_key(store.client, settings.pseudonym_secret)
         read_installation_id(store.client)
@@ -58,6 +60,10 @@ def init(
     else:
         print_lines([f"Applied {name}." for name in applied] or ["Nothing to apply."])
         print_lines([f"The store is on {store.name}."])
+    for logical, noted, configured in moved:
+        warn(
+            f"{logical} is the database {configured} from now on. What is left in {noted} is named by `aspects-pii map check`."
+        )
     for line in list_open_folders(settings):
         warn(line)
     return 0

@@ -172,6 +172,7 @@ def test_status_says_which_database_has_the_events(aspects_pii: Command) -> None
     assert ran.status == 1
     assert "xapi.xapi_events_all has no events, and openedx.xapi_events_all has 1." in ran.err
     assert "Set ASPECTS_XAPI_DATABASE=openedx" in ran.err
+    assert aspects_pii("init", XAPI_DATABASE="openedx").status == 0
     assert aspects_pii("status", XAPI_DATABASE="openedx").status == 0
 
 
