@@ -103,7 +103,8 @@ def test_events_of_before_are_in_a_database_that_the_map_can_name(store: Store, 
     """Events went over from Ralph to Vector: `xapi` in the map means `openedx` from then on, and `xapi` is still there."""
     fill(store, "mbox")
     moved = settings.model_copy(update={"xapi_database": "openedx"})
-    with open_store(moved) as later:
+    with open_store(moved, creates=True) as later:
+        migrations.migrate(later.client)
         asked = {problem.place: problem.fix for problem in check_map(later).problems}
         assert {f"{name}.actor_id" for name in ACTORS if name.startswith("xapi.")} <= set(asked)
         advice = asked["xapi.enrollment_events.actor_id"]
