@@ -16,7 +16,7 @@ from sink.doors import outcomes
 from sink.doors.events.redis_streams import RedisStreams
 from sink.doors.outcomes import log_outcomes
 from sink.doors.web.metrics import make_gauge, read_lag, read_metrics
-from sink.errors import AspectsPiiError, HttpProblemError, UnreachableError
+from sink.errors import AspectsPiiError, HttpProblemError, StoreMissingError, UnreachableError
 from sink.installation import find_address, open_store
 from sink.pii_map import PiiMap
 from sink.retirement.retire import sweep
@@ -167,12 +167,19 @@ class RetirementService:
         """What /metrics shows beside the counts of requests, read anew each time."""
         yield make_gauge("aspects_pii_enabled", "Whether storing PII is on.", float(self.enabled))
         found: list[Metric] = []
+        is_up = False
         try:
             with self.probing.use() as store:
+                # It may answer, and have no store of this version: that is another trouble.
+                is_up = store.client.value("SELECT 1") == 1
                 found = list(read_metrics(store))
+        except StoreMissingError:
+            # It has answered that it has none.
+            is_up = True
         except AspectsPiiError:
             found = []
-        yield make_gauge("aspects_pii_clickhouse_up", "Whether ClickHouse answers.", float(bool(found)))
+        yield make_gauge("aspects_pii_clickhouse_up", "Whether ClickHouse answers.", float(is_up))
+        yield make_gauge("aspects_pii_ledger_readable", "Whether the ledger could be read.", float(bool(found)))
         yield from found
         if self.streams is not None:
             yield from read_lag(self.streams)

@@ -319,6 +319,9 @@ def test_hook_answers_503_to_what_cannot_be_recorded(
         assert 500 <= response.status_code < 600
         assert response.status_code != 504
         assert response.json()
+        shown = httpx.get(url + "/metrics").text
+        assert "aspects_pii_clickhouse_up 1.0" in shown
+        assert "aspects_pii_ledger_readable 0.0" in shown
     assert "zaphod" not in caplog.text
 
 
@@ -563,6 +566,7 @@ def test_metrics_say_what_is_open_and_how_far_behind(settings: Settings, store: 
     assert response.headers["content-type"].startswith("text/plain")
     lines = dict(line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#"))
     assert lines["aspects_pii_clickhouse_up"] == "1.0"
+    assert lines["aspects_pii_ledger_readable"] == "1.0"
     assert lines["aspects_pii_retirements_open"] == "1.0"
     assert 0.1 <= float(lines["aspects_pii_retirements_oldest_open_seconds"]) < 600
     assert lines['aspects_pii_retirements{state="erased"}'] == "2.0"
