@@ -141,7 +141,7 @@ def count_rows(store: Store, copy: Copy, ids: Sequence[int]) -> int:
 
 
 def find_tombstoned(store: Store, copy: Copy) -> list[int]:
-    """Tombstoned users of whom rows are there, and whose names no open retirement needs: that removes them itself."""
+    """Tombstoned users who still have rows here, but those whose open retirement needs the names and removes them."""
     found = _select_tombstoned(store, copy)
     if not found:
         return []

@@ -166,7 +166,8 @@ def verify_subjects(
 
     Who was never retired is looked for too, and named as such in the report.
 
-    Whose erasure is proved may have been in parts until then; whose is not, until now.
+    For an erased subject, replaced parts that are older than its proof count as residue. For any other subject, parts that
+    are older than now do.
     """
     unreadable: list[str] = []
     if subjects is None:
