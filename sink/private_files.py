@@ -38,6 +38,11 @@ def write_new(path: Path, data: bytes, *, names_synced: bool = True) -> None:
         file.write(data)
 
 
+def open_new(path: str | Path, _flags: int = 0) -> int:
+    """An opener for `open`: of a file that must not be there yet, with mode 0600, for what need not stay for good."""
+    return os.open(path, _CREATE, FILE_MODE)
+
+
 @contextmanager
 def writing_new(path: Path, *, names_synced: bool = True) -> Iterator[IO[bytes]]:
     """A file to write that must not be there yet, with mode 0600 from its first byte on, whatever the umask is.

@@ -20,6 +20,8 @@ Model = TypeVar("Model", bound=BaseModel)
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 50
 _MAX_VALUES = 100_000
+# PyYAML takes 1:59:59:… for one number, in time that grows with the square of its length.
+_MAX_TEXT = 10_000
 
 
 # libyaml's parser, where PyYAML was built with it, is some ten times as fast; each command reads the map.
@@ -121,6 +123,8 @@ def _check_bounds(text: str) -> None:
             if found.anchor:
                 named[found.anchor] = found
         elif isinstance(event, yaml.ScalarEvent):
+            if len(event.value) > _MAX_TEXT:
+                raise _refuse(event, f"a value has more than {_MAX_TEXT:,} characters")
             found = _Collection(event.anchor, height=0)
             if event.anchor:
                 named[event.anchor] = found

@@ -26,6 +26,7 @@ from urllib3.exceptions import HTTPError
 from sink.clickhouse.address import Address
 from sink.clickhouse.connection import open_connection
 from sink.clickhouse.driver_errors import describe_statement, translate_error
+from sink.clickhouse.engine_thread import EngineThread
 from sink.errors import (
     AspectsPiiError,
     DatabaseError,
@@ -68,7 +69,12 @@ class ClickHouse:
         """
         self.address = address
         self.cluster = address.cluster
-        self._client = self._repeat(lambda: open_connection(address))
+        self._thread = EngineThread() if address.is_embedded else None
+        try:
+            self._client = self._repeat(lambda: open_connection(address))
+        except BaseException:
+            self._end_thread()
+            raise
         self._turn_condition_cache_off()
 
     def _turn_condition_cache_off(self) -> None:
@@ -79,7 +85,7 @@ class ClickHouse:
         """
         setting = "use_query_condition_cache"
         if setting in self._client.server_settings:
-            self._client.set_client_setting(setting, "0")
+            self._run(lambda: self._client.set_client_setting(setting, "0"))
 
     def __enter__(self) -> ClickHouse:
         return self
@@ -89,7 +95,18 @@ class ClickHouse:
 
     def close(self) -> None:
         """Give up the connection; the embedded engine stops with its last one."""
-        self._client.close()
+        self._run(self._client.close)
+        self._end_thread()
+
+    def _run(self, function: Callable[[], T]) -> T:
+        """Call what may ask the engine: in process from its own thread."""
+        return self._thread.run(function) if self._thread else function()
+
+    def _end_thread(self) -> None:
+        if self._thread:
+            self._thread.close()
+            # Closing can be repeated.
+            self._thread = None
 
     @property
     def server_version(self) -> str:
@@ -156,12 +173,12 @@ class ClickHouse:
         """
         text = self.render(sql)
         with translated(lambda error: self._translate_broken(error, text)):
-            source = cast(IO[bytes], self._client.raw_stream(text, parameters=values or None))
+            source = cast(IO[bytes], self._run(lambda: self._client.raw_stream(text, parameters=values or None)))
             try:
-                while piece := source.read(_PIECE):
+                while piece := self._run(lambda: source.read(_PIECE)):
                     yield piece
             finally:
-                source.close()
+                self._run(source.close)
 
     def now(self) -> datetime:
         """The time by ClickHouse's clock."""
@@ -254,7 +271,7 @@ class ClickHouse:
             on=(UnreachableError, OverloadedError), attempts=attempts, timeout=None, wait_initial=0.2, wait_max=10
         ):
             with attempt, translated(lambda error: self._translate(error, sql)):
-                return run()
+                return self._run(run)
         raise AssertionError("unreachable: stamina runs at least once")
 
     def _translate_broken(self, error: Exception, sql: str) -> DatabaseError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from clickhouse_connect.driver import options as driver_options
 from clickhouse_connect.driver.client import Client
 
 from sink.clickhouse.address import Address
+from sink.clickhouse.confinement import confine_engine_thread, starting_in
 from sink.clickhouse.engine_output import held_back
 from sink.errors import EmbeddedDamagedError, ReadOnlyError, SettingsError, StoreMissingError
 
@@ -36,6 +38,8 @@ _FOLDERS = {_DATABASES_FOLDER, "data", "store"}
 
 def open_connection(address: Address) -> Client:
     """Connect by the driver, whose exceptions `sink.clickhouse.client` translates.
+
+    To the engine in process from a thread of the engine's own, which may be confined to the data folder.
 
     Raises:
         SettingsError: what is set does not go together, or is not installed.
@@ -83,19 +87,18 @@ def _open_embedded(address: Address) -> Client:
         raise SettingsError(
             "ASPECTS_CLICKHOUSE_CLUSTER is set, but the embedded engine has no cluster; unset one of them."
         )
-    try:
-        import chdb  # noqa: F401
-    except ImportError:
+    if find_spec("chdb") is None:
         raise SettingsError(
             "The embedded engine is not installed. Install aspects-pii-sink[embedded], "
             "or set ASPECTS_CLICKHOUSE_URL to a server, such as https://clickhouse.example.org:8443."
-        ) from None
+        )
     if address.creates:
-        _make_folder(address.folder)
+        make_data_folder(address.folder)
     else:
         require_data(address)
     _leave_pandas_out()
-    with held_back():
+    confine_engine_thread(address.folder)
+    with held_back(), starting_in(address.folder):
         return clickhouse_connect.get_client(
             interface="chdb",
             path=str(address.folder),
@@ -115,7 +118,12 @@ def _leave_pandas_out() -> None:
         vars(driver_options).setdefault("pd", None)
 
 
-def _make_folder(folder: Path) -> None:
+def make_data_folder(folder: Path) -> None:
+    """Make the embedded engine's folder where there is none, for its owner alone.
+
+    Raises:
+        ReadOnlyError: it cannot be made.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

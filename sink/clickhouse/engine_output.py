@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 _STDERR = 2
 _lock = threading.Lock()
@@ -27,7 +28,7 @@ def held_back() -> Iterator[None]:
     Where what is inside ends well, it is written afterwards. Where it raises, the exception gets a note that names
     the error and the file that the engine has named.
     """
-    with _lock, tempfile.TemporaryFile() as file:
+    with _lock, _open_file() as file:
         try:
             before = os.dup(_STDERR)
         except OSError:
@@ -47,6 +48,13 @@ def held_back() -> Iterator[None]:
             os.close(before)
         if said := _read(file.fileno()):
             os.write(_STDERR, said)
+
+
+def _open_file() -> IO[bytes]:
+    """One that no disk holds, where there is such a thing: the temporary folder may be out of reach."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("aspects-pii"), "w+b")
+    return tempfile.TemporaryFile()  # pragma: no cover
 
 
 def _read(descriptor: int) -> bytes:

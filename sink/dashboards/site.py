@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sink.clickhouse.address import Address
 from sink.dashboards.bundle import Bundle, load_bundle, pack
 from sink.errors import SettingsError, UsageError
+from sink.private_files import replace_private
 
 # What Superset shows instead of a password, and takes as "the password that comes separately".
 _MASK = "XXXXXXXXXX"
@@ -92,7 +93,7 @@ def require_uri(site: Site) -> None:
 
 
 def export(site: Site, file: Path, *, enable_pii: bool) -> None:
-    """Write the bundle as a ZIP for Superset's own import; roles and rules have no place in it.
+    """Write the bundle as a ZIP for Superset's own import, for its owner alone; roles and rules have no place in it.
 
     Raises:
         SettingsError: there is no translation into the language, or Superset cannot reach ClickHouse.
@@ -101,7 +102,7 @@ def export(site: Site, file: Path, *, enable_pii: bool) -> None:
     require_uri(site)
     bundle = pack(site.compose(enable_pii=enable_pii))
     try:
-        file.write_bytes(bundle)
+        replace_private(file, [bundle])
     except OSError as error:
         raise UsageError(f"-o {file}: {error.strerror}.") from None
 

@@ -7,12 +7,14 @@ heartbeat is due: soon while the loop waits for work, later while it is at work 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sink.errors import HeartbeatError, SettingsError, UsageError
+from sink.private_files import open_new
 
 # .. no_pii: times.
 
@@ -58,7 +60,10 @@ class Heartbeat:
             return
         new = self._file.with_suffix(".new")
         try:
-            new.write_text(json.dumps({"at": datetime.now(UTC).isoformat(), "within_seconds": within_seconds}))
+            # The folder may be one of a temporary folder that others have made: no link of theirs is followed.
+            new.unlink(missing_ok=True)
+            with open(new, "x", opener=open_new, encoding="utf-8") as file:
+                json.dump({"at": datetime.now(UTC).isoformat(), "within_seconds": within_seconds}, file)
             new.replace(self._file)
         except OSError:
             return
@@ -86,6 +91,9 @@ def check(folder: Path | None, name: str) -> timedelta:
     if folder is None:
         raise SettingsError("ASPECTS_HEARTBEAT_DIR is not set. Example: ASPECTS_HEARTBEAT_DIR=/tmp/aspects-pii")
     try:
+        if not stat.S_ISREG((folder / name).lstat().st_mode):
+            # A pipe would be waited for.
+            raise ValueError("no file")
         written = json.loads((folder / name).read_text())
         age = datetime.now(UTC) - datetime.fromisoformat(written["at"])
         within = timedelta(seconds=written["within_seconds"])

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -19,7 +21,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from sink.endpoint.confinement import confine
+from sink.clickhouse.confinement import confine, confine_engine_thread, confine_engine_threads
+from sink.clickhouse.connection import make_data_folder
 from sink.endpoint.credentials import Account
 from sink.endpoint.engine import Engine, read_options
 from sink.endpoint.handlers import Endpoint
@@ -94,9 +97,12 @@ def serve(
     listener, url = listen(host, port)
     # Before the engine starts threads, which would not be confined.
     files = [Path(options[name]) for name in ("config-file", "users_config") if name in options]
+    make_data_folder(folder)
+    # This process as a whole, or nothing of it.
+    confine_engine_threads(False)
     if confined and (open_to := confine(folder, files)):
         sys.stderr.write(
-            f"Whoever has the password can reach {', '.join(open_to)} from here: this needs Linux 6.7 with Landlock.\n"
+            f"Whoever has the password can reach {', '.join(open_to)} from here: this needs Linux 5.13 with Landlock.\n"
         )
     try:
         engine = Engine(folder, users_file)  # Here, where its exceptions reach the caller.
@@ -135,9 +141,12 @@ def running(folder: Path, *, password: SecretStr, user: str = "default") -> Iter
     Raises:
         DatabaseError: one of its subclasses says why the engine does not start.
     """
-    engine = Engine(folder)
-    try:
-        with running_in_thread(create_app(folder, Account(user, password)), "clickhouse-endpoint") as url:
-            yield url
-    finally:
-        engine.close()
+    make_data_folder(folder)
+    with ThreadPoolExecutor(1, initializer=partial(confine_engine_thread, folder)) as thread:
+        engine = thread.submit(Engine, folder).result()
+        app = create_app(folder, Account(user, password))
+        try:
+            with running_in_thread(app, "clickhouse-endpoint") as url:
+                yield url
+        finally:
+            thread.submit(engine.close).result()

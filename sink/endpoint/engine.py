@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
+from sink.clickhouse.confinement import starting_in
 from sink.clickhouse.connection import ENGINE_OPTIONS
 from sink.clickhouse.engine_output import held_back
 from sink.endpoint.protocol import QueryRequest
@@ -47,6 +48,8 @@ class Engine:
     def __init__(self, folder: Path, users_file: Path | None = None) -> None:
         """Start the engine, or join it where this process has started it already: then with what it was started with.
 
+        Whoever calls this, and what is below, calls from threads that are confined, as far as threads of the engine are.
+
         Args:
             folder: its data folder.
             users_file: grants and limits, instead of the file that ships.
@@ -75,9 +78,9 @@ class Engine:
 
     def open_connection(self) -> Any:
         """A new connection of chDB, with nothing set."""
-        import chdb
+        with held_back(), starting_in(self._address.folder):
+            import chdb
 
-        with held_back():
             return chdb.connect(f"{self._address.folder}?{urlencode(self._options)}")
 
     def _start(self, users_file: Path | None) -> Any:

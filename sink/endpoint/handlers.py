@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from sink.clickhouse.confinement import confine_engine_thread
 from sink.endpoint.credentials import Account
 from sink.endpoint.engine import Engine
 from sink.endpoint.execution import QueryExecution
@@ -90,7 +91,8 @@ class Endpoint:
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Hold the engine open while the app runs."""
-        self._threads = ThreadPoolExecutor(MAX_QUERIES + 1, thread_name_prefix="clickhouse")
+        begin = functools.partial(confine_engine_thread, self._folder)
+        self._threads = ThreadPoolExecutor(MAX_QUERIES + 1, "clickhouse", begin)
         self.engine = await self._in_thread(Engine, self._folder, self._users_file)
         sweeper = asyncio.create_task(self._sweep_sessions())
         try:

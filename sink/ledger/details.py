@@ -20,6 +20,7 @@ _LATEST_SECONDS = 253_402_300_799
 _LARGEST = 2**63 - 1
 # What we write is nested a few levels deep; Python cannot read or write what is nested without end.
 _DEPTH = 50
+_DIGITS = 20
 REASON_LENGTH = 200
 """A reason for taking an entry out is at most so long."""
 
@@ -130,7 +131,9 @@ def read_json(text: str) -> Any:
         ValueError: it is none, holds a name twice or a number that JSON has not, or is nested too deeply; quotes nothing.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_read_object, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, object_pairs_hook=_read_object, parse_constant=_refuse_constant, parse_int=read_integer
+        )
     except (json.JSONDecodeError, RecursionError):
         raise ValueError("this is not JSON") from None
     if text.count("[") + text.count("{") > _DEPTH and _is_deeper(value, _DEPTH):
@@ -143,6 +146,17 @@ def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a name stands twice in an object")
     return found
+
+
+def read_integer(digits: str) -> int:
+    """A whole number of a JSON text.
+
+    Raises:
+        ValueError: it has more digits than anything that is counted; Python refuses thousands in words of its own.
+    """
+    if len(digits) > _DIGITS:
+        raise ValueError("a number has too many digits")
+    return int(digits)
 
 
 def _refuse_constant(_: str) -> Any:

@@ -22,7 +22,7 @@ from sink.ledger.entries import Action
 from sink.ledger.installation_id import Installation
 from sink.ledger.restrictions import find_restrictions
 from sink.ledger.role_trail import RoleChange, list_changes, read_change, record_changes
-from sink.ledger.rules import Course, Courses, find_problem, name_entry
+from sink.ledger.rules import Course, Courses, find_problem, is_time, name_entry
 from sink.ledger.written import append_written, list_written, read_courses
 from sink.pii_map import Subject
 from sink.private_files import replace_private
@@ -169,6 +169,20 @@ def import_ledger(
     appended = append_written(client, found.entries, dry_run=dry_run)
     # An installation that has never run `init` since the upgrade can take entries, and has no trail.
     return appended + (record_changes(client, changes, dry_run=dry_run) if changes else 0)
+
+
+def read_time_of_export(path: Path) -> str | None:
+    """When an imported file was written, in UTC; None for one of an older version, which does not say it.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            at = read_json(file.readline().removeprefix(b"\xef\xbb\xbf").decode()).get("exported_at")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    return at[:19] if isinstance(at, str) and is_time(at) else None
 
 
 def _read_changes(subject: Subject, found: Lines) -> list[RoleChange]:

@@ -69,12 +69,16 @@ def _find_problem_of_subject(value: Any, action: str, subject: Subject | None) -
     return None
 
 
-def _find_problem_of_time(value: Any, until: datetime) -> str | None:
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
-        return "`at` is no time as YYYY-MM-DD HH:MM:SS.ffffff"
+def is_time(text: str) -> bool:
+    """True for a time as files have it."""
     try:
-        datetime.fromisoformat(value)
+        return bool(_TIME.fullmatch(text) and datetime.fromisoformat(text))
     except ValueError:
+        return False
+
+
+def _find_problem_of_time(value: Any, until: datetime) -> str | None:
+    if not isinstance(value, str) or not is_time(value):
         return "`at` is no time as YYYY-MM-DD HH:MM:SS.ffffff"
     if value < _EARLIEST:
         return "`at` is before 2012"

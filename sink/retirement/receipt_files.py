@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sink.errors import UsageError
+from sink.ledger.details import read_integer
 from sink.private_files import make_folder, sync_folder, write_new
 from sink.retirement.receipt import Receipt, Superseded, compute_digest, says_all_of, serialize
 from sink.retirement.signatures import Signer
@@ -118,7 +119,7 @@ def read_receipt(path: Path) -> ReceiptFile:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     try:
-        document = json.loads(data, object_pairs_hook=_refuse_repetitions)
+        document = json.loads(data, object_pairs_hook=_refuse_repetitions, parse_int=read_integer)
         # A lone half of a character can be in no signed text.
         json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:

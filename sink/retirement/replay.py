@@ -14,7 +14,7 @@ from sink.erasure.naming import ask_lms
 from sink.erasure.verify import find_unknown
 from sink.ledger.chain import Trust
 from sink.ledger.entries import Action
-from sink.ledger.files import import_ledger
+from sink.ledger.files import import_ledger, read_time_of_export
 from sink.ledger.installation_id import read_installation
 from sink.pii_map import SubjectId
 from sink.progress import tell
@@ -44,6 +44,8 @@ class Replayed:
     outcomes: list[Outcome] = field(default_factory=list)
     not_asked: dict[str, list[str]] = field(default_factory=dict)
     """Where a rule finds rows by name, and whose name nobody knows, as place -> subjects."""
+    exported_at: str | None = None
+    """When the file was written, in UTC; None without a file, or where it does not say it."""
 
     @property
     def with_gaps(self) -> int:
@@ -69,6 +71,8 @@ def replay(
     """
     restored = _import(store, file, trust, dry_run=dry_run) if file else 0
     result = _reapply(store, "brought back by a restore", restored, None, dry_run, force, is_restored=True)
+    if file:
+        result = replace(result, exported_at=read_time_of_export(file))
     if not dry_run and (restored or result.subjects):
         detail = {"entries_restored": restored, "subjects": len(result.subjects), "rows": result.rows}
         store.ledger.record_event(Action.REPLAYED, detail)

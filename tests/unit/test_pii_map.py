@@ -182,6 +182,7 @@ def test_deep_or_huge_maps_are_refused_with_the_reason(tmp_path: Path) -> None:
         ("- x\n" * 100_001, "line 100000: there are more than 100,000 values"),
         ("a: &a [*a]", "line 1: *a stands for what it is in"),
         ("a: " + "x" * (1 << 20), "the file has more than 1,048,576 bytes"),
+        ("a: 1" + ":59" * 200_000, "line 1: a value has more than 10,000 characters"),
         ("a: *b", "line 1: not valid YAML (found undefined alias)"),
         ("a: 2026-13-45", "not valid YAML (a date or a number that there cannot be)"),
         ("a: " + "1" * 5000, "not valid YAML (a date or a number that there cannot be)"),

@@ -36,6 +36,7 @@ def access_sql(
     from sink.datasets.access import plan_access
     from sink.datasets.grants import RoleNames, describe, render
     from sink.installation import read_map
+    from sink.private_files import replace_private
     from sink.settings import load_settings
 
     settings = load_settings()
@@ -53,7 +54,8 @@ def access_sql(
         typer.echo(text, nl=False)
         return 0
     try:
-        output.write_text(text, encoding="utf-8")
+        # An administrator runs it: nobody else is to write it, and no link leads it elsewhere.
+        replace_private(output, [text.encode()])
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror}.") from None
     say(f"{output}: run it as an administrator of the server, such as clickhouse-client --queries-file {output}")

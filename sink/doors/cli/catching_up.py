@@ -119,6 +119,8 @@ def _show_replayed(result: Replayed, dry_run: bool, as_json: bool, place: str) -
     if result.entries_restored:
         verb = "would be" if dry_run else choose(result.entries_restored, "was", "were")
         print_lines([f"{counted(result.entries_restored, 'entry', 'entries')} of the ledger {verb} restored."])
+    if result.exported_at:
+        print_lines([f"The file was written at {result.exported_at} UTC: who was retired since then is not in it."])
     print_table(("table", "rows of retired users"), sorted(result.rows.items()))
     retired = counted(result.retired, "user is", "users are")
     print_lines([f"{retired} retired; rows of {len(result.subjects):,} of them were on {place}."])

@@ -82,6 +82,10 @@ class _Terminated(KeyboardInterrupt):
 
 def main() -> None:
     """The console script."""
+    from sink.clickhouse.confinement import confine_engine_threads
+
+    # One command opens one data folder.
+    confine_engine_threads(True)
     signal.signal(signal.SIGTERM, _terminate)
     # Not for what calls `run`: it may have an output of its own.
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -229,6 +229,16 @@ def test_export_needs_no_superset_and_holds_no_password(command: Command, tmp_pa
     assert ["XXXXXXXXXX" in uri for uri in uris] == [True]
 
 
+def test_export_follows_no_link(command: Command, tmp_path: Path) -> None:
+    elsewhere, file = tmp_path / "elsewhere", tmp_path / "dashboards.zip"
+    elsewhere.write_text("somebody else's")
+    file.symlink_to(elsewhere)
+    ran = command("dashboards", "export", "-o", file, SUPERSET_URL="")
+    assert ran.status == 2
+    assert "it is a link" in ran.err
+    assert elsewhere.read_text() == "somebody else's"
+
+
 def test_export_to_where_nothing_can_be_written(command: Command, tmp_path: Path) -> None:
     ran = command("dashboards", "export", "-o", tmp_path / "no" / "such.zip")
     assert ran.status == 2

@@ -8,6 +8,7 @@ such a file, with `default` in the place of the account under test; and every st
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -178,6 +179,35 @@ def test_access_sql_is_a_script_without_a_password(aspects_pii: Callable[..., An
     assert "PASSWORD" not in text.upper()
     assert "IDENTIFIED BY" not in text.upper()
     assert not (tmp_path / "clickhouse").exists(), "it connected"
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_access_sql_replaces_files_only(aspects_pii: Callable[..., Any], tmp_path: Path, kind: str) -> None:
+    """An administrator runs what stands there: nobody may have it written elsewhere, or change it in between."""
+    elsewhere, file = tmp_path / "elsewhere", tmp_path / "access.sql"
+    elsewhere.write_text("somebody else's")
+    if kind == "link":
+        file.symlink_to(elsewhere)
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.mkdir()
+    ran = aspects_pii("access", "sql", "-o", file)
+    assert ran.status == 2
+    assert f"it is a {kind}" in ran.err
+    assert elsewhere.read_text() == "somebody else's"
+
+
+def test_access_sql_is_for_its_owner_whatever_the_umask(aspects_pii: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "access.sql"
+    file.write_text("older")
+    before = os.umask(0)
+    try:
+        assert aspects_pii("access", "sql", "-o", file).status == 0
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text() == render(PLAN)
 
 
 def test_names_are_the_operators_choice(aspects_pii: Callable[..., Any]) -> None:

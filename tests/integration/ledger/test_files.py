@@ -166,6 +166,12 @@ def test_a_file_that_is_no_ledger_is_refused_by_line(store: Store, tmp_path: Pat
         assert f"line {line}: " in refused(store, path, trust)
 
 
+def test_a_number_without_end_is_refused_in_our_words(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.jsonl"
+    path.write_bytes(b'{"a": ' + b"9" * 5000 + b"}")
+    assert refused(store, path).endswith("line 1: a number has too many digits.")
+
+
 def test_a_file_that_is_cut_off_within_a_line_is_refused(store: Store, file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-50])
     assert "line 10: this is not JSON" in refused(store, file)
@@ -418,6 +424,17 @@ def test_commands_say_why_and_end_with_2(aspects_pii: Callable[..., Any], tmp_pa
         assert ran.status == 2
         assert "line 1: the header was changed" in ran.err
     assert aspects_pii("replay", "--unsigned").status == 2
+
+
+def test_a_replay_says_how_old_the_file_is(aspects_pii: Callable[..., Any], tmp_path: Path) -> None:
+    """An old export is as genuine as the last one, and has nobody in it who was retired since."""
+    aspects_pii("init")
+    file = tmp_path / "ledger.jsonl"
+    assert aspects_pii("ledger", "export", file).status == 0
+    at = read(file)[0]["exported_at"][:19]
+    ran = aspects_pii("replay", "--from", file)
+    assert f"The file was written at {at} UTC: who was retired since then is not in it." in ran.out
+    assert aspects_pii("replay", "--from", file, "--json").json["exported_at"] == at
 
 
 def test_an_export_is_for_its_owner_and_replaces_only_files(aspects_pii: Callable[..., Any], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import pytest
 
 from tests.support import served
 from tests.support.listener import Listener, listening
+from tests.support.paths import ROOT
 from tests.support.processes import make_endpoint, running
 
 AUTH = ("default", served.PASSWORD.get_secret_value())
@@ -165,3 +168,117 @@ def test_what_is_in_the_data_folder_works(server: Server) -> None:
     assert server.ask("SELECT dictGet('shop.one', 'text', toUInt64(999)), count() FROM many").text == "999\t500\n"
     in_berlin = server.ask("SELECT toString(toDateTime('2026-07-01 00:00:00', 'Europe/Berlin'), 'UTC')")
     assert in_berlin.text == "2026-06-30 22:00:00\n"
+
+
+READS_A_FILE = "SELECT id, arrayMap(file, [path])[1] AS text FROM shop.paths"
+STORED = [
+    f"CREATE VIEW shop.v AS {READS_A_FILE}",
+    f"CREATE MATERIALIZED VIEW shop.read REFRESH EVERY 1 SECOND APPEND (id UInt64, text String) "
+    f"ENGINE = MergeTree ORDER BY id EMPTY AS {READS_A_FILE}",
+    "CREATE DICTIONARY shop.d (id UInt64, text String) PRIMARY KEY id "
+    f"SOURCE(CLICKHOUSE(query '{READS_A_FILE}')) LAYOUT(FLAT()) LIFETIME(1)",
+    "CREATE DICTIONARY shop.called (id UInt64, text String) PRIMARY KEY id "
+    "SOURCE(CLICKHOUSE(host 'localhost' port <port> query 'SELECT 1')) LAYOUT(FLAT()) LIFETIME(1)",
+]
+
+
+def test_what_is_left_in_the_data_folder_reaches_nothing_from_the_next_command(tmp_path: Path) -> None:
+    """A view that refreshes itself is carried out by whoever opens the folder next, by an account with more rights."""
+    (tmp_path / "secret.csv").write_text(CANARY)
+    data = tmp_path / "clickhouse"
+    made = run_command(data, "init")
+    assert made.returncode == 0, made.stderr
+    with listening() as listener:
+        with running(make_endpoint(tmp_path, data)) as process:
+            server = Server(f"http://127.0.0.1:{process.port}", tmp_path, listener)
+            for sql in (
+                "CREATE DATABASE shop",
+                "CREATE TABLE shop.paths (id UInt64, path String) ENGINE = MergeTree ORDER BY id",
+                f"INSERT INTO shop.paths VALUES (1, {FILE})",
+                *STORED,
+            ):
+                answer = server.ask(sql, database="")
+                assert answer.status_code == 200, answer.text
+            process.stop()
+        asked = run_command(data, "status", "--json")
+        assert asked.returncode == 0, asked.stderr
+        # With the rights of the command, and in its process, as `build` and `sweep` would ask for it.
+        for sql in (READS_A_FILE, "SELECT * FROM shop.v", "SELECT * FROM shop.d", "SELECT * FROM shop.called"):
+            ran = ask_in_process(data, sql)
+            assert ran.returncode == 1, (sql, ran.stdout)
+            assert "QueryError" in ran.stderr, ran.stderr
+        with running(make_endpoint(tmp_path, data)) as process:
+            server = Server(f"http://127.0.0.1:{process.port}", tmp_path, listener)
+            refreshed = server.ask("SELECT count() FROM system.view_refreshes WHERE view = 'read'", database="")
+            assert refreshed.text == "1\n"
+            assert server.ask("SELECT count() FROM shop.read", database="").text == "0\n"
+        assert listener.connections == 0
+
+
+def run_command(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command in process, as an operator runs it."""
+    return run_python("from sink.doors.cli.main import main; main()", data, *arguments)
+
+
+def ask_in_process(data: Path, sql: str) -> subprocess.CompletedProcess[str]:
+    """A query in a process that a command has begun."""
+    program = (
+        "import sys, sink.doors.cli.main as cli\n"
+        "from sink.clickhouse.address import Address\n"
+        "from sink.clickhouse.client import ClickHouse\n"
+        "def ask(_):\n"
+        "    with ClickHouse(Address(sys.argv[1])) as client:\n"
+        "        print(client.rows(sys.argv[2]))\n"
+        "    return 0\n"
+        "cli.run = ask\n"
+        "cli.main()\n"
+    )
+    return run_python(program, data, f"chdb://{data}", sql)
+
+
+def run_python(program: str, data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ASPECTS_CLICKHOUSE_URL": f"chdb://{data}"},
+        cwd=data.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+CONFINED = """
+import os, socket, subprocess, sys, threading
+from pathlib import Path
+from sink.clickhouse.confinement import confine
+assert confine(Path(sys.argv[1])) == [], "not confined"
+
+def look():
+    for family, kind in (
+        (socket.AF_INET, socket.SOCK_DGRAM), (socket.AF_INET6, socket.SOCK_DGRAM), (socket.AF_INET, socket.SOCK_STREAM),
+        (socket.AF_UNIX, socket.SOCK_STREAM), (socket.AF_UNIX, socket.SOCK_DGRAM), (socket.AF_VSOCK, socket.SOCK_STREAM),
+    ):
+        try:
+            socket.socket(family, kind)
+        except PermissionError:
+            print("refused")
+        else:
+            print("open", family, kind)
+    try:
+        subprocess.run([sys.executable, "--version"])
+    except PermissionError:
+        print("refused")
+
+thread = threading.Thread(target=look)
+thread.start()
+thread.join()
+socket.socketpair()
+print("done")
+"""
+
+
+def test_no_socket_of_any_kind_and_no_program(tmp_path: Path) -> None:
+    """A name that is asked for carries a value out by UDP, and a socket of this host may lead to a program that acts."""
+    ran = run_python(CONFINED, tmp_path / "data", str(tmp_path))
+    assert ran.stdout.split() == [*["refused"] * 7, "done"], ran.stdout + ran.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -214,3 +215,24 @@ def test_a_consumer_gives_signs_when_it_reads_and_none_when_it_cannot(monkeypatc
     batch = [heartbeat.BUSY_SECONDS, "decoded", heartbeat.IDLE_SECONDS]
     assert consume([], [Message("s", "1-0", {b"event": b"{}"})], []) == [*sweep_at_start, read, read, *batch, read]
     assert consume(StreamsUnreachableError("Redis cannot be reached")) == sweep_at_start
+
+
+def test_a_link_of_somebody_else_is_not_written_through(folder: Path, tmp_path: Path) -> None:
+    """The folder may be one of `/tmp`, which others have made first."""
+    theirs = tmp_path / "theirs"
+    theirs.write_text("as it was")
+    signs = Heartbeat(folder, "worker")
+    for name in ("worker.new", "worker"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(theirs)
+    signs.beat()
+    assert theirs.read_text() == "as it was"
+    check(folder, "worker")
+    assert (folder / "worker").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_in_the_place_of_a_sign_is_not_waited_for(folder: Path) -> None:
+    Heartbeat(folder, "worker")
+    os.mkfifo(folder / "worker")
+    with pytest.raises(HeartbeatError, match="cannot be read"):
+        check(folder, "worker")

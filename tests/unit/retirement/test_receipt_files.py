@@ -180,6 +180,7 @@ def test_a_digest_that_nobody_knows_is_not_made_up(tmp_path: Path) -> None:
         ('{"version": 3}', "version 1 or 2"),
         ('{"version": 2}', "`subject` is missing"),
         ('{"version": 2, "version": 2}', "twice"),
+        ('{"version": ' + "9" * 5000 + "}", "too many digits"),
     ],
 )
 def test_what_is_no_receipt_is_named_with_the_reason(tmp_path: Path, content: str, reason: str) -> None:
