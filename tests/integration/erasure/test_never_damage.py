@@ -880,3 +880,35 @@ def test_a_row_whose_new_key_violates_a_constraint_stops_nobody_else(with_target
     assert found.total() == 3
     assert found["user1", 1] == 1
     assert not {("user2", 0), ("user3", 0)} & set(found)
+
+
+@pytest.mark.parametrize("match", [{"user_id": "id"}, {"username": "username"}], ids=["by id", "by name"])
+@pytest.mark.parametrize("column", ["subject", "digest", "spelt", "found_key", "differs", "aspects_pii"])
+@covers("type", "columns that are called as our own queries call things", "erased")
+def test_a_column_may_be_called_anything(with_target: WithTarget, match: dict[str, str], column: str) -> None:
+    store = with_target(
+        f"(user_id Int64, username String, `{column}` String) ENGINE = MergeTree ORDER BY user_id",
+        {"redact": {column: "empty"}},
+        match=match,
+        rows="VALUES (1, 'user1', 'of User 1'), (2, 'user2', 'of User 2')",
+    )
+    assert [(outcome.state, outcome.reason) for outcome in retire(store, [1])] == [("erased", "")]
+    assert read_answers(store, f"user_id, `{column}`") == {(1, ""): 1, (2, "of User 2"): 1}
+    purge(store, plan_purge(store, []), enabled=False)
+    assert read_answers(store, f"user_id, `{column}`") == {(1, ""): 1, (2, ""): 1}
+
+
+@pytest.mark.parametrize("column", ["text_digest", "digest"])
+def test_a_text_about_people_may_be_called_anything(with_target: WithTarget, column: str) -> None:
+    rows = """VALUES ('{"mbox": "mailto:user1@example.com"}'), ('{"mbox": "mailto:user2@example.com"}')"""
+    store = with_target(
+        f"(`{column}` String) ENGINE = MergeTree ORDER BY tuple()",
+        {"redact": {column: "person"}},
+        match={column: "person"},
+        rows=rows,
+    )
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    found = [text for (text,) in read_answers(store)]
+    assert len(found) == 2
+    assert not [text for text in found if "user1@" in text]
+    assert [text for text in found if "user2@" in text]
