@@ -81,7 +81,7 @@ def list_text_tables(client: ClickHouse, tables: Mapping[TableName, Table], not_
     }
     found = []
     for table in tables.values():
-        if table.engine in _NOT_READ:
+        if table.engine in _NOT_READ or table.serves_nothing:
             continue
         columns = [
             column

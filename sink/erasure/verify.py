@@ -76,7 +76,9 @@ def verify(
             inquiry.ask(str(table), partial(_find_parts, table, count_parts))
     for dependent in track("verifying what shows them", inquiry.list_dependents(store), "views"):
         name, key = dependent.table.name, dependent.key
-        if key is not None:
+        if dependent.table.serves_nothing:
+            inquiry.checked.add(str(name))
+        elif key is not None:
             inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))
             inquiry.ask(str(name), partial(find_in_dependent, client, dependent, key, subjects))
         elif dependent.stuck:
