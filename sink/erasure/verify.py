@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from sink.lms.database import LmsDatabase
 
 
+# Why nobody can be looked for in what the map lists as derived.
+_NO_KEY = "it has no column {key} by which anybody can be looked for; take `match` out of its `derived` entry, or make it anew"
 # Why nobody can be looked for under an id of the ledger.
 _NO_ID = "this is no id by `subject.type` of the map"
 
@@ -78,6 +80,9 @@ def verify(
         name, key = dependent.table.name, dependent.key
         if dependent.table.serves_nothing:
             inquiry.checked.add(str(name))
+        elif key is not None and key not in dependent.table.columns:
+            # ClickHouse tells no columns of a view with parameters, or of one over a table that is gone.
+            inquiry.leave_open(str(name), _NO_KEY.format(key=key))
         elif key is not None:
             inquiry.ask(str(name), partial(_find_hidden_tables, client, [name]))
             inquiry.ask(str(name), partial(find_in_dependent, client, dependent, key, subjects))

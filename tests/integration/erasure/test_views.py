@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sink.erasure.identities import Identities
 from sink.erasure.purge import plan_purge, purge
 from sink.erasure.verify import verify_subjects
 from sink.errors import ErasureError, ReadOnlyError
+from sink.pii_map import Derived
 from sink.retirement.retire import retire, sweep
 from sink.store import Store
 from tests.support.coverage_page import covers
@@ -363,3 +365,14 @@ def test_a_dictionary_in_which_nobody_can_be_looked_for_holds_up_everybody(
     assert all("the dictionary could not be reloaded" in outcome.reason for outcome in outcomes)
     with pytest.raises(ErasureError, match="the dictionary could not be reloaded"):
         purge(people, plan_purge(people, []), enabled=False)
+
+
+def test_a_view_without_the_column_that_the_map_names_is_told(people: Store) -> None:
+    people.client.execute(
+        "CREATE VIEW $reporting.named AS SELECT user_id, name FROM $event_sink.user_profile WHERE name = {wanted:String}"
+    )
+    derived = {**people.pii_map.derived, "reporting.named": Derived(match={"user_id": "id"})}
+    store = dataclasses.replace(people, pii_map=people.pii_map.model_copy(update={"derived": derived}))
+    (outcome,) = retire(store, [1])
+    assert outcome.state == "failed"
+    assert "reporting.named: it has no column user_id by which anybody can be looked for" in outcome.reason
