@@ -35,6 +35,16 @@ class Refresh:
 
 
 @dataclass(frozen=True)
+class Loading:
+    """Where a dictionary stands, by `system.dictionaries` of every replica."""
+
+    is_loaded: bool
+    """It serves what it has read; else a query of it would have it read its source first."""
+    has_failed: bool
+    """It could not read its source the last time, so that it serves what it had before, if anything."""
+
+
+@dataclass(frozen=True)
 class Table:
     """A table, view or dictionary of the live schema."""
 
@@ -61,6 +71,8 @@ class Table:
     """When its definition was made or changed."""
     refresh: Refresh | None = None
     """Of a refreshable view."""
+    loading: Loading | None = None
+    """Of a dictionary."""
     feeds: frozenset[TableName] = frozenset()
     """Materialized views that the engine knows to read this."""
     loads: frozenset[TableName] = frozenset()
@@ -85,6 +97,11 @@ class Table:
     def is_dictionary(self) -> bool:
         """True for a dictionary, which serves a copy in memory until it is reloaded."""
         return self.engine == "Dictionary"
+
+    @property
+    def serves_nothing(self) -> bool:
+        """True for a dictionary that could never read its source: it has nobody, and a query of it fails."""
+        return self.loading is not None and self.loading.has_failed and not self.loading.is_loaded
 
     @property
     def is_view(self) -> bool:
@@ -138,6 +155,7 @@ def read_tables(
     tables_asked = None if wanted is None else sorted({name.table for name in wanted})
     columns = _read_columns(client, databases, tables_asked)
     refreshes: dict[TableName, Refresh] | None = None
+    loadings: dict[TableName, Loading] | None = None
     tables = {}
     for database, table, uuid, feeds_databases, feeds, loads_databases, loads, *values in client.rows(
         "SELECT database, name, toString(uuid), dependencies_database, dependencies_table, "
@@ -154,6 +172,8 @@ def read_tables(
         engine, rows, create_query, query, engine_full, comment, modified_at = values
         if engine == "MaterializedView" and refreshes is None:
             refreshes = _read_refreshes(client)
+        if engine == "Dictionary" and loadings is None:
+            loadings = read_loadings(client)
         tables[name] = Table(
             name=name,
             engine=engine,
@@ -166,6 +186,7 @@ def read_tables(
             uuid=uuid,
             modified_at=datetime.fromtimestamp(modified_at, UTC),
             refresh=(refreshes or {}).get(name) if engine == "MaterializedView" else None,
+            loading=(loadings or {}).get(name),
             feeds=frozenset(map(TableName, feeds_databases, feeds)),
             loads=frozenset(map(TableName, loads_databases, loads)),
         )
@@ -218,6 +239,17 @@ def _read_refreshes(client: ClickHouse) -> dict[TableName, Refresh]:
         TableName(database, view): Refresh(status == "Disabled", bool(has_failed))
         for database, view, status, has_failed in client.rows(
             "SELECT database, view, status, exception != '' FROM system.view_refreshes"
+        )
+    }
+
+
+def read_loadings(client: ClickHouse) -> dict[TableName, Loading]:
+    """Where dictionaries stand; one replica is enough that serves what was there before, or could not read its source."""
+    return {
+        TableName(database, name): Loading(bool(is_loaded), bool(has_failed))
+        for database, name, is_loaded, has_failed in client.rows(
+            "SELECT database, name, max(startsWith(toString(status), 'LOADED')), max(last_exception != '') "
+            f"FROM {client.replicas('system.dictionaries')} GROUP BY database, name"
         )
     }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 import stamina
+from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.transform import NativeTransform
 from urllib3.exceptions import HTTPError
@@ -27,6 +28,7 @@ from sink.clickhouse.address import Address
 from sink.clickhouse.connection import open_connection
 from sink.clickhouse.driver_errors import describe_statement, translate_error
 from sink.clickhouse.engine_thread import EngineThread
+from sink.clickhouse.query_settings import put_right
 from sink.errors import (
     AspectsPiiError,
     DatabaseError,
@@ -66,26 +68,26 @@ class ClickHouse:
 
         Raises:
             DatabaseError: one of its subclasses says why there is no connection.
+            SettingsError: the user's profile keeps statements from meaning what they say.
         """
         self.address = address
         self.cluster = address.cluster
         self._thread = EngineThread() if address.is_embedded else None
         try:
-            self._client = self._repeat(lambda: open_connection(address))
+            self._client = self._repeat(lambda: self._connect(address))
         except BaseException:
             self._end_thread()
             raise
-        self._turn_condition_cache_off()
 
-    def _turn_condition_cache_off(self) -> None:
-        """Read without the query condition cache, which can hide rows; a proof of erasure must not miss any.
-
-        Seen on 26.9, after a join with a runtime filter: ClickHouse/ClickHouse#119823. And its entries do not tell reads
-        with `apply_deleted_mask = 0` from others: ClickHouse/ClickHouse#83262. With both mended this can go.
-        """
-        setting = "use_query_condition_cache"
-        if setting in self._client.server_settings:
-            self._run(lambda: self._client.set_client_setting(setting, "0"))
+    @staticmethod
+    def _connect(address: Address) -> Client:
+        client = open_connection(address)
+        try:
+            put_right(client)
+        except BaseException:
+            client.close()
+            raise
+        return client
 
     def __enter__(self) -> ClickHouse:
         return self

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sink.clickhouse.catalog import Table, read_tables
+from sink.clickhouse.catalog import Table, read_loadings, read_tables
+from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.lineage import find_dependents
 from sink.clickhouse.refreshes import drop_replaced_copies, refresh
 from sink.erasure.exemptions import list_not_pii
 from sink.erasure.named_tables import Column, names_anybody
 from sink.erasure.plan import is_only_shown
+from sink.errors import QueryError
 from sink.names import TableName, find_database
 from sink.pii_map import Target
 from sink.store import Store
@@ -33,10 +35,16 @@ class Dependent:
     @property
     def stuck(self) -> str:
         """Why it shows what it showed before, and what to do; empty where it does not."""
+        name = self.table.name
+        loading = self.table.loading
+        if loading is not None and loading.is_loaded and loading.has_failed:
+            return (
+                "the dictionary could not be reloaded and may serve what was erased: see system.dictionaries, mend or drop it, "
+                "then aspects-pii sweep"
+            )
         state = self.table.refresh
         if state is None or not self.table.is_refreshable_view:
             return ""
-        name = self.table.name
         if state.is_stopped:
             return f"the view is stopped and may show what was erased: SYSTEM START VIEW {name}, then aspects-pii sweep"
         if state.has_failed:
@@ -112,7 +120,8 @@ def _guess_key(table: Table, keys: Iterable[str]) -> str | None:
 def reload(store: Store, dependents: Iterable[Dependent]) -> list[str]:
     """Make dictionaries and refreshable views read the targets again, and return the names of those that did.
 
-    A view that is stopped, or whose query fails, keeps what it has; whoever verifies asks it, or says so. One that adds
+    A view that is stopped, or whose query fails, keeps what it has, and so does a dictionary that cannot read its source;
+    whoever verifies asks it, or says so. A view that adds
     to its rows, or reads them, is no copy of the targets, and is left alone: what it writes to has to be a target.
 
     Args:
@@ -127,11 +136,24 @@ def reload(store: Store, dependents: Iterable[Dependent]) -> list[str]:
     for dependent in dependents:
         table = dependent.table
         if table.is_dictionary:
-            client.execute(f"SYSTEM RELOAD DICTIONARY {table.name.sql} {client.on_cluster}")
-            reloaded.append(str(table.name))
+            if _reload_dictionary(client, table.name):
+                reloaded.append(str(table.name))
         elif table.refresh is not None:
             if table.is_refreshable_view and refresh(client, table):
                 reloaded.append(str(table.name))
             # Earlier refreshes have left copies too.
             drop_replaced_copies(client, table)
     return reloaded
+
+
+def _reload_dictionary(client: ClickHouse, name: TableName) -> bool:
+    """Have a dictionary read its source again; False where it cannot, and says so itself."""
+    try:
+        client.execute(f"SYSTEM RELOAD DICTIONARY {name.sql} {client.on_cluster}")
+    except QueryError:
+        state = read_loadings(client).get(name)
+        if state is None or not state.has_failed:
+            # It was not tried, for want of a privilege say, so nothing would tell what it serves.
+            raise
+        return False
+    return True

@@ -63,9 +63,9 @@ class ExpiryStep(DirectStep):
         """Change what is due, the oldest first; False where it was more than a sweep does."""
         for _ in range(_STATEMENTS):
             sql = (
-                "SELECT count(), max(moment) FROM ("
-                f"SELECT toDateTime64({self.moment}, 6, 'UTC') AS moment FROM {self.table.name.sql} "
-                f"WHERE {self._left(self._not_exempt())} ORDER BY moment LIMIT {{size:UInt64}})"
+                "SELECT count(), max(aspects_pii_moment) FROM ("
+                f"SELECT toDateTime64({self.moment}, 6, 'UTC') AS aspects_pii_moment FROM {self.table.name.sql} "
+                f"WHERE {self._left(self._not_exempt())} ORDER BY aspects_pii_moment LIMIT {{size:UInt64}})"
             )
             ((count, end),) = store.client.rows(sql, size=_ROWS_AT_ONCE, **self._values())
             if not count:

@@ -142,16 +142,17 @@ def _find_names(store: Store, step: Step) -> list[tuple[str, str]]:
     folded = express_compared(step.subject_expression, rule, spelling)
     prefix, suffix = rule.affixes or ("", "")
     prefix = prefix.lower() if rule.is_mailbox else prefix
-    digest = express_name_digest("folded_name", "{label:String}")
+    digest = express_name_digest("aspects_pii_folded", "{label:String}")
     return store.client.rows(
         f"""
         SELECT DISTINCT known.subject, found.name
         FROM (
-            SELECT name, {digest} AS digest
+            SELECT aspects_pii_name AS name, {digest} AS digest
             FROM (
                 SELECT DISTINCT
-                    substring({key}, length({{prefix:String}}) + 1, length({key}) - {{affixes:UInt32}}) AS name,
-                    substring({folded}, length({{prefix:String}}) + 1, length({folded}) - {{affixes:UInt32}}) AS folded_name
+                    substring({key}, length({{prefix:String}}) + 1, length({key}) - {{affixes:UInt32}}) AS aspects_pii_name,
+                    substring({folded}, length({{prefix:String}}) + 1, length({folded}) - {{affixes:UInt32}})
+                        AS aspects_pii_folded
                 FROM {store.client.replicas(step.table.name.sql)}
                 WHERE length({folded}) > {{affixes:UInt32}}
                     AND startsWith({folded}, {{prefix:String}}) AND endsWith({folded}, {{suffix:String}})

@@ -145,16 +145,18 @@ def _list_id_columns(store: Store) -> list[tuple[TableName, str]]:
 def _add_known(client: ClickHouse, table: TableName, column: str, kind: str) -> None:
     name = f"ifNull(toString({quote(column)}), '')"
     kind_of_value = "'id'" if kind == "id" else express_kind("{kind:String}", name)
-    sure = "1" if kind == "id" else express_is_sure("kind", "form")
+    sure = "1" if kind == "id" else express_is_sure("aspects_pii_kind", "aspects_pii_form")
     client.execute(
         f"""
         INSERT INTO {quote(_KNOWN)}
-        SELECT DISTINCT arrayJoin([sipHash64('any'), sipHash64(form), sipHash64(if({sure}, kind, 'word'), form)])
+        SELECT DISTINCT arrayJoin([
+            sipHash64('any'), sipHash64(aspects_pii_form), sipHash64(if({sure}, aspects_pii_kind, 'word'), aspects_pii_form)
+        ])
         FROM (
-            SELECT {kind_of_value} AS kind, {express_form("kind", name)} AS form
+            SELECT {kind_of_value} AS aspects_pii_kind, {express_form("aspects_pii_kind", name)} AS aspects_pii_form
             FROM {table.sql}
         )
-        WHERE lengthUTF8(form) >= {_SHORTEST_WORD}
+        WHERE lengthUTF8(aspects_pii_form) >= {_SHORTEST_WORD}
         """,
         kind=kind,
     )

@@ -184,9 +184,9 @@ def _find_owners(store: Store, wanted: _Wanted) -> Iterator[tuple[str, str, str]
         own = group_ids(source.id_kind, wanted.subjects)
         for batch in split_for_binding(sorted(wanted.spellings.get(name, ()))):
             rows = store.client.rows(
-                f"SELECT DISTINCT {value} AS found_value, toString({source.quoted_id}) AS found_subject "
-                f"FROM {source.table.sql} WHERE found_value IN {{values:Array(String)}} "
-                f"AND found_subject NOT IN ({source.retired}) LIMIT {{most:UInt32}} BY found_value",
+                f"SELECT DISTINCT {value} AS aspects_pii_value, toString({source.quoted_id}) AS aspects_pii_subject "
+                f"FROM {source.table.sql} WHERE aspects_pii_value IN {{values:Array(String)}} "
+                f"AND aspects_pii_subject NOT IN ({source.retired}) LIMIT {{most:UInt32}} BY aspects_pii_value",
                 values=batch,
                 most=_OWNERS_OF_A_VALUE,
             )
@@ -212,9 +212,9 @@ def _find_contested_keys(store: Store, subjects: Sequence[SubjectId], identities
         )
         for batch in split_for_binding(sorted(keys)):
             rows = store.client.rows(
-                f"SELECT DISTINCT arrayJoin([{hashes}]) AS found_key, toString({source.quoted_id}) AS found_subject "
-                f"FROM {source.table.sql} WHERE found_key IN {{keys:Array(String)}} "
-                f"AND found_subject NOT IN ({source.retired})",
+                f"SELECT DISTINCT arrayJoin([{hashes}]) AS aspects_pii_key, toString({source.quoted_id}) AS aspects_pii_subject "
+                f"FROM {source.table.sql} WHERE aspects_pii_key IN {{keys:Array(String)}} "
+                f"AND aspects_pii_subject NOT IN ({source.retired})",
                 keys=batch,
                 prefix=prefix,
                 suffix=rest.partition("}")[2],

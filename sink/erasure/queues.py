@@ -16,7 +16,7 @@ from sink.clickhouse.client import ClickHouse
 from sink.erasure.derived import read_all_tables
 from sink.erasure.identities import Identities
 from sink.erasure.steps import Step
-from sink.errors import DatabaseError
+from sink.errors import DatabaseError, QueryError
 from sink.names import TableName
 from sink.pii_map import SubjectId
 from sink.store import Store
@@ -80,13 +80,34 @@ def flush_queues(store: Store) -> None:
 def count_in_buffer(
     client: ClickHouse, queue: Queue, steps: Iterable[Step], subjects: Sequence[SubjectId], identities: Identities
 ) -> dict[str, int]:
-    """Rows of each subject that are seen through a Buffer: those that wait, once the table behind it is erased."""
+    """Rows of each subject that are seen through a Buffer: those that wait, once the table behind it is erased.
+
+    Raises:
+        DatabaseError: rows wait in it, and it cannot be asked whose.
+    """
     found: Counter[str] = Counter()
     for step in steps:
         if step.table.name in queue.targets:
             through = replace(step, table=replace(step.table, name=queue.table.name))
-            found.update(through.count_left(client, subjects, identities))
+            try:
+                found.update(through.count_left(client, subjects, identities))
+            except QueryError:
+                # It may lack columns of the table, or the table behind it may be gone.
+                if _has_waiting_rows(client, queue):
+                    raise
     return dict(found)
+
+
+def _has_waiting_rows(client: ClickHouse, queue: Queue) -> bool:
+    # Of a Buffer these are the bytes in its memory; its rows are counted with those of the table behind it.
+    return bool(
+        client.value(
+            f"SELECT max(ifNull(total_bytes, 1)) FROM {client.replicas('system.tables')} "
+            "WHERE database = {database:String} AND name = {table:String}",
+            database=queue.table.name.database,
+            table=queue.table.name.table,
+        )
+    )
 
 
 def count_queued(client: ClickHouse, queue: Queue) -> int:

@@ -263,8 +263,8 @@ class RewriteStep(Step):
 
     def _count_by_subject(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> list[tuple[str, int]]:
         rows = client.rows(
-            f"SELECT {self._spelt} AS spelt, {self._key} AS found_key, count() "
-            f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY spelt, found_key",
+            f"SELECT {self._spelt} AS aspects_pii_spelt, {self._key} AS aspects_pii_key, count() "
+            f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY aspects_pii_spelt, aspects_pii_key",
             settings,
             **self.bind(keys.compared),
         )
@@ -288,8 +288,8 @@ class RewriteStep(Step):
     def _count_by_key(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> dict[str, int]:
         """Rows by key, whether they need a change or not."""
         rows = client.rows(
-            f"SELECT {self._key} AS found_key, count() FROM {client.replicas(self.table.name.sql)} "
-            f"WHERE {self.match} GROUP BY found_key",
+            f"SELECT {self._key} AS aspects_pii_key, count() FROM {client.replicas(self.table.name.sql)} "
+            f"WHERE {self.match} GROUP BY aspects_pii_key",
             settings,
             **self.bind(keys.compared),
         )
@@ -337,8 +337,8 @@ class RewriteStep(Step):
         # Texts need not be UTF-8, which the driver would turn into something else.
         olds = "".join(f", hex(toString({quote(column)}))" for column in self._changed_columns)
         return client.rows(
-            f"SELECT {self._digest} AS digest, {self._spelt} AS spelt, {self._key} AS found_key, count(), "
-            f"{self._express_differs()} AS differs{olds} "
+            f"SELECT {self._digest}, {self._spelt}, {self._key}, count(), "
+            f"{self._express_differs()}{olds} "
             f"FROM {client.replicas(self.table.name.sql)} WHERE {self.match} GROUP BY ALL",
             settings,
             **self.bind(keys.compared),

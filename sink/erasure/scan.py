@@ -177,9 +177,9 @@ def _find_shared_terms(store: Store) -> None:
         store.client.execute(
             f"""
             INSERT INTO {quote(_SHARED)}
-            SELECT DISTINCT {kind}, {express_form(kind, name)} AS shared FROM {source.table.sql}
+            SELECT DISTINCT {kind}, {express_form(kind, name)} AS aspects_pii_form FROM {source.table.sql}
             WHERE toString({quote(source.key)}) NOT IN {quote(_SUBJECTS)}
-              AND shared IN (SELECT {express_form("kind", "term")} FROM {quote(_GIVEN)})
+              AND aspects_pii_form IN (SELECT {express_form("kind", "term")} FROM {quote(_GIVEN)})
             """,
             kind=str(source.kind),
         )
@@ -194,9 +194,10 @@ def _find_longer_names(store: Store) -> None:
             INSERT INTO {quote(_LONGER)}
             SELECT DISTINCT kind, term, {longer} AS longer
             FROM (
-                SELECT value, arrayJoin(arrayFilter(a -> a IN {quote(_ANCHORS)}, {list_anchors("value")})) AS anchor
+                SELECT aspects_pii_value AS value,
+                       arrayJoin(arrayFilter(a -> a IN {quote(_ANCHORS)}, {list_anchors("value")})) AS anchor
                 FROM (
-                    SELECT lowerUTF8(ifNull(toString({quote(source.column)}), '')) AS value FROM {source.table.sql}
+                    SELECT lowerUTF8(ifNull(toString({quote(source.column)}), '')) AS aspects_pii_value FROM {source.table.sql}
                     WHERE toString({quote(source.key)}) NOT IN {quote(_SUBJECTS)}
                 )
             ) AS others

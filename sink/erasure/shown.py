@@ -28,8 +28,8 @@ def find_in_dependent(
     spelt = group_ids(find_kind(dependent.table, key), subjects)
     for batch in split_for_binding(list(spelt)):
         rows = client.rows(
-            f"SELECT toString({quote(key)}) AS subject, count() FROM {dependent.table.name.sql} "
-            f"WHERE toString({quote(key)}) IN {{subjects:Array(String)}} GROUP BY subject",
+            f"SELECT toString({quote(key)}) AS aspects_pii_subject, count() FROM {dependent.table.name.sql} "
+            f"WHERE toString({quote(key)}) IN {{subjects:Array(String)}} GROUP BY aspects_pii_subject",
             subjects=batch,
         )
         findings += [

@@ -166,10 +166,10 @@ class StatementStep(Step):
         """Texts and how many rows have each, by digest: as many at a time as memory should hold."""
         after = -1
         while rows := client.rows(
-            f"SELECT {self._digest} AS text_digest, hex(any({self._text})), count() "
+            f"SELECT {self._digest} AS aspects_pii_digest, hex(any({self._text})), count() "
             f"FROM {client.replicas(self.table.name.sql)} WHERE {condition} "
-            f"AND {self._not_exempt()} AND text_digest > {{after:Int256}} "
-            "GROUP BY text_digest ORDER BY text_digest LIMIT {limit:UInt32}",
+            f"AND {self._not_exempt()} AND aspects_pii_digest > {{after:Int256}} "
+            "GROUP BY aspects_pii_digest ORDER BY aspects_pii_digest LIMIT {limit:UInt32}",
             settings,
             after=after,
             limit=_TEXTS_AT_ONCE,

@@ -287,8 +287,8 @@ class DirectStep(Step):
         if not subjects:
             return []
         sql = (
-            f"SELECT {self.subject_expression} AS subject, count() FROM {client.replicas(self.table.name.sql)} "
-            f"WHERE {condition} GROUP BY subject"
+            f"SELECT {self.subject_expression} AS aspects_pii_subject, count() FROM {client.replicas(self.table.name.sql)} "
+            f"WHERE {condition} GROUP BY aspects_pii_subject"
         )
         spelt = self.group(subjects)
         values = self._values() | self._bind_subjects(subjects)

@@ -81,7 +81,7 @@ def list_text_tables(client: ClickHouse, tables: Mapping[TableName, Table], not_
     }
     found = []
     for table in tables.values():
-        if table.engine in _NOT_READ:
+        if table.engine in _NOT_READ or table.serves_nothing:
             continue
         columns = [
             column
@@ -113,9 +113,10 @@ def read_cells(client: ClickHouse, table: TableName, columns: list[str], conditi
     # Rows of a cluster come here as they are: what texts are compared with is in this session.
     read = f"SELECT {quote_columns(columns)} FROM {client.replicas(table.sql)} {condition}"
     return f"""
-        SELECT row, cell.1 AS place, cell.2 AS text
+        SELECT aspects_pii_row AS row, aspects_pii_cell.1 AS place, aspects_pii_cell.2 AS text
         FROM (
-            SELECT rowNumberInAllBlocks() AS row, arrayJoin(arrayFilter(cell -> cell.2 != '', [{cells}])) AS cell
+            SELECT rowNumberInAllBlocks() AS aspects_pii_row,
+                   arrayJoin(arrayFilter(cell -> cell.2 != '', [{cells}])) AS aspects_pii_cell
             FROM ({read})
         )
     """

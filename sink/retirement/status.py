@@ -156,8 +156,10 @@ def count_held(store: Store, tables: Iterable[TableName] | None = None) -> int:
     held = [table for table in tables if table.table in _HELD]
     if not held:
         return 0
-    union = " UNION ALL ".join(f"SELECT toString({quote('user_id')}) AS subject FROM {table.sql}" for table in held)
-    return int(store.client.value(f"SELECT uniqExact(subject) FROM ({union})"))
+    union = " UNION ALL ".join(
+        f"SELECT toString({quote('user_id')}) AS aspects_pii_subject FROM {table.sql}" for table in held
+    )
+    return int(store.client.value(f"SELECT uniqExact(aspects_pii_subject) FROM ({union})"))
 
 
 def _warn_of_purge(store: Store, begun_at: datetime | None) -> list[str]:

@@ -199,9 +199,11 @@ def _ask_tables(
     if not columns:
         return set()
     read = " UNION ALL ".join(
-        f"SELECT {quote_text(str(number))} AS place, ifNull(toString({quote(column.key)}), '') AS subject, "
-        f"ifNull(toString({quote(column.column)}), '') AS value, {int(column.is_full_name)} AS is_full_name "
-        f"FROM {client.shards(column.table.sql)} WHERE value != ''"
+        f"SELECT {quote_text(str(number))} AS aspects_pii_place, "
+        f"ifNull(toString({quote(column.key)}), '') AS aspects_pii_subject, "
+        f"ifNull(toString({quote(column.column)}), '') AS aspects_pii_value, "
+        f"{int(column.is_full_name)} AS aspects_pii_is_full_name "
+        f"FROM {client.shards(column.table.sql)} WHERE aspects_pii_value != ''"
         for number, column in enumerate(columns)
     )
     of_words = express_beginnings("folded", "lengths", is_full_name=True)
@@ -215,7 +217,11 @@ def _ask_tables(
             SELECT DISTINCT number, subject, place, {"value" if show else "''"} AS shown
             FROM (
                 SELECT place, subject, value, {compared} AS form
-                FROM (SELECT place, subject, value, is_full_name, {express_folded("value")} AS folded FROM ({read}))
+                FROM (
+                    SELECT aspects_pii_place AS place, aspects_pii_subject AS subject, aspects_pii_value AS value,
+                           aspects_pii_is_full_name AS is_full_name, {express_folded("value")} AS folded
+                    FROM ({read})
+                )
             ) AS named
             INNER JOIN {quote(_TEXTS)} AS texts ON texts.form = named.form
             WHERE subject != ''

@@ -57,8 +57,8 @@ def _find_taken(store: Store, subject: SubjectId, values: Sequence[str]) -> Iter
         if table is None or not {column, key} <= set(table.columns):
             continue
         yield from store.client.column(
-            f"SELECT DISTINCT toString({quote(column)}) AS found FROM {store.client.shards(table.name.sql)} "
-            f"WHERE found IN {{names:Array(String)}} AND toString({quote(key)}) NOT IN {{own:Array(String)}}",
+            f"SELECT DISTINCT toString({quote(column)}) AS aspects_pii_value FROM {store.client.shards(table.name.sql)} "
+            f"WHERE aspects_pii_value IN {{names:Array(String)}} AND toString({quote(key)}) NOT IN {{own:Array(String)}}",
             names=values,
             own=list(group_ids(find_kind(table, key), [subject])),
         )

@@ -133,10 +133,13 @@ def _reload(store: Store, dependents: Sequence[Dependent]) -> list[str]:
     left = []
     for dependent in dependents:
         try:
-            reload(store, [dependent])
+            is_reloaded = reload(store, [dependent])
         except DatabaseError as error:
             # One that is broken keeps none of the others from reading again.
             left.append(f"{dependent.table.name}, which could not be made to read again: {error}")
+            continue
+        if dependent.table.is_dictionary and not is_reloaded:
+            left.append(f"{dependent.table.name}, which could not read its source again: see system.dictionaries")
     return left
 
 

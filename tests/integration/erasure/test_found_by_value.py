@@ -63,6 +63,7 @@ def test_nothing_is_found_where_only_the_pii_tables_hold_people(people: Store) -
         ("pseudo", f"@{USERNAME}".removeprefix("@"), "user names"),
         ("имя", "quetzal  maría CANARY", "full names"),
         ("氏名", NAME, "full names"),
+        ("row", ADDRESS, "addresses"),
         ("code", EXTERNAL_ID, "anonymous ids"),
     ],
 )

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from sink.clickhouse.connection import ENGINE_OPTIONS
 from sink.erasure.coverage import check_map
 from sink.erasure.problems import Problem
 from sink.erasure.pseudonyms import keyed_hash, spell_as_before
@@ -19,10 +23,12 @@ from sink.erasure.purge import plan_purge, purge
 from sink.erasure.reassign import reassign
 from sink.erasure.verify import verify_subjects
 from sink.erasure.work import find_works
-from sink.errors import ErasureError, MapError, RefusedError
+from sink.errors import ErasureError, MapError, QueryError, RefusedError, SettingsError
+from sink.installation import open_store
 from sink.pii_map import PiiMap
 from sink.retirement.retire import retire, sweep
 from sink.retirement.status import read_status
+from sink.settings import Settings
 from sink.store import Store
 from tests.support.coverage_page import covers
 from tests.support.erasure_model import Killed, Killer
@@ -880,3 +886,119 @@ def test_a_row_whose_new_key_violates_a_constraint_stops_nobody_else(with_target
     assert found.total() == 3
     assert found["user1", 1] == 1
     assert not {("user2", 0), ("user3", 0)} & set(found)
+
+
+@pytest.mark.parametrize("match", [{"user_id": "id"}, {"username": "username"}], ids=["by id", "by name"])
+@pytest.mark.parametrize("column", ["subject", "digest", "spelt", "found_key", "differs", "aspects_pii"])
+@covers("type", "columns that are called as our own queries call things", "erased")
+def test_a_column_may_be_called_anything(with_target: WithTarget, match: dict[str, str], column: str) -> None:
+    store = with_target(
+        f"(user_id Int64, username String, `{column}` String) ENGINE = MergeTree ORDER BY user_id",
+        {"redact": {column: "empty"}},
+        match=match,
+        rows="VALUES (1, 'user1', 'of User 1'), (2, 'user2', 'of User 2')",
+    )
+    assert [(outcome.state, outcome.reason) for outcome in retire(store, [1])] == [("erased", "")]
+    assert read_answers(store, f"user_id, `{column}`") == {(1, ""): 1, (2, "of User 2"): 1}
+    purge(store, plan_purge(store, []), enabled=False)
+    assert read_answers(store, f"user_id, `{column}`") == {(1, ""): 1, (2, ""): 1}
+
+
+@pytest.mark.parametrize("column", ["text_digest", "digest"])
+def test_a_text_about_people_may_be_called_anything(with_target: WithTarget, column: str) -> None:
+    rows = """VALUES ('{"mbox": "mailto:user1@example.com"}'), ('{"mbox": "mailto:user2@example.com"}')"""
+    store = with_target(
+        f"(`{column}` String) ENGINE = MergeTree ORDER BY tuple()",
+        {"redact": {column: "person"}},
+        match={column: "person"},
+        rows=rows,
+    )
+    assert [outcome.state for outcome in retire(store, [1])] == ["erased"]
+    found = [text for (text,) in read_answers(store)]
+    assert len(found) == 2
+    assert not [text for text in found if "user1@" in text]
+    assert [text for text in found if "user2@" in text]
+
+
+@pytest.fixture
+def under_profile(
+    settings: Settings, migrated: Callable[[Path], None], tmp_path: Path
+) -> Callable[..., AbstractContextManager[Store]]:
+    """A store whose user has a profile, with settings as in users.xml and constraints."""
+
+    @contextmanager
+    def opened(constraint: str = "", **profile: str) -> Iterator[Store]:
+        if not (folder := Path(settings.clickhouse_url.removeprefix("chdb://"))).exists():
+            migrated(folder)
+        written = "".join(f"<{name}>{value}</{name}>" for name, value in profile.items())
+        bound = f"<constraints><{constraint}><const/></{constraint}></constraints>" if constraint else ""
+        (users := tmp_path / f"users-{uuid.uuid4()}.xml").write_text(
+            f"<clickhouse><profiles><default>{written}{bound}</default></profiles><users><default><password/>"
+            "<profile>default</profile><access_management>1</access_management></default></users></clickhouse>"
+        )
+        (config := tmp_path / "config.xml").write_text("<clickhouse/>")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(ENGINE_OPTIONS, "config-file", str(config))
+            patch.setitem(ENGINE_OPTIONS, "users_config", str(users))
+            with open_store(settings) as store:
+                yield store
+
+    return opened
+
+
+@covers("moment", "a profile that cuts results, ends queries early or leaves rows out", "erased")
+def test_a_profile_that_cuts_answers_loses_no_row_and_hides_none(
+    under_profile: Callable[..., AbstractContextManager[Store]],
+) -> None:
+    profile = {
+        "limit": "1",
+        "max_rows_to_read": "1",
+        "read_overflow_mode": "break",
+        "additional_table_filters": "{'event_sink.answers': 'n = 1'}",
+        "transform_null_in": "1",
+        "enable_positional_arguments": "0",
+        "aggregate_functions_null_for_empty": "1",
+        "lightweight_delete_mode": "lightweight_update_force",
+    }
+    cutting = {name: profile[name] for name in ("max_rows_to_read", "read_overflow_mode")}
+    others = {name: value for name, value in profile.items() if name not in cutting}
+    with under_profile(**others) as store:
+        client = store.client
+        client.execute(
+            "CREATE TABLE $event_sink.answers (username String, n UInt8) ENGINE = MergeTree ORDER BY username "
+            "SETTINGS index_granularity = 1"
+        )
+        for _ in range(3):
+            client.execute("INSERT INTO $event_sink.answers VALUES ('user1', 1), ('user1', 2), ('user2', 2)")
+        client.insert(client.table("event_sink.user_profile"), ["user_id", "username"], [(1, "user1"), (2, "user2")])
+        mapped = with_answers(store)
+        assert [(outcome.state, outcome.reason) for outcome in retire(mapped, [1])] == [("erased", "")]
+        found = read_answers(store)
+        assert {row: rows for row, rows in found.items() if row[0].startswith("user")} == {("user2", 2): 3}
+        assert found.total() == 9
+        assert client.column("SELECT user_id FROM $event_sink.user_profile") == [2]
+    with under_profile(**cutting) as store, pytest.raises(QueryError, match="TOO_MANY_ROWS"):
+        # It fails, where it lost rows before.
+        store.client.rows("SELECT number FROM numbers(2)")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [("limit", "7", "bound to a setting that cuts answers"), ("final", "1", "bound to final = 1")],
+)
+def test_a_profile_that_may_not_be_changed_is_named(
+    under_profile: Callable[..., AbstractContextManager[Store]], name: str, value: str, reason: str
+) -> None:
+    with pytest.raises(SettingsError, match=reason), under_profile(name, **{name: value}):
+        pass
+
+
+def with_answers(store: Store) -> Store:
+    """The store with `answers` in its map, whose key is rewritten."""
+    document = store.pii_map.model_dump(include={"version", "subject", "targets"}, mode="json")
+    document["targets"] = {
+        name: document["targets"][name] for name in ("event_sink.user_profile", "event_sink.external_id")
+    }
+    rule = {"match": {"username": "username"}, "pii": {"username": "username"}, "on_retire": PSEUDONYMS}
+    document["targets"]["event_sink.answers"] = rule
+    return dataclasses.replace(store, pii_map=PiiMap.model_validate(document))

@@ -218,6 +218,31 @@ def make_buffer(store: Store) -> None:
     )
 
 
+@pytest.mark.parametrize("columns", ["(name String)", "(user_id Int64)", "(user_id Int64, other String)"])
+def test_a_buffer_that_cannot_be_asked_and_is_empty_stops_nobody(with_target: WithTarget, columns: str) -> None:
+    store = with_target(PLAIN)
+    store.client.execute(
+        f"CREATE TABLE $event_sink.waiting {columns} "
+        "ENGINE = Buffer('event_sink', 'answers', 1, 10000, 10000, 1000000, 1000000, 1000000000, 1000000000)"
+    )
+    assert [(outcome.state, outcome.reason) for outcome in retire(store, [1, 2])] == [("erased", ""), ("erased", "")]
+
+
+def test_a_buffer_that_cannot_be_asked_and_holds_rows_is_named(
+    with_target: WithTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = with_target(PLAIN)
+    store.client.execute(
+        "CREATE TABLE $event_sink.waiting (other String) "
+        "ENGINE = Buffer('event_sink', 'answers', 1, 10000, 10000, 1000000, 1000000, 1000000000, 1000000000)"
+    )
+    store.client.execute("INSERT INTO $event_sink.waiting VALUES ('x')")
+    monkeypatch.setattr("sink.retirement.retire.flush_queues", lambda _: None)
+    (outcome,) = retire(store, [1])
+    assert outcome.state == "failed"
+    assert outcome.reason.startswith("queues: ClickHouse refused")
+
+
 @covers("place", "the query cache", "erased")
 def test_the_query_cache_is_emptied_when_nobody_can_read_the_subject_any_more(
     with_target: WithTarget, monkeypatch: pytest.MonkeyPatch

@@ -109,6 +109,12 @@ def test_a_name_is_found_in_context(store: Store, text: str) -> None:
     assert find_places(store) == ["reporting.t.text"]
 
 
+@pytest.mark.parametrize("column", ["row", "cell", "place", "text", "forms"])
+def test_a_name_is_found_whatever_its_column_is_called(store: Store, column: str) -> None:
+    make_table(store.client, f"`{column}` String", "{text:String}", text=f"by {USERNAME}")
+    assert find_places(store) == [f"reporting.t.{column}"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

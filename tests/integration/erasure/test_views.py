@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.derived import read_dependents
+from sink.erasure.identities import Identities
 from sink.erasure.purge import plan_purge, purge
 from sink.erasure.verify import verify_subjects
 from sink.errors import ErasureError, ReadOnlyError
+from sink.pii_map import Derived
 from sink.retirement.retire import retire, sweep
 from sink.store import Store
 from tests.support.coverage_page import covers
@@ -295,3 +298,81 @@ def test_a_dictionary_over_something_else_is_not_reloaded(people: Store) -> None
         "QUERY 'SELECT 1 AS id, \\'name\\' AS title')) LIFETIME(0) LAYOUT(HASHED())"
     )
     assert "reporting.courses" not in {str(dependent.table.name) for dependent in read_dependents(people)}
+
+
+def make_dictionary(store: Store, key: str = "user_id") -> None:
+    """A dictionary of a copy of the profiles; `store` has the copy in its map."""
+    store.client.execute(
+        f"CREATE DICTIONARY $reporting.d ({key} UInt64, name String) PRIMARY KEY {key} SOURCE(CLICKHOUSE("
+        f"QUERY 'SELECT user_id AS {key}, name FROM event_sink.user_profile')) LIFETIME(0) LAYOUT(HASHED())"
+    )
+
+
+def break_dictionaries(store: Store, patch: pytest.MonkeyPatch) -> None:
+    """No dictionary can read its source: nobody has the rights that it needs any more, say."""
+    real = store.client.execute
+
+    def execute(sql: str, *arguments: Any, **values: Any) -> None:
+        is_reload = sql.startswith("SYSTEM RELOAD DICTIONARY")
+        if is_reload:
+            real("ALTER TABLE $event_sink.user_profile RENAME COLUMN name TO called")
+        try:
+            real(sql, *arguments, **values)
+        finally:
+            if is_reload:
+                real("ALTER TABLE $event_sink.user_profile RENAME COLUMN called TO name")
+
+    patch.setattr(store.client, "execute", execute)
+
+
+@covers("place", "dictionaries that could never read their source", "left")
+def test_a_dictionary_that_was_never_loaded_stops_nobody(people: Store) -> None:
+    people.client.execute(
+        "CREATE DICTIONARY $reporting.d (user_id UInt64, missing String) PRIMARY KEY user_id SOURCE(CLICKHOUSE("
+        "DB 'event_sink' TABLE 'user_profile')) LIFETIME(0) LAYOUT(HASHED())"
+    )
+    (outcome,) = retire(people, [1], scan=True, known=Identities({"1": {"username": frozenset(["ibex-4711"])}}))
+    assert outcome.is_done, outcome.reason
+    assert outcome.receipt is not None
+    assert "reporting.d" not in outcome.receipt["reloaded"]
+    purge(people, plan_purge(people, []), enabled=False)
+
+
+@covers("place", "dictionaries that cannot be reloaded", "open")
+def test_a_dictionary_that_cannot_be_reloaded_keeps_open_whom_it_serves(
+    people: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dictionary(people)
+    assert count(people, "reporting.d") == 10
+    with monkeypatch.context() as patch:
+        break_dictionaries(people, patch)
+        outcome, other = retire(people, [1, 999])
+        assert not outcome.is_done
+        assert "the dictionary could not be reloaded" in outcome.reason
+        assert other.is_done, "who is not in the dictionary is not held up by it"
+    assert [swept.is_done for swept in sweep(people)] == [True]
+    assert people.client.value("SELECT dictHas('reporting.d', 1)") == 0
+
+
+def test_a_dictionary_in_which_nobody_can_be_looked_for_holds_up_everybody(
+    people: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dictionary(people, key="who")
+    assert count(people, "reporting.d") == 10
+    break_dictionaries(people, monkeypatch)
+    outcomes = retire(people, [1, 999])
+    assert len(outcomes) == 2
+    assert all("the dictionary could not be reloaded" in outcome.reason for outcome in outcomes)
+    with pytest.raises(ErasureError, match="the dictionary could not be reloaded"):
+        purge(people, plan_purge(people, []), enabled=False)
+
+
+def test_a_view_without_the_column_that_the_map_names_is_told(people: Store) -> None:
+    people.client.execute(
+        "CREATE VIEW $reporting.named AS SELECT user_id, name FROM $event_sink.user_profile WHERE name = {wanted:String}"
+    )
+    derived = {**people.pii_map.derived, "reporting.named": Derived(match={"user_id": "id"})}
+    store = dataclasses.replace(people, pii_map=people.pii_map.model_copy(update={"derived": derived}))
+    (outcome,) = retire(store, [1])
+    assert outcome.state == "failed"
+    assert "reporting.named: it has no column user_id by which anybody can be looked for" in outcome.reason
