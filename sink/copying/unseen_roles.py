@@ -9,6 +9,7 @@ look like taken away.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -22,8 +23,10 @@ from sink.lms.snapshot import Snapshot
 from sink.store import Store
 from sink.wording import counted
 
+logger = logging.getLogger(__name__)
+
 _ROWS_AT_ONCE = 10_000
-# One person who had the only role of an organisation loses it every day.
+# One person who had the only role of an organisation loses it every day: that is said, and stops nothing.
 _MANY = 2
 _NAMED_AT_MOST = 5
 # As opaque-keys has them: `course-v1:ORG+COURSE+RUN` and `ORG/COURSE/RUN`.
@@ -54,7 +57,7 @@ def require_seen_roles(store: Store, snapshot: Snapshot, copy: Copy, user_ids: S
     """Refuse a copy that would take away roles which the LMS may only keep out of our sight.
 
     These are: what openedx-authz has told of and we hold; and, where everybody is copied, all roles of several people in one
-    organisation.
+    organisation. All roles of one person in an organisation where nobody else has any are taken away with a warning.
 
     Raises:
         RefusedError: it would; the message says how to see them, and how to have them taken away all the same.
@@ -80,6 +83,13 @@ def require_seen_roles(store: Store, snapshot: Snapshot, copy: Copy, user_ids: S
     held_by = Counter(organisation for organisation, _ in people)
     if roles := {role for role in vanished if held_by[role.organisation] >= _MANY and role.user_id in active}:
         raise RefusedError(_explain("all course roles", roles, "openedx-authz, which LMSs since Verawood have,"))
+    if last := {role for role in vanished if role.user_id in active}:
+        logger.warning(
+            "Nobody has a course role in %s any more: the LMS shows none of the last who had one, and this sync takes it away. "
+            "If openedx-authz is on there, the role is in casbin_rule: GRANT SELECT (ptype, v0, v1, v2) on it to the account of "
+            "ASPECTS_LMS_DATABASE_URL and run `aspects-pii sync` again",
+            _list_organisations(last),
+        )
 
 
 def _list_told_of(store: Store, roles: Collection[HeldRole]) -> set[tuple[str, str, str]]:
@@ -114,11 +124,15 @@ def _read_seen(snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None) -
 
 
 def _explain(what: str, roles: Collection[HeldRole], who: str) -> str:
-    organisations = sorted({role.organisation for role in roles})
-    named = ", ".join(organisations[:_NAMED_AT_MOST]) + (", …" if len(organisations) > _NAMED_AT_MOST else "")
+    named = _list_organisations(roles)
     people = counted(len({role.user_id for role in roles}), "person", "people")
     return (
         f"This sync would take away {what} in {named}, of {people}; nothing was copied. {who} keeps such roles in casbin_rule, "
         "which the account of ASPECTS_LMS_DATABASE_URL does not see: GRANT SELECT (ptype, v0, v1, v2) on it. If the LMS has no "
         "such table and these people really have these roles no more, run `aspects-pii sync --allow-removals`."
     )
+
+
+def _list_organisations(roles: Collection[HeldRole]) -> str:
+    organisations = sorted({role.organisation for role in roles})
+    return ", ".join(organisations[:_NAMED_AT_MOST]) + (", …" if len(organisations) > _NAMED_AT_MOST else "")

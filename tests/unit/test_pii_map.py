@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter
 from sink.errors import MapError
 from sink.pii_map import PiiMap, PiiType, Redaction, load_map
 from sink.resources import find_resource
+from tests.support import aspects
 
 MAPS = Path(__file__).with_name("maps")
 PASSING = sorted(MAPS.glob("passing_*.yml"))
@@ -80,6 +82,20 @@ def test_shipped_map_names_the_tables_of_the_design() -> None:
     assert shipped.targets["event_sink.user_profile"].rules[0].on_retire.delete
     redacted = shipped.targets["event_sink.course_enrollment"].rules[0].on_retire.redact
     assert redacted == {"username": Redaction.model_validate({"kind": "empty"})}
+
+
+def test_shipped_map_says_which_version_of_aspects_made_what_is_of_aspects() -> None:
+    """Its tables by the facts, and whatever none of our migrations and models makes."""
+    entries = re.findall(
+        r"^  ([a-z_]+\.\w+)(?:\.\w+)?:(.*)", find_resource("config/pii.yaml").read_text(), re.MULTILINE
+    )
+    told = {name for name, rest in entries if re.search(r"\b(migrations?|aspects-dbt) \d", rest)}
+    sql = "".join(path.read_text() for path in find_resource("sql/migrations").glob("*.sql"))
+    models = {path.stem for path in (find_resource("dbt_project") / "models").rglob("*.sql")}
+    theirs = {name for name, _ in entries if f"${name}" not in sql and name.partition(".")[2] not in models}
+    theirs |= {name for name, _ in entries} & {*aspects.MIGRATIONS, *aspects.MODELS}
+    assert len(theirs) > 40
+    assert theirs - told == set()
 
 
 def load_everything() -> PiiMap:

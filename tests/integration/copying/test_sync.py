@@ -440,7 +440,22 @@ def test_the_last_role_of_an_organisation_goes_unless_openedx_authz_has_told_of_
         assert "would take away course roles in Moved, of 1 person" in ran.err
     taken = replace(told, event=uuid.uuid4(), at=told.at + timedelta(days=1), operation=Operation.TAKEN)
     record_changes(site.store.client, [taken])
-    assert site.sync()["course_access"]["removed"] == 1
+    ran = site.run("sync", "--json")
+    assert (ran.status, {line["object"]: line["removed"] for line in ran.json["objects"]}["course_access"]) == (0, 1)
+    assert "Nobody has a course role in Moved any more" in ran.err
+    assert "GRANT SELECT (ptype, v0, v1, v2)" in ran.err
+    assert "Nobody has" not in site.run("sync").err
+
+
+def test_the_last_role_of_an_organisation_goes_without_a_word_where_all_rules_are_seen(site: Site) -> None:
+    site.execute(f"UPDATE student_courseaccessrole SET org = 'Moved' WHERE user_id = {USERS}")
+    with _disposing(open_writable(site.url)) as engine, engine.begin() as connection:
+        write_rules(connection)
+    site.sync()
+    site.execute("DELETE FROM student_courseaccessrole WHERE org = 'Moved'")
+    ran = site.run("sync", "--json")
+    assert (ran.status, {line["object"]: line["removed"] for line in ran.json["objects"]}["course_access"]) == (0, 1)
+    assert "Nobody has" not in ran.err
 
 
 @on_both

@@ -70,11 +70,17 @@ def test_dashboards_read_the_database_of_reports_only() -> None:
     assert VIEWER_SCOPES in granted
 
 
-def test_the_ledger_is_append_only_for_everybody() -> None:
-    for role, grants in PLAN.grants.items():
-        for grant in grants:
-            if grant.database == "pii_ledger" and grant.table == "entries":
-                assert set(grant.privileges) <= {"SELECT", "INSERT", "CREATE TABLE"}, role
+@pytest.mark.parametrize("table", ["entries", "role_assignments"])
+def test_the_ledger_and_the_trail_of_roles_are_append_only_for_everybody(table: str) -> None:
+    granted = {
+        role: grant.privileges
+        for role, grants in PLAN.grants.items()
+        for grant in grants
+        if (grant.database, grant.table) == ("pii_ledger", table)
+    }
+    assert NAMES.sink in granted
+    for role, privileges in granted.items():
+        assert set(privileges) <= {"SELECT", "INSERT", "CREATE TABLE"}, role
 
 
 def test_a_table_of_a_migration_and_a_target_of_the_map_are_granted_without_being_listed_twice() -> None:

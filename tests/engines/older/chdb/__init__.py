@@ -19,6 +19,7 @@ import re
 import sysconfig
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,9 @@ class _Engine:
 
     def __init__(self, folder: str, options: str) -> None:
         self.folder = folder
+        # In a folder that has none of its own yet, chDB 3 does not start what drops tables, and `DROP … SYNC` waits for ever.
+        with suppress(OSError):
+            Path(folder, "metadata").mkdir(parents=True, exist_ok=True)
         self.handle = _chdb.connect(f"{folder}?{options}" if options else folder)
         self.handle.query(_BASE64, "TabSeparated")
         self.connections = 0
