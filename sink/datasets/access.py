@@ -31,6 +31,7 @@ SYSTEM_TABLES = (
     "databases",
     "detached_parts",
     "detached_tables",
+    "dictionaries",
     "distribution_queue",
     "dropped_tables",
     "mutations",
