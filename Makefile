@@ -22,7 +22,7 @@ ENGINE_TESTS := $(addprefix tests/integration/, \
 AUDIT_VENV ?= .venv-audit
 AUDIT_STAMP := $(AUDIT_VENV)/.installed
 
-.PHONY: demo test test-superset test-engines lint types audit format bench clean
+.PHONY: demo test test-superset test-engines lint types audit format site bench clean
 
 demo: $(STAMP)
 	$(BIN)/aspects-pii demo
@@ -45,6 +45,11 @@ lint: $(STAMP)
 	$(BIN)/sqlfluff lint dbt_project/models dbt_project/tests
 	$(BIN)/code_annotations static_find_annotations --config_file .annotations.yaml --lint --no_report
 	$(BIN)/python -m tests.support.sql_annotations sql dbt_project/models
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Into build/site; `lint` builds it too, since a dead link is an error there.
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 types: $(STAMP)
 	$(BIN)/mypy
