@@ -1002,3 +1002,35 @@ def with_answers(store: Store) -> Store:
     rule = {"match": {"username": "username"}, "pii": {"username": "username"}, "on_retire": PSEUDONYMS}
     document["targets"]["event_sink.answers"] = rule
     return dataclasses.replace(store, pii_map=PiiMap.model_validate(document))
+
+
+@covers("key", "names that are no UTF-8", "erased")
+@pytest.mark.parametrize("what", [NAMES, PSEUDONYMS, "delete"], ids=["in place", "in the sort key", "delete"])
+def test_rows_under_a_name_that_is_no_utf8_are_found(with_target: WithTarget, what: Any) -> None:
+    order = "username" if what == PSEUDONYMS else "n"
+    store = with_target(
+        f"(username String, n UInt8) ENGINE = MergeTree ORDER BY {order}",
+        what,
+        rows=r"VALUES ('Zo\xE9', 1), ('Zo\xE8', 2), ('ZoÃ©', 3)",
+    )
+    client = store.client
+    client.execute(
+        r"INSERT INTO $event_sink.user_profile (user_id, username) SELECT 4, 'Zo\xE9' UNION ALL SELECT 5, 'Zo\xE8'"
+    )
+    assert [(outcome.state, outcome.not_asked) for outcome in retire(store, [4])] == [("erased", [])]
+    found = dict(client.rows("SELECT n, hex(username) FROM $event_sink.answers"))
+    assert found.get(1) != "5A6FE9"
+    assert (found[2], found[3]) == ("5A6FE8", "ZoÃ©".encode().hex().upper())
+    assert verify_subjects(store, [4]).is_proved
+
+
+def test_a_name_that_is_no_utf8_within_other_letters_cannot_be_looked_for(with_target: WithTarget) -> None:
+    store = with_target(
+        "(username String, n UInt8) ENGINE = MergeTree ORDER BY n",
+        NAMES,
+        match={"username": "user:{username}"},
+        rows=r"VALUES ('user:Zo\xE9', 1)",
+    )
+    store.client.execute(r"INSERT INTO $event_sink.user_profile (user_id, username) SELECT 4, 'Zo\xE9'")
+    (outcome,) = retire(store, [4])
+    assert (outcome.state, outcome.not_asked) == ("erased", ["event_sink.answers"])
