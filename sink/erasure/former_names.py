@@ -19,7 +19,7 @@ from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.clickhouse.parts import delete_rows, drop_hidden_rows
 from sink.erasure.identities import Identities, list_keys
-from sink.erasure.keys import Spelling, express_compared, express_name, find_spelling, fold_name
+from sink.erasure.keys import Spelling, express_compared, express_name, express_text, find_spelling, fold_name
 from sink.erasure.steps import Step
 from sink.ledger.pseudonym_key import express_name_digest, read_name_digest
 from sink.names import TableName
@@ -137,9 +137,10 @@ def _list_names(
 def _find_names(store: Store, step: Step) -> list[tuple[str, str]]:
     """The names in a step's table whose keyed hashes are kept, as (subject, name)."""
     rule = step.rule
-    key = express_name(step.subject_expression, rule)
+    text = express_text(step.subject_expression)
+    key = express_name(text, rule)
     spelling = _find_spelling(store, rule)
-    folded = express_compared(step.subject_expression, rule, spelling)
+    folded = express_compared(text, rule, spelling)
     prefix, suffix = rule.affixes or ("", "")
     prefix = prefix.lower() if rule.is_mailbox else prefix
     digest = express_name_digest("aspects_pii_folded", "{label:String}")

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from sink.erasure.keys import is_bytes
 from sink.pii_map import SHA1, SUBJECT_ID, Rule, SubjectId
 
 Names = Mapping[str, Mapping[str, frozenset[str]]]
@@ -52,7 +53,13 @@ class Identities:
         """True where rows of the subject are found by the rule, or it is known that there are none for want of a name."""
         answered = self.answered.get(str(subject), ())
         is_known = all(self.of(subject, source) or source in answered for source in rule.sources)
+        if rule.affixes != ("", "") and any(map(is_bytes, self._list(subject, rule))):
+            # Of a name that is no text it is not known how it stands among other letters.
+            return False
         return is_known or rule.label in self.remembered.get(str(subject), ())
+
+    def _list(self, subject: SubjectId, rule: Rule) -> list[str]:
+        return [name for source in rule.sources for name in self.of(subject, source)]
 
     def find_contested(self, subjects: Iterable[SubjectId]) -> list[SubjectId]:
         """Those of `subjects` one of whose names is somebody else's too."""

@@ -35,6 +35,10 @@ _UUID = "(?:[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{32}
 _ADDRESS = "email_address"
 _ID = "id"
 _WORDS = ("name", "username", _ADDRESS)
+# What stands before the digits of bytes that are no text; no name begins so.
+
+
+_BYTES = "\0"
 
 
 class Spelling(Enum):
@@ -54,6 +58,19 @@ def find_spelling(pii_map: PiiMap, sources: Iterable[str]) -> Spelling:
     if _ADDRESS in kinds:
         return Spelling.CASE
     return Spelling.UUID if _ID in kinds else Spelling.EXACT
+
+
+def express_text(text: str) -> str:
+    """SQL for a text as it is compared and read: bytes that are no UTF-8 as their digits.
+
+    The driver turns such bytes into something else, and no statement takes them as a value.
+    """
+    return f"if(isValidUTF8({text}), {text}, concat('\\0', hex({text})))"
+
+
+def is_bytes(name: str) -> bool:
+    """True for what `express_text` has made of bytes that are no UTF-8."""
+    return name.startswith(_BYTES)
 
 
 def express_folded(text: str, spelling: Spelling) -> str:

@@ -15,7 +15,7 @@ from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.erasure.former_names import recall
 from sink.erasure.identities import Identities
-from sink.erasure.keys import express_folded, find_kind, find_spelling, fold_name, group_ids
+from sink.erasure.keys import express_folded, express_text, find_kind, find_spelling, fold_name, group_ids
 from sink.erasure.steps import Step
 from sink.names import TableName, quote, quote_text
 from sink.pii_map import SHA1, SubjectId
@@ -65,7 +65,8 @@ def read_identities(store: Store, subjects: Sequence[SubjectId]) -> Identities:
         spelt = group_ids(source.id_kind, subjects)
         for batch in split_for_binding(list(spelt)):
             rows = store.client.rows(
-                f"SELECT DISTINCT toString({source.quoted_id}), toString({source.quoted_name}) FROM {source.table.sql} "
+                f"SELECT DISTINCT toString({source.quoted_id}), {express_text(f'toString({source.quoted_name})')} "
+                f"FROM {source.table.sql} "
                 f"WHERE toString({source.quoted_id}) IN {{subjects:Array(String)}}",
                 # An interrupted retirement may have hidden the profile already.
                 INCLUDING_HIDDEN,
@@ -180,7 +181,7 @@ def _find_owners(store: Store, wanted: _Wanted) -> Iterator[tuple[str, str, str]
     """Whose the wanted names are by the PII tables, as (identifier, value, subject)."""
     for source in _list_sources(store):
         name = source.identifier
-        value = express_folded(f"toString({source.quoted_name})", find_spelling(store.pii_map, [name]))
+        value = express_folded(express_text(f"toString({source.quoted_name})"), find_spelling(store.pii_map, [name]))
         own = group_ids(source.id_kind, wanted.subjects)
         for batch in split_for_binding(sorted(wanted.spellings.get(name, ()))):
             rows = store.client.rows(

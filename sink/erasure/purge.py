@@ -18,6 +18,7 @@ from sink.erasure.interrupted import require_finished
 from sink.erasure.naming import read_identities
 from sink.erasure.plan import read_plan, require_valid_plan
 from sink.erasure.queues import flush_queues
+from sink.erasure.stays import list_kept
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.suspects import Suspects, read_suspects
 from sink.erasure.verify import list_set_aside
@@ -97,6 +98,8 @@ class PurgeLeft:
 
     suspects: list[str]
     """Columns that may hold PII, are not in the map, and are in no table that may stay."""
+    kept: list[str]
+    """Rows that the map keeps, with its reason."""
     copies: list[str]
     """Files that no query reads, and when ClickHouse removes those that go by themselves."""
 
@@ -193,7 +196,9 @@ def _carry_out(store: Store, plan: PurgePlan, accept: Sequence[str], actor: str 
     views = [other.table for other in plan.others if other.table.refresh is not None]
     copies = [line for view in views for line in describe_replaced_copies(store.client, view)]
     copies += [*forget_results(store.client), *list_set_aside(store, [store.client.table(name) for name in accept])]
-    return PurgeLeft(suspects.without([str(store.client.table(name)) for name in accept]), copies)
+    return PurgeLeft(
+        suspects.without([str(store.client.table(name)) for name in accept]), list_kept(store, plan.steps), copies
+    )
 
 
 @dataclass(frozen=True)

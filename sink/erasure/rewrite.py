@@ -20,7 +20,7 @@ from sink.erasure.changes import Change
 from sink.erasure.expressions import explain_failure
 from sink.erasure.identities import Identities, list_keys
 from sink.erasure.json_text import replace_values
-from sink.erasure.keys import Spelling, express_compared, fold_key, make_sample, write_id
+from sink.erasure.keys import Spelling, express_compared, express_text, fold_key, make_sample, write_id
 from sink.erasure.new_values import NewValues, explain_excess, hash_texts, or_zero
 from sink.erasure.steps import Step, list_texts
 from sink.erasure.swap import swap
@@ -254,12 +254,12 @@ class RewriteStep(Step):
     @property
     def _spelt(self) -> str:
         """A row's key as it is spelt."""
-        return f"ifNull({self.subject_expression}, '')"
+        return express_text(f"ifNull({self.subject_expression}, '')")
 
     @property
     def _key(self) -> str:
-        """A row's key as it is compared; bytes that are no text compare as no name does."""
-        return express_compared(f"toValidUTF8({self._spelt})", self.rule, self.spelling)
+        """A row's key as it is compared."""
+        return express_compared(self._spelt, self.rule, self.spelling)
 
     def _count_by_subject(self, client: ClickHouse, keys: _Keys, settings: Mapping[str, Any]) -> list[tuple[str, int]]:
         rows = client.rows(

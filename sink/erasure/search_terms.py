@@ -16,6 +16,7 @@ from enum import StrEnum
 from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.erasure.identities import Identities
+from sink.erasure.keys import is_bytes
 from sink.names import TableName, quote
 from sink.pii_map import PiiMap, SubjectId, Target
 from sink.store import Store
@@ -101,7 +102,7 @@ def read_names(store: Store, subjects: Sequence[SubjectId]) -> Identities:
     for source in list_name_columns(store):
         for batch in split_for_binding(subjects):
             rows = store.client.rows(
-                f"SELECT DISTINCT toString({quote(source.key)}), ifNull(toString({quote(source.column)}), '') "
+                f"SELECT DISTINCT toString({quote(source.key)}), {_express_read(source)} "
                 f"FROM {source.table.sql} WHERE toString({quote(source.key)}) IN {{subjects:Array(String)}}",
                 # An interrupted retirement may have hidden the profile already.
                 INCLUDING_HIDDEN,
@@ -112,6 +113,12 @@ def read_names(store: Store, subjects: Sequence[SubjectId]) -> Identities:
                     found.setdefault(subject, {}).setdefault(f"{_FROM_COLUMNS}{source.pii_type}", set()).add(value)
     identities = Identities({s: {i: frozenset(v) for i, v in names.items()} for s, names in found.items()})
     return identities.without({value.lower() for value in store.pii_map.subject.placeholders})
+
+
+def _express_read(source: NameColumn) -> str:
+    """SQL for a name; what is no UTF-8 is read as the one other charset that texts are searched in."""
+    name = f"ifNull(toString({quote(source.column)}), '')"
+    return f"if(isValidUTF8({name}), {name}, convertCharset({name}, 'ISO-8859-1', 'UTF-8'))"
 
 
 def list_terms(pii_map: PiiMap, subject: SubjectId, identities: Identities) -> list[Term]:
@@ -125,6 +132,8 @@ def list_terms(pii_map: PiiMap, subject: SubjectId, identities: Identities) -> l
         if pii_type == "id":
             continue
         for value in identities.of(subject, identifier):
+            if is_bytes(value):
+                continue
             kind = TermKind.ADDRESS if _is_address(value) else _KINDS.get(pii_type, TermKind.USERNAME)
             for text in _list_spellings(value, kind):
                 terms[kind, text] = Term(str(subject), kind, text)

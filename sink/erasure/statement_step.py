@@ -23,6 +23,7 @@ from sink.erasure import in_place
 from sink.erasure.agents import anonymise_agents
 from sink.erasure.candidates import express_candidates, list_search_patterns
 from sink.erasure.identities import Identities
+from sink.erasure.keys import is_bytes
 from sink.erasure.new_values import NewValues, explain_excess, hash_texts, or_zero
 from sink.erasure.people import People, Person
 from sink.erasure.pseudonyms import PSEUDONYM, keyed_hash
@@ -55,8 +56,10 @@ class StatementStep(Step):
         return True
 
     def can_find(self, subject: SubjectId, identities: Identities) -> bool:
-        """See `Step`. Nobody is looked for by an anonymous id alone."""
+        """See `Step`. Nobody is looked for by an anonymous id alone, nor by a name that is no text."""
         told = [name for name, kind in self.identifiers.items() if kind != "id"]
+        if any(is_bytes(name) for identifier in told for name in identities.of(subject, identifier)):
+            return False
         answered = identities.answered.get(str(subject), frozenset())
         return any(identities.of(subject, name) or name in answered for name in told)
 

@@ -43,6 +43,9 @@ _COPYING = {
     "insert_allow_materialized_columns": 1,
 }
 
+# Every MergeTree says its index_granularity. Texts in them are names of policies and disks.
+_SAME_SETTINGS = r"\\b(?:storage_policy|disk|index_granularity|index_granularity_bytes) = (?:[0-9]+|\'[^\'\\\\]*\')"
+
 
 def swap(client: ClickHouse, table: Table, new: NewValues) -> None:
     """Put new rows in the places of the old ones, and wait until that is done.
@@ -164,12 +167,12 @@ def _fill(
 
 
 def _copy_shape(client: ClickHouse, work: Work, table: Table, role: str) -> None:
-    clauses = _read_keys(client, table)
+    clauses = _read_clauses(client, table)
     name = work.table(role)
     # A MergeTree whatever the table's engine is: here nothing is taken together, and parts stay what they are.
     client.execute(
-        f"CREATE TABLE {name.sql} $on_cluster AS {table.name.sql} ENGINE = MergeTree {clauses} "
-        "SETTINGS allow_nullable_key = 1, max_bytes_to_merge_at_max_space_in_pool = 1, "
+        f"CREATE TABLE {name.sql} $on_cluster AS {table.name.sql} ENGINE = MergeTree {clauses}, "
+        "allow_nullable_key = 1, max_bytes_to_merge_at_max_space_in_pool = 1, "
         f"max_bytes_to_merge_at_min_space_in_pool = 1 COMMENT {work.comment}"
     )
     if " TTL " not in read_tables(client, [name])[name].create_query:
@@ -180,14 +183,19 @@ def _copy_shape(client: ClickHouse, work: Work, table: Table, role: str) -> None
             client.execute(f"ALTER TABLE {name.sql} $on_cluster MODIFY COLUMN {quote(column)} REMOVE TTL")
 
 
-def _read_keys(client: ClickHouse, table: Table) -> str:
-    """The clauses of CREATE TABLE that say how the table is sorted, as the server writes them."""
+def _read_clauses(client: ClickHouse, table: Table) -> str:
+    """The clauses of CREATE TABLE that say how and where the table lies, as the server writes them, settings last.
+
+    A part goes over only where disks and granules are the same.
+    """
     return client.value(  # type: ignore[no-any-return]
         "SELECT concat("
         "if(partition_key = '', '', concat('PARTITION BY (', partition_key, ') ')), "
         "'ORDER BY (', if(sorting_key = '', 'tuple()', sorting_key), ')', "
         "if(primary_key = '' OR primary_key = sorting_key, '', concat(' PRIMARY KEY (', primary_key, ')')), "
-        "if(sampling_key = '', '', concat(' SAMPLE BY (', sampling_key, ')'))) "
+        "if(sampling_key = '', '', concat(' SAMPLE BY (', sampling_key, ')')), "
+        # Of the settings of the engine, those that stand behind the last of its clauses.
+        f"' SETTINGS ', arrayStringConcat(extractAll(splitByString(' SETTINGS ', engine_full)[-1], '{_SAME_SETTINGS}'), ', ')) "
         "FROM system.tables WHERE database = {database:String} AND name = {table:String}",
         database=table.name.database,
         table=table.name.table,

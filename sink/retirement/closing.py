@@ -17,6 +17,7 @@ from sink.erasure.findings import OF_A_TABLE, Report
 from sink.erasure.former_names import find_kept
 from sink.erasure.named_texts import NO_NAME, Texts
 from sink.erasure.plan import NOBODY_NAMED
+from sink.erasure.stays import list_exempt, list_stays
 from sink.erasure.steps import Step
 from sink.erasure.suspects import read_suspects
 from sink.errors import ErasureError, SettingsError
@@ -33,7 +34,6 @@ from sink.retirement.receipt import (
 )
 from sink.retirement.receipt_files import ReceiptFile, find_recorded, issue_all
 from sink.retirement.signatures import Signer, load_signer
-from sink.retirement.stays import list_exempt, list_stays
 from sink.store import Policy, Store
 
 # What is said of whom nobody could search for.

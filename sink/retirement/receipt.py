@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from sink.caches import CacheLine
+from sink.erasure.stays import StayLine
 from sink.resources import VERSION
-from sink.retirement.stays import StayLine
 
 # .. no_pii: opaque user ids, counts, and names of tables and columns.
 

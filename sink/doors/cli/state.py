@@ -62,6 +62,8 @@ def purge_command(
                 raise UsageError("Standard input is not a terminal, so nobody can be asked. Pass --yes to confirm.")
             typer.confirm(f"Remove all of this from {store.name} for good?", abort=True, err=True)
         left = purge(store, plan, enabled=settings.enable_pii, force=force, accept=accept or (), actor=actor)
+    for line in left.kept:
+        say(f"Kept on {store.name} by the PII map: {line}.")
     for line in left.copies:
         say(f"Purged on {store.name}, but for {line}.")
     if left.suspects:
@@ -71,7 +73,8 @@ def purge_command(
             f"add {them} to the map and purge again, name {them} under `not_pii`, or accept the table with --accept."
         )
     elif not as_json and not left.copies:
-        print_lines([f"Purged and verified on {store.name}: no PII is left. Tombstones and ledger stay."])
+        what = "no PII is left but what the PII map keeps" if left.kept else "no PII is left"
+        print_lines([f"Purged and verified on {store.name}: {what}. Tombstones and ledger stay."])
     if settings.superset_url is not None:
         purge_dashboards(settings, as_json)
     return 1 if left.suspects or left.copies else 0

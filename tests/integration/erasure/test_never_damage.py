@@ -1002,3 +1002,82 @@ def with_answers(store: Store) -> Store:
     rule = {"match": {"username": "username"}, "pii": {"username": "username"}, "on_retire": PSEUDONYMS}
     document["targets"]["event_sink.answers"] = rule
     return dataclasses.replace(store, pii_map=PiiMap.model_validate(document))
+
+
+@covers("key", "names that are no UTF-8", "erased")
+@pytest.mark.parametrize("what", [NAMES, PSEUDONYMS, "delete"], ids=["in place", "in the sort key", "delete"])
+def test_rows_under_a_name_that_is_no_utf8_are_found(with_target: WithTarget, what: Any) -> None:
+    order = "username" if what == PSEUDONYMS else "n"
+    store = with_target(
+        f"(username String, n UInt8) ENGINE = MergeTree ORDER BY {order}",
+        what,
+        rows=r"VALUES ('Zo\xE9', 1), ('Zo\xE8', 2), ('ZoÃ©', 3)",
+    )
+    client = store.client
+    client.execute(
+        r"INSERT INTO $event_sink.user_profile (user_id, username) SELECT 4, 'Zo\xE9' UNION ALL SELECT 5, 'Zo\xE8'"
+    )
+    assert [(outcome.state, outcome.not_asked) for outcome in retire(store, [4])] == [("erased", [])]
+    found = dict(client.rows("SELECT n, hex(username) FROM $event_sink.answers"))
+    assert found.get(1) != "5A6FE9"
+    assert (found[2], found[3]) == ("5A6FE8", "ZoÃ©".encode().hex().upper())
+    assert verify_subjects(store, [4]).is_proved
+
+
+def test_a_name_that_is_no_utf8_within_other_letters_cannot_be_looked_for(with_target: WithTarget) -> None:
+    store = with_target(
+        "(username String, n UInt8) ENGINE = MergeTree ORDER BY n",
+        NAMES,
+        match={"username": "user:{username}"},
+        rows=r"VALUES ('user:Zo\xE9', 1)",
+    )
+    store.client.execute(r"INSERT INTO $event_sink.user_profile (user_id, username) SELECT 4, 'Zo\xE9'")
+    (outcome,) = retire(store, [4])
+    assert (outcome.state, outcome.not_asked) == ("erased", ["event_sink.answers"])
+
+
+STORAGE = """
+<clickhouse><storage_configuration>
+  <disks><other><path>{folder}/</path></other></disks>
+  <policies><elsewhere><volumes><only><disk>other</disk></only></volumes></elsewhere></policies>
+</storage_configuration></clickhouse>
+"""
+
+
+@pytest.mark.parametrize(
+    "engine_settings",
+    [
+        "storage_policy = 'elsewhere'",
+        "index_granularity = 16, index_granularity_bytes = 0",
+        "storage_policy = 'elsewhere', index_granularity = 3",
+    ],
+)
+@covers("engine", "MergeTree on other disks, or without adaptive granules, columns of the sort key", "erased")
+def test_keys_are_rewritten_on_any_disk_and_in_granules_of_any_size(
+    settings: Settings, migrated: Callable[[Path], None], tmp_path: Path, engine_settings: str
+) -> None:
+    migrated(Path(settings.clickhouse_url.removeprefix("chdb://")))
+    (tmp_path / "other").mkdir()
+    (config := tmp_path / "config.xml").write_text(STORAGE.format(folder=tmp_path / "other"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENGINE_OPTIONS, "config-file", str(config))
+        with open_store(settings) as store:
+            client = store.client
+            client.execute(
+                "CREATE TABLE $event_sink.answers (username String, n UInt32) ENGINE = MergeTree ORDER BY username "
+                f"SETTINGS {engine_settings}"
+            )
+            client.execute(
+                "INSERT INTO $event_sink.answers SELECT concat('user', toString(number % 3)), number FROM numbers(300)"
+            )
+            client.insert(
+                client.table("event_sink.user_profile"), ["user_id", "username"], [(1, "user1"), (2, "user2")]
+            )
+            mapped = with_answers(store)
+            assert [(o.state, o.reason) for o in retire(mapped, [1])] == [("erased", "")]
+            found = dict(client.rows("SELECT username, sum(n) FROM $event_sink.answers GROUP BY username"))
+            assert {name: total for name, total in found.items() if name.startswith("user")} == {
+                "user0": sum(range(0, 300, 3)),
+                "user2": sum(range(2, 300, 3)),
+            }
+            assert sum(found.values()) == sum(range(300))

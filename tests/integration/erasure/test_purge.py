@@ -8,8 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sink.clickhouse import migrations
 from sink.installation import open_store
+from sink.resources import find_resource
 from sink.settings import Settings
 from sink.store import Store
 from tests.support import aspects
@@ -116,3 +119,35 @@ def test_purging_twice_is_as_good_as_once(aspects_pii: Callable[..., Any], setti
     prepare(settings)
     assert [aspects_pii("purge", "--yes").status for _ in range(2)] == [0, 0]
     assert counts(settings) == dict.fromkeys(TABLES, 0)
+
+
+@covers("moment", "opting out, what the map keeps (`retain`, `unless`)", "listed")
+def test_a_purge_says_what_the_map_keeps(aspects_pii: Callable[..., Any], settings: Settings, tmp_path: Path) -> None:
+    document = yaml.safe_load(find_resource("config/pii.yaml").read_text())
+    exempt = {"column": "kind", "values": ["invoice"], "reason": "tax law"}
+    document["targets"] |= {
+        "event_sink.certificates": {
+            "match": {"user_id": "id"},
+            "pii": {"name": "name"},
+            "on_retire": {"retain": "certificates are proofs"},
+        },
+        "event_sink.bills": {
+            "match": {"user_id": "id"},
+            "pii": {"name": "name"},
+            "on_retire": {"delete": True, "unless": exempt},
+        },
+    }
+    (path := tmp_path / "pii.yaml").write_text(yaml.safe_dump(document))
+    prepare(settings)
+    with open_store(settings) as store:
+        for table in ("certificates", "bills"):
+            store.client.execute(
+                f"CREATE TABLE $event_sink.{table} (user_id Int64, kind String, name String) "
+                "ENGINE = MergeTree ORDER BY user_id"
+            )
+            store.client.execute(f"INSERT INTO $event_sink.{table} VALUES (1, 'invoice', 'A'), (2, 'other', 'B')")
+    ran = aspects_pii("purge", "--yes", PII_MAP=str(path))
+    assert ran.status == 0
+    assert "no PII is left but what the PII map keeps" in ran.out
+    assert "2 rows of event_sink.certificates (name): certificates are proofs" in ran.err
+    assert "1 row of event_sink.bills (name): kind is invoice: tax law" in ran.err

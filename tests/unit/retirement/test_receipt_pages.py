@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from sink.caches import CacheLine
+from sink.erasure.stays import StayLine
 from sink.retirement.pages import Page, render_html, render_text
 from sink.retirement.receipt import Receipt, Superseded, TargetLine
 from sink.retirement.receipt_files import ReceiptFile
 from sink.retirement.receipt_pages import Responsible, compose_page
-from sink.retirement.stays import StayLine
 
 RECEIPT = Receipt(
     subject="42",

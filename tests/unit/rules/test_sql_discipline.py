@@ -52,7 +52,7 @@ EXCEPTIONS = {
     ): "SQL that the operator has written into the map, who may run any SQL anyway",
     ("sink.erasure.changes", "redaction.expression"): "the same",
     ("sink.erasure.new_values", "self.expressions[column]"): "what sink.erasure.changes makes, which is followed there",
-    ("sink.erasure.swap", "_read_keys(client, table)"): "the keys of a table, as the server writes them",
+    ("sink.erasure.swap", "_read_clauses(client, table)"): "keys and settings of a table, as the server writes them",
     ("sink.erasure.swap", "_read_definition(client, table, column)"): "a column, as the server writes it",
     (
         "sink.erasure.statement_step",

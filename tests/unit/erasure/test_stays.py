@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sink.erasure.stays import StayLine, list_stays
 from sink.pii_map import PiiMap
-from sink.retirement.stays import StayLine, list_stays
 
 
 def make_map(**rule: Any) -> PiiMap:

@@ -1,4 +1,4 @@
-"""What a retirement leaves of the PII that the map lists, and why.
+"""What a retirement, or a purge, leaves of the PII that the map lists, and why.
 
 .. no_pii: names of tables and columns, and the map's reasons.
 """
@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.identities import Identities
 from sink.erasure.plan import Plan
-from sink.pii_map import PiiMap, SubjectId, Target
+from sink.erasure.steps import Step
+from sink.pii_map import Exemption, PiiMap, SubjectId, Target
+from sink.store import Store
+from sink.wording import counted
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,38 @@ def list_stays(pii_map: PiiMap, present: Mapping[str, str], *, redact_history: b
     ]
 
 
+def list_kept(store: Store, steps: Sequence[Step]) -> list[str]:
+    """What a purge leaves by the map, with the reason and the number of rows; tables without a row are left out.
+
+    Args:
+        store: the store.
+        steps: what was carried out.
+    """
+    names = {name: store.client.table(name) for name in store.pii_map.targets}
+    tables = read_tables(store.client, names.values())
+    present = {name: str(table) for name, table in names.items() if table in tables and tables[table].rows}
+    rows = {str(table.name): table.rows for table in tables.values()}
+    lines = [replace(line, rows=rows[line.target]) for line in list_stays(store.pii_map, present, redact_history=True)]
+    for step in steps:
+        exemption = step.rule.on_retire.unless
+        if exemption is not None and (kept := _without_exemption(step).count_everybody(store.client)):
+            columns = step.columns or sorted(step.pii_types)
+            lines.append(StayLine(str(step.table.name), columns, _explain(exemption), kept))
+    return [
+        f"{counted(line.rows or 0, 'row')} of {line.target} ({', '.join(line.columns)}): {line.reason}"
+        for line in lines
+    ]
+
+
+def _without_exemption(step: Step) -> Step:
+    on_retire = step.rule.on_retire.model_copy(update={"unless": None})
+    return replace(step, rule=step.rule.model_copy(update={"on_retire": on_retire}))
+
+
+def _explain(exemption: Exemption) -> str:
+    return f"{exemption.column} is {' or '.join(exemption.values)}: {exemption.reason}"
+
+
 def list_exempt(
     client: ClickHouse, plan: Plan, subjects: Sequence[SubjectId], identities: Identities
 ) -> dict[str, list[StayLine]]:
@@ -44,12 +80,9 @@ def list_exempt(
         exemption = step.rule.on_retire.unless
         if exemption is None:
             continue
-        on_retire = step.rule.on_retire.model_copy(update={"unless": None})
-        without = replace(step, rule=step.rule.model_copy(update={"on_retire": on_retire}))
         columns = step.columns or sorted(step.pii_types)
-        reason = f"{exemption.column} is {' or '.join(exemption.values)}: {exemption.reason}"
-        for subject, rows in without.count_left(client, subjects, identities).items():
-            lines.setdefault(subject, []).append(StayLine(str(step.table.name), columns, reason, rows))
+        for subject, rows in _without_exemption(step).count_left(client, subjects, identities).items():
+            lines.setdefault(subject, []).append(StayLine(str(step.table.name), columns, _explain(exemption), rows))
     return lines
 
 
