@@ -274,6 +274,20 @@ class Settings(BaseSettings):
     web_sweep: bool = Field(
         True, description="Work retirements off in the HTTP hook too, not only in a worker.", examples=["false"]
     )
+    privacy_page: bool = Field(
+        False, description="Serve the data protection officer's page, /privacy of the HTTP hook.", examples=["true"]
+    )
+    privacy_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Token to sign in to that page with; another one than ASPECTS_WEB_TOKEN.",
+        examples=["at least 16 characters"],
+    )
+    privacy_jwt_users: Names = Field(
+        (),
+        description="User names of LMS staff who may sign in to that page with a token of the LMS.",
+        examples=["privacy_officer"],
+    )
     superset_url: SupersetUrl | None = Field(
         None, description="Address of Superset.", examples=["https://superset.example.org"]
     )

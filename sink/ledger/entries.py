@@ -270,6 +270,25 @@ class Ledger:
             return self._read("state = 'erased'")
         return self._read("state = 'erased' AND since <= {before:DateTime64(6, 'UTC')}", before=before)
 
+    def find_closed(self, *, erased_only: bool = False, limit: int, offset: int = 0) -> list[Retirement]:
+        """Retirements that have ended, the latest first; `offset` of them are passed over."""
+        states = [State.ERASED] if erased_only else [State.ERASED, State.WITHDRAWN]
+        return self._read(
+            "state IN {states:Array(String)}",
+            order="since DESC, subject LIMIT {limit:UInt64} OFFSET {offset:UInt64}",
+            states=list(map(str, states)),
+            limit=limit,
+            offset=offset,
+        )
+
+    def find_by_request(self, request: uuid.UUID) -> Retirement | None:
+        """The retirement that a request began, if there is one and it was not withdrawn and asked for again since."""
+        subjects = self._ask(
+            f"SELECT DISTINCT subject FROM {_MARKED} WHERE request = {{request:UUID}} AND has_subject", request=request
+        )
+        found = self.find([subject for (subject,) in subjects])
+        return next((retirement for retirement in found if retirement.request == request), None)
+
     def find_counts(self, retirements: Sequence[Retirement]) -> dict[str, dict[str, int]]:
         """The rows that were found before anything was erased, as subject -> {table: rows}, of all passes together.
 
@@ -380,10 +399,8 @@ class Ledger:
             for entry, s, at, a, request, who, text, is_voided in reversed(rows)
         ]
 
-    def _read(self, condition: str, **values: Any) -> list[Retirement]:
-        rows = self._ask(
-            f"SELECT {_COLUMNS_OF_RETIREMENT} FROM {_CURRENT} AND {condition} ORDER BY requested_at, subject", **values
-        )
+    def _read(self, condition: str, *, order: str = "requested_at, subject", **values: Any) -> list[Retirement]:
+        rows = self._ask(f"SELECT {_COLUMNS_OF_RETIREMENT} FROM {_CURRENT} AND {condition} ORDER BY {order}", **values)
         return [
             Retirement(
                 subject, State(state), request, requested_at, _read_actor(actor), since, read_detail(state, detail)

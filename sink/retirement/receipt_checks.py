@@ -1,4 +1,4 @@
-"""Whether a receipt is genuine: its signatures, the ledger's word for it, and whether another one has taken its place.
+"""Which receipt is the last one, and whether one is genuine: its signatures, and the ledger's word for it.
 
 .. no_pii: opaque user ids, digests, and names of files.
 """
@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sink.errors import UsageError
 from sink.ledger.entries import Action
-from sink.retirement.receipt_files import ReceiptFile, find_recorded, is_recorded
-from sink.retirement.signatures import ED25519, Checked, Keys, check_signatures
-from sink.store import Store
+from sink.pii_map import SubjectId
+from sink.retirement.receipt_files import ReceiptFile, find_recorded, is_recorded, read_receipt
+from sink.retirement.signatures import ED25519, Checked, Keys, check_signatures, read_private_key
+from sink.store import Policy, Store
 
 # More entries than any one subject has.
 _MANY = 1_000_000
@@ -36,6 +38,49 @@ class Verdict:
     def is_genuine(self) -> bool:
         """True where nothing is wrong."""
         return not self.wrong
+
+
+def find_keys(policy: Policy) -> Keys:
+    """The keys of this installation.
+
+    Raises:
+        SettingsError: the file of the private key cannot be used.
+    """
+    private = policy.receipt_signing_key
+    return Keys(policy.receipt_key, [] if private is None else [read_private_key(private).public_key()])
+
+
+def find_last_receipt(store: Store, subject: SubjectId) -> tuple[ReceiptFile, list[str]]:
+    """The last receipt of a subject, and what has to be said about it.
+
+    Raises:
+        UsageError: there is none; says why.
+        DatabaseError: the ledger cannot be asked.
+    """
+    place, folder = store.name, store.policy.receipts_dir
+    retirement = next(iter(store.ledger.find([subject])), None)
+    if retirement is None:
+        raise UsageError(f"There is no receipt: {subject} was never retired on {place}.")
+    details = store.ledger.find_erasures([retirement]).get(retirement.subject)
+    if not details:
+        raise UsageError(f"There is no receipt: {subject} is {retirement.state}, and not erased, on {place}.")
+    # The last that is one: an entry may have been forged, or written by a version that we do not know.
+    found = [find_recorded(detail, folder, str(retirement.request)) for detail in details]
+    recorded = next((file for file in reversed(found) if file is not None), None)
+    if recorded is None:
+        raise UsageError(f"The ledger on {place} says that {subject} was erased, and has no receipt.")
+    notes = []
+    if found[-1] is None:
+        notes.append(f"The ledger on {place} has a later entry without a receipt that can be read.")
+    if retirement.is_open:
+        notes.append("The retirement is open again: something was found after this receipt.")
+    try:
+        file = read_receipt(recorded.path)
+    except UsageError as error:
+        return recorded, [*notes, f"{error} This is what the ledger has of the receipt."]
+    if file.document != recorded.document:
+        return recorded, [*notes, f"{recorded.path} was changed. This is what the ledger has of the receipt."]
+    return file, notes
 
 
 def check_receipt(file: ReceiptFile, keys: Keys, store: Store | None = None) -> Verdict:

@@ -118,22 +118,38 @@ def read_receipt(path: Path) -> ReceiptFile:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    return _parse(path, data, str(path))
+
+
+def parse_receipt(text: str) -> ReceiptFile:
+    """Read a receipt of any version from a text, such as one that somebody has pasted.
+
+    Line breaks and indents may have changed on the way: what counts is what the receipt says.
+
+    Raises:
+        UsageError: it is no receipt; names the field.
+    """
+    found = _parse(Path("receipt.json"), text.encode("utf-8", "replace"), "This")
+    return replace(found, digest=compute_digest(serialize(found.document)))
+
+
+def _parse(path: Path, data: bytes, name: str) -> ReceiptFile:
     try:
         document = json.loads(data, object_pairs_hook=_refuse_repetitions, parse_int=read_integer)
         # A lone half of a character can be in no signed text.
         json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no receipt: {error if type(error) is ValueError else 'it is not JSON'}.") from None
+        raise UsageError(f"{name} is no receipt: {error if type(error) is ValueError else 'it is not JSON'}.") from None
     if not isinstance(document, dict) or document.get("version") not in VERSIONS:
-        raise UsageError(f"{path} is no receipt of version {' or '.join(map(str, VERSIONS))}.")
+        raise UsageError(f"{name} is no receipt of version {' or '.join(map(str, VERSIONS))}.")
     found = ReceiptFile(path, document, compute_digest(data))
     try:
         uuid.UUID(found.receipt.request)
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UsageError(f"{path} is no receipt: `{place}` is missing, or not what it has to be.") from None
+        raise UsageError(f"{name} is no receipt: `{place}` is missing, or not what it has to be.") from None
     except ValueError:
-        raise UsageError(f"{path} is no receipt: `request` is no UUID.") from None
+        raise UsageError(f"{name} is no receipt: `request` is no UUID.") from None
     return found
 
 

@@ -91,7 +91,7 @@ def _describe_part(part: Part, words: Words) -> dict[str, Any]:
         "kind": words.kinds[part.kind],
         "rows": words.count(part.rows),
         "files": [{"name": file.member.name} for file in part.files],
-        "description": _show(part.description),
+        "description": show_text(part.description),
         "how": words.found_mentions if part.kind == "mentions" else words.found_by.format(columns=found_by),
         "processing": [(words.processing.get(n, _speak(n)), _describe(v, words)) for n, v in part.processing.items()],
         "notes": notes,
@@ -116,12 +116,12 @@ def _speak(name: str) -> str:
 
 def _describe_column(column: Column, words: Words) -> str:
     kind = words.types.get(column.pii_type, column.pii_type) if column.pii_type else ""
-    return " – ".join(filter(None, (kind, _show(column.description))))
+    return " – ".join(filter(None, (kind, show_text(column.description))))
 
 
 def _read_record(line: bytes, columns: Sequence[Column], words: Words) -> list[str]:
     record = json.loads(line)
-    return [words.no_value if record[c.name] is None else _show(_express(record[c.name])) for c in columns]
+    return [words.no_value if record[c.name] is None else show_text(_express(record[c.name])) for c in columns]
 
 
 def _express(value: Any) -> str:
@@ -130,7 +130,7 @@ def _express(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _show(text: str) -> str:
+def show_text(text: str) -> str:
     """A text as a page can hold it, and no longer than a reader wants it."""
     short = text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}…"
     return short.translate(_PICTURES)

@@ -53,15 +53,16 @@ def write_markdown(activities: Sequence[Activity], institution: str | None, cont
     lines = []
     if institution or contact:
         lines += [f"Responsible: {institution or UNKNOWN}. Contact: {contact or UNKNOWN}.", ""]
-    for tables, activity in _group(activities):
+    for tables, activity in group_alike(activities):
         lines += [f"### {', '.join(f'`{table}`' for table in tables)}", "", "| | |", "| --- | --- |"]
-        lines += [f"| {_escape(name)} | {_escape(text)} |" for name, text in _list_cells(activity)]
+        lines += [f"| {_escape(name)} | {_escape(text)} |" for name, text in list_cells(activity)]
         lines.append("")
     lines += ["### Safeguards for all of them", "", *(f"- {safeguard}" for safeguard in SAFEGUARDS), ""]
     return "\n".join(lines)
 
 
-def _group(activities: Sequence[Activity]) -> Iterator[tuple[list[str], Activity]]:
+def group_alike(activities: Sequence[Activity]) -> Iterator[tuple[list[str], Activity]]:
+    """Tables of which the map says the same, and what it says."""
     alike: list[tuple[list[str], Activity]] = []
     for activity in activities:
         for tables, known in alike:
@@ -73,7 +74,8 @@ def _group(activities: Sequence[Activity]) -> Iterator[tuple[list[str], Activity
     yield from alike
 
 
-def _list_cells(activity: Activity) -> Iterator[tuple[str, str]]:
+def list_cells(activity: Activity) -> Iterator[tuple[str, str]]:
+    """What the map says of a table, for people: (about what, what)."""
     kinds: dict[str, list[str]] = {}
     for column, kind in activity.columns.items():
         kinds.setdefault(kind, []).append(column)

@@ -117,35 +117,11 @@ def receipt_show(
 def _find_receipt(settings: Settings, subject: str) -> tuple[ReceiptFile, list[str]]:
     """The last receipt of a subject, and what has to be said about it."""
     from sink.installation import open_store
-    from sink.retirement.receipt_files import find_recorded, read_receipt
+    from sink.retirement.receipt_checks import find_last_receipt
 
     with open_store(settings) as store:
         (wanted,) = read_subjects(store.pii_map.subject, [subject])
-        place = store.client.address.described
-        retirement = next(iter(store.ledger.find([wanted])), None)
-        if retirement is None:
-            raise UsageError(f"There is no receipt: {wanted} was never retired on {place}.")
-        details = store.ledger.find_erasures([retirement]).get(retirement.subject)
-        if not details:
-            raise UsageError(f"There is no receipt: {wanted} is {retirement.state}, and not erased, on {place}.")
-        # The last that is one: an entry may have been forged, or written by a version that we do not know.
-        request = str(retirement.request)
-        found = [find_recorded(detail, settings.receipts_dir, request) for detail in details]
-        recorded = next((file for file in reversed(found) if file is not None), None)
-        if recorded is None:
-            raise UsageError(f"The ledger on {place} says that {wanted} was erased, and has no receipt.")
-        notes = []
-        if found[-1] is None:
-            notes.append(f"The ledger on {place} has a later entry without a receipt that can be read.")
-        if retirement.is_open:
-            notes.append("The retirement is open again: something was found after this receipt.")
-        try:
-            file = read_receipt(recorded.path)
-        except UsageError as error:
-            return recorded, [*notes, f"{error} This is what the ledger has of the receipt."]
-        if file.document != recorded.document:
-            return recorded, [*notes, f"{recorded.path} was changed. This is what the ledger has of the receipt."]
-        return file, notes
+        return find_last_receipt(store, wanted)
 
 
 @commands.command("verify")
@@ -159,7 +135,8 @@ def receipt_verify(
     as_json: Json = False,
 ) -> int:
     """Check whether receipts are genuine: signatures, the digest in the ledger, and that no later one supersedes them."""
-    from sink.installation import open_store
+    from sink.installation import find_policy, open_store
+    from sink.retirement.receipt_checks import find_keys
     from sink.retirement.signatures import Keys, read_public_key
     from sink.settings import load_settings
 
@@ -170,7 +147,8 @@ def receipt_verify(
         keys = Keys(public_keys=[read_public_key(path) for path in public_key], is_given=True)
         opened = None
     else:
-        keys, opened = _find_keys(settings := load_settings()), None if offline else open_store(settings)
+        settings = load_settings()
+        keys, opened = find_keys(find_policy(settings)), None if offline else open_store(settings)
     with opened or nullcontext() as store:
         verdicts = [_check(path, keys, store) for path in files]
     if as_json:
@@ -209,14 +187,6 @@ def _check(path: Path, keys: Keys, store: Store | None) -> dict[str, Any]:
         "wrong": verdict.wrong,
         "notes": verdict.holds,
     }
-
-
-def _find_keys(settings: Settings) -> Keys:
-    from sink.retirement.signatures import Keys, read_private_key
-
-    signing_key = settings.receipt_signing_key
-    public_keys = [] if signing_key is None else [read_private_key(signing_key).public_key()]
-    return Keys(settings.receipt_key, public_keys)
 
 
 @commands.command("key")

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from starlette.concurrency import run_in_threadpool
@@ -25,6 +25,10 @@ from sink.doors.events.sources import open_redis_streams, read_sources
 from sink.doors.web.auth import Guard
 from sink.doors.web.body_limit import BodyLimit
 from sink.doors.web.models import Health, RetireUser
+from sink.doors.web.privacy.app import LARGEST_RECEIPT_BYTES, PrivacyPage
+from sink.doors.web.privacy.desk import Desk
+from sink.doors.web.privacy.officers import Officers
+from sink.doors.web.privacy.pages import HOME
 from sink.doors.web.problems import RESPONSES, add_error_handlers
 from sink.doors.web.request_limit import RequestLimit
 from sink.doors.web.service import PROBE_TIMEOUT_SECONDS, Connection, RetirementService, Sweeper
@@ -62,9 +66,10 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         MapError: the map is not valid.
         SettingsError: the file of keys cannot be used.
-        UsageError: there are keys of the LMS and no users.
+        UsageError: there are keys of the LMS and no users, or nobody could sign in to the page for the data protection officer.
     """
     pii_map = read_map(settings)
+    guard, officers = Guard(settings), Officers(settings) if settings.privacy_page else None
     service = RetirementService(
         enabled=settings.enable_pii,
         recording=Connection(settings, pii_map, timeout=RECORD_TIMEOUT_SECONDS, connect_timeout=5, retries=1),
@@ -76,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         if settings.event_bus_url
         else None,
     )
+    desk = Desk(settings, pii_map, service.wake)
     registry = CollectorRegistry()
     registry.register(service)
     requests = Counter("aspects_pii_http_requests", "Requests by answer.", ["path", "status"], registry=registry)
@@ -88,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await run_in_threadpool(service.close)
+            await run_in_threadpool(desk.close)
 
     app = FastAPI(
         title="aspects-pii",
@@ -98,23 +105,37 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.guard = Guard(settings)
+    app.state.guard, app.state.officers = guard, officers
     _add_endpoints(app, service, registry)
+    if officers is not None:
+        _add_privacy_page(app, PrivacyPage(desk, officers, settings.institution, settings.contact))
     add_error_handlers(app, _RETIRE_PATH)
     # Inside of the other: a request counts once its body is there, so that nobody keeps others out by sending slowly.
     app.add_middleware(RequestLimit, limit=_REQUESTS_AT_A_TIME)
-    app.add_middleware(BodyLimit, limit=settings.web_max_body)
+    larger = {} if officers is None else {f"{HOME}/receipts": LARGEST_RECEIPT_BYTES}
+    app.add_middleware(BodyLimit, limit=settings.web_max_body, larger=larger)
     _describe(app)
 
     @app.middleware("http")
     async def count(request: Request, call_next: Callable[[Request], Any]) -> Response:
         response: Response = await call_next(request)
-        known = {getattr(route, "path", "") for route in app.routes}
-        path = request.url.path if request.url.path in known else "other"
-        requests.labels(path, str(response.status_code)).inc()
+        requests.labels(_name_path(app, request.url.path), str(response.status_code)).inc()
         return response
 
     return app
+
+
+def _name_path(app: FastAPI, path: str) -> str:
+    """A path as the metrics have it: one of ours, or `other`, whatever callers make up."""
+    known = {getattr(route, "path", "") for route in app.routes}
+    if HOME in known and path.startswith(f"{HOME}/"):
+        return HOME
+    return path if path in known else "other"
+
+
+def _add_privacy_page(app: FastAPI, page: PrivacyPage) -> None:
+    app.add_route(HOME, lambda _: RedirectResponse(f"{HOME}/", 303), methods=["GET"], include_in_schema=False)
+    app.mount(HOME, page.make_app())
 
 
 def _add_endpoints(app: FastAPI, service: RetirementService, registry: CollectorRegistry) -> None:
@@ -196,6 +217,8 @@ def serve_web(settings: Settings, host: str = "127.0.0.1", port: int = 8321) -> 
         sys.stdout.write(f"Retirement hook on {url}{_RETIRE_PATH}\n")
         sys.stdout.flush()
         _log.info("Authentication: %s", app.state.guard.describe())
+        if app.state.officers is not None:
+            _log.info("Page for the data protection officer: %s%s/, with %s", url, HOME, app.state.officers.describe())
         _log.info("Store: %s", store)
         _log.info("Retirements are worked off %s", "here" if settings.web_sweep else "by a worker, or by `sweep`")
         _log.info("Waiting for the retirement driver; %s/health says whether they can be recorded", url)

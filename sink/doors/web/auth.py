@@ -1,4 +1,4 @@
-"""Who may call the HTTP hook."""
+"""Who may call the HTTP hook, and which tokens are the LMS's."""
 
 from __future__ import annotations
 
@@ -29,64 +29,36 @@ LEEWAY_SECONDS = 30
 """How far the clocks of the LMS and of this host may differ."""
 
 
-class Guard:
-    """Who may call: holders of the token, or of a JWT of the LMS that is of one of the users named."""
+class LmsTokens:
+    """Tokens that the LMS signs: whether one is its own, whole and not too old."""
 
     def __init__(self, settings: Settings) -> None:
         """Read the keys.
 
         Raises:
             SettingsError: the file of keys cannot be used.
-            UsageError: there are keys and no users: every learner has tokens.
         """
-        self._token = settings.web_token.get_secret_value().encode() if settings.web_token else None
         self._secret = settings.web_jwt_secret.get_secret_value() if settings.web_jwt_secret else None
         self._keys = _read_public_keys(settings) if settings.web_jwt_public_keys else {}
-        self._users = frozenset(settings.web_jwt_users)
-        if self._secret:
-            _warn_of_length(len(self._secret.encode()))
         self._audience, self._issuer = settings.web_jwt_audience, settings.web_jwt_issuer
-        if (self._secret or self._keys) and not self._users:
-            raise UsageError(
-                "The LMS gives tokens to every learner, so ASPECTS_WEB_JWT_USERS has to name who may retire. "
-                "Example: ASPECTS_WEB_JWT_USERS=retirement_service_worker"
-            )
 
     @property
-    def requires_authentication(self) -> bool:
-        """True where callers have to authenticate."""
-        return bool(self._token or self._secret or self._keys)
+    def can_be_checked(self) -> bool:
+        """True where there is a key."""
+        return bool(self._secret or self._keys)
 
-    def describe(self) -> str:
-        """How callers authenticate, for people."""
-        ways = ["the token of ASPECTS_WEB_TOKEN"] if self._token else []
-        if self._secret or self._keys:
-            kind = "HS256" if self._secret else "RS256, RS384 or RS512"
-            ways.append(f"tokens of the LMS ({kind}) of {counted(len(self._users), 'user')}")
-        return " or ".join(ways) or "none: only programs of this host are served"
+    @property
+    def kind(self) -> str:
+        """The algorithms, for people."""
+        return "HS256" if self._secret else "RS256, RS384 or RS512"
 
-    def check(self, request: Request) -> None:
-        """Let the request pass.
+    def warn_of_short_secret(self) -> None:
+        """Log it where the secret can be guessed."""
+        if self._secret:
+            _warn_of_length(len(self._secret.encode()))
 
-        Raises:
-            HttpProblemError: 401 without credentials that count, 403 where they are somebody else's.
-        """
-        if not self.requires_authentication:
-            _check_local(request)
-            return
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() not in ("jwt", "bearer") or not token.strip():
-            raise _unauthorized("An Authorization header with `JWT <token>` or `Bearer <token>` is needed.")
-        token = token.strip()
-        if self._token is not None and hmac.compare_digest(token.encode(), self._token):
-            return
-        claims = self._verify(token)
-        name = claims.get("preferred_username")
-        if not isinstance(name, str) or name not in self._users:
-            raise HttpProblemError(403, "forbidden", "This user may not retire others. See ASPECTS_WEB_JWT_USERS.")
-
-    def _verify(self, token: str) -> Mapping[str, Any]:
-        """The claims of a token that is signed by the LMS, whole, and not too old."""
+    def verify(self, token: str) -> Mapping[str, Any] | None:
+        """The claims of a token that is signed by the LMS, whole, and not too old; None where it is none."""
         claims: Mapping[str, Any] | None = None
         with contextlib.suppress(jwt.PyJWTError, ValueError, TypeError):
             header = jwt.get_unverified_header(token)
@@ -107,9 +79,63 @@ class Guard:
                     leeway=LEEWAY_SECONDS,
                     options={"require": ["exp"], "verify_aud": self._audience is not None},
                 )
+        return claims
+
+
+class Guard:
+    """Who may call: holders of the token, or of a JWT of the LMS that is of one of the users named."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the keys.
+
+        Raises:
+            SettingsError: the file of keys cannot be used.
+            UsageError: there are keys and no users: every learner has tokens.
+        """
+        self._token = settings.web_token.get_secret_value().encode() if settings.web_token else None
+        self._tokens = LmsTokens(settings)
+        self._users = frozenset(settings.web_jwt_users)
+        self._tokens.warn_of_short_secret()
+        is_for_the_page = settings.privacy_page and settings.privacy_jwt_users
+        if self._tokens.can_be_checked and not self._users and not is_for_the_page:
+            raise UsageError(
+                "The LMS gives tokens to every learner, so ASPECTS_WEB_JWT_USERS has to name who may retire. "
+                "Example: ASPECTS_WEB_JWT_USERS=retirement_service_worker"
+            )
+
+    @property
+    def requires_authentication(self) -> bool:
+        """True where callers have to authenticate."""
+        return bool(self._token or self._tokens.can_be_checked)
+
+    def describe(self) -> str:
+        """How callers authenticate, for people."""
+        ways = ["the token of ASPECTS_WEB_TOKEN"] if self._token else []
+        if self._tokens.can_be_checked:
+            ways.append(f"tokens of the LMS ({self._tokens.kind}) of {counted(len(self._users), 'user')}")
+        return " or ".join(ways) or "none: only programs of this host are served"
+
+    def check(self, request: Request) -> None:
+        """Let the request pass.
+
+        Raises:
+            HttpProblemError: 401 without credentials that count, 403 where they are somebody else's.
+        """
+        if not self.requires_authentication:
+            _check_local(request)
+            return
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() not in ("jwt", "bearer") or not token.strip():
+            raise _unauthorized("An Authorization header with `JWT <token>` or `Bearer <token>` is needed.")
+        token = token.strip()
+        if self._token is not None and hmac.compare_digest(token.encode(), self._token):
+            return
+        claims = self._tokens.verify(token)
         if claims is None:
             raise _unauthorized("The token is not valid.")
-        return claims
+        name = claims.get("preferred_username")
+        if not isinstance(name, str) or name not in self._users:
+            raise HttpProblemError(403, "forbidden", "This user may not retire others. See ASPECTS_WEB_JWT_USERS.")
 
 
 def _warn_of_length(length: int) -> None:

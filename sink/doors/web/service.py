@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_SECONDS = 5
 """How long /health and /metrics wait for ClickHouse."""
+_CLOSE_SECONDS = 10
 
 
 class Connection:
@@ -61,9 +62,12 @@ class Connection:
             self._lock.release()
 
     def close(self) -> None:
-        """Give up the connection."""
-        with self._lock:
-            self._drop()
+        """Give up the connection. What somebody is still asking of it ends with the process."""
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
 
     def _drop(self) -> None:
         if self._store is not None:
@@ -94,7 +98,8 @@ class Sweeper:
         """End after what is at work; what is left is open in the ledger."""
         self._stop = True
         self._wake.set()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=_CLOSE_SECONDS)
+        self._connection.close()
 
     def _run(self) -> None:
         done = True
@@ -142,6 +147,10 @@ class RetirementService:
             raise HttpProblemError(
                 status, word, "The retirement could not be recorded. Try again.", {"Retry-After": "30"}
             ) from None
+        self.wake()
+
+    def wake(self) -> None:
+        """Say that there is something to erase, where that is done here."""
         if self.sweeper is not None:
             self.sweeper.wake()
 

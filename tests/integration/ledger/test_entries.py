@@ -44,6 +44,31 @@ def test_request_twice_is_one_entry(store: Store, ledger: Ledger) -> None:
     assert len(ledger.show()) == 1
 
 
+def test_ended_retirements_come_page_by_page_the_latest_first(ledger: Ledger) -> None:
+    ledger.request([1, 2, 3, 4])
+    by_subject = {r.subject: r for r in ledger.find([1, 2, 3, 4])}
+    for subject in (2, 1):
+        ledger.record(Action.ERASED, [(subject, by_subject[str(subject)].request, {"receipt": {}})])
+    ledger.record(Action.WITHDRAWN, [(3, by_subject["3"].request, {})])
+    assert [r.subject for r in ledger.find_closed(limit=10)] == ["3", "1", "2"]
+    assert [r.subject for r in ledger.find_closed(limit=2, offset=1)] == ["1", "2"]
+    assert [r.subject for r in ledger.find_closed(erased_only=True, limit=10)] == ["1", "2"]
+    assert ledger.find_closed(limit=10, offset=3) == []
+
+
+def test_a_retirement_is_found_by_its_number(ledger: Ledger) -> None:
+    (before,) = ledger.request([42])
+    assert ledger.find_by_request(before.request) == ledger.find([42])[0]
+    assert ledger.find_by_request(uuid.uuid4()) is None
+    # Withdrawn and asked for again it has another number.
+    ledger.record(Action.WITHDRAWN, [(42, before.request, {})])
+    (after,) = ledger.request([42])
+    found = ledger.find_by_request(after.request)
+    assert found is not None
+    assert found.subject == "42"
+    assert ledger.find_by_request(before.request) is None
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["before the erasure", "after it"])
 def test_requests_at_the_same_moment_are_one_retirement(ledger: Ledger, late: bool) -> None:
     """Each has looked before the other wrote; the second line may come when all is done."""

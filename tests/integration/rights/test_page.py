@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 
 from sink.rights.words import WORDS, Language
 from tests.integration.rights.conftest import ANA, NAME, World, fill
+from tests.support.browser import chromium
 
 NASTY = '</td></table><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} \0 & "quoted" \u202e'
 
@@ -112,15 +111,8 @@ def test_a_number_is_the_same_number_in_every_language() -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium without a window."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None or find_spec("axe_playwright_python") is None:
-        pytest.skip("there is no Chromium (Debian: chromium fonts-dejavu-core), or no axe-playwright-python")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

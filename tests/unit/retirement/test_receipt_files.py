@@ -18,7 +18,14 @@ from pydantic import SecretStr
 
 from sink.errors import UsageError
 from sink.retirement.receipt import Receipt, Superseded, TargetLine, add_earlier, compute_digest, serialize
-from sink.retirement.receipt_files import ReceiptFile, find_recorded, issue_all, list_receipts, read_receipt
+from sink.retirement.receipt_files import (
+    ReceiptFile,
+    find_recorded,
+    issue_all,
+    list_receipts,
+    parse_receipt,
+    read_receipt,
+)
 from sink.retirement.signatures import Signer
 
 REQUEST = "7e5595f7-cd3e-5b1f-82bf-91c4a3113481"
@@ -57,6 +64,19 @@ def record(file: ReceiptFile) -> dict[str, Any]:
     detail = {"receipt": file.document, "file": file.path.name, "digest": file.digest}
     kept: dict[str, Any] = json.loads(json.dumps(detail, sort_keys=True))
     return kept
+
+
+def test_a_receipt_that_was_pasted_is_the_same_whatever_became_of_its_line_breaks(tmp_path: Path) -> None:
+    file = write(tmp_path, RECEIPT)
+    text = file.path.read_text()
+    for pasted in (text, text.replace("\n", "\r\n").strip(), json.dumps(json.loads(text))):
+        found = parse_receipt(pasted)
+        assert (found.document, found.digest) == (file.document, file.digest)
+    assert parse_receipt(text.replace('"5"', '"6"')).digest != file.digest
+    for nonsense in ("", "zaphod", "{}", "[]", '{"version": 2}', text.replace('"5"', '"\\ud800"')):
+        with pytest.raises(UsageError, match="This is no receipt") as raised:
+            parse_receipt(nonsense)
+        assert "zaphod" not in str(raised.value)
 
 
 def list_names(folder: Path) -> list[str]:

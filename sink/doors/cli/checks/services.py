@@ -28,7 +28,14 @@ def describe_services(settings: Settings) -> list[Area]:
             [Check("reachable", look.reach_superset, "Check ASPECTS_SUPERSET_URL, _USER and _PASSWORD.")],
             ExitStack(),
         ),
-        Area("HTTP hook", [Check("callers", look.check_hook, "See `aspects-pii docs http`.")], ExitStack()),
+        Area(
+            "HTTP hook",
+            [
+                Check("callers", look.check_hook, "See `aspects-pii docs http`."),
+                Check("page", look.check_privacy_page, "See `aspects-pii docs privacy-page`."),
+            ],
+            ExitStack(),
+        ),
     ]
 
 
@@ -80,3 +87,10 @@ class _Services:
         if Guard(self._settings).requires_authentication:
             return fine("callers", "they have to authenticate")
         return pass_over("callers", "no token and no key is set: only programs of this host may call `serve`")
+
+    def check_privacy_page(self) -> Finding:
+        if not self._settings.privacy_page:
+            return pass_over("page", "ASPECTS_PRIVACY_PAGE is off")
+        from sink.doors.web.privacy.officers import Officers
+
+        return fine("page", f"one signs in with {Officers(self._settings).describe()}")

@@ -370,6 +370,13 @@ def test_a_hook_with_keys_and_no_users(stored: Command) -> None:
     assert "ASPECTS_WEB_JWT_USERS" in find(found, "HTTP hook", "callers")["said"]
 
 
+def test_the_page_for_the_officer(stored: Command) -> None:
+    _, found = look(stored, PRIVACY_PAGE="true")
+    assert "nobody could sign in" in find(found, "HTTP hook", "page")["said"]
+    _, found = look(stored, PRIVACY_PAGE="true", PRIVACY_TOKEN="x" * 20)
+    assert find(found, "HTTP hook", "page")["said"] == "one signs in with the token of ASPECTS_PRIVACY_TOKEN"
+
+
 # --- how it looks
 
 

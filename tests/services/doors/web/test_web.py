@@ -30,7 +30,6 @@ import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from sink.clickhouse.migrations import migrate
 from sink.copying.sync import sync
 from sink.demo_data.lms import create_lms
 from sink.doors import retirement_driver
@@ -38,13 +37,11 @@ from sink.doors.web import app as hook
 from sink.doors.web.app import create_app, serve_web, serving
 from sink.erasure.verify import record_report, verify_subjects
 from sink.errors import RetirementDriverError, SettingsError, UsageError
-from sink.installation import open_store
 from sink.lms.database import LmsDatabase
 from sink.retirement.retire import sweep
 from sink.serving import running_in_thread
 from sink.settings import Settings, load_settings
 from sink.store import Store
-from tests.support import served
 from tests.support.paths import ROOT
 from tests.support.redis_server import emptied, name_database
 
@@ -53,35 +50,6 @@ SECRET = "a secret that signs with thirty-two bytes"
 WORKER = "retirement_service_worker"
 PATH = "/api/v1/retire_user/"
 STREAMS = name_database(14)
-
-
-@pytest.fixture(scope="module")
-def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served.serving(tmp_path_factory.mktemp("clickhouse")) as url:
-        yield url
-
-
-@pytest.fixture
-def settings(clickhouse: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
-    """A store of the test's own on the shared engine."""
-    name = re.sub(r"\W", "_", request.node.name)[:60]
-    return load_settings(
-        clickhouse_url=clickhouse,
-        clickhouse_retries=0,
-        event_sink_database=f"{name}_sink",
-        xapi_database=f"{name}_xapi",
-        reporting_database=f"{name}_reporting",
-        ledger_database=f"{name}_ledger",
-        receipts_dir=tmp_path / "receipts",
-        web_sweep=False,
-    )
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    with open_store(settings, creates=True) as store:
-        migrate(store.client)
-        yield store
 
 
 def change(settings: Settings, **values: Any) -> Settings:

@@ -60,6 +60,7 @@ def test_no_secret_is_shown(aspects_pii: Command, form: tuple[str, ...]) -> None
         "KAFKA_PASSWORD": HIDDEN,
         "WEB_TOKEN": f"{HIDDEN}-and-longer",
         "WEB_JWT_SECRET": HIDDEN,
+        "PRIVACY_TOKEN": f"{HIDDEN}-and-longer",
         "SUPERSET_PASSWORD": HIDDEN,
         "SUPERSET_CLICKHOUSE_PASSWORD": HIDDEN,
         "RECEIPT_KEY": HIDDEN,
