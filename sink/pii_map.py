@@ -294,6 +294,10 @@ class Rule(_Model):
 _FOR_EVERYBODY = ("null", "empty", "default", "constant", "truncate")
 
 
+# What may be kept in a copy for development, since it is shared by many.
+_KEPT_IN_COPIES = ("location", "birth_date", "gender", "sex", "other")
+
+
 class Retention(_Model):
     """For how long rows of a table are kept, and what becomes of them then."""
 
@@ -348,6 +352,11 @@ class Target(_Model):
         None, description="Of an owned target: the column that says which asset a row is about, for `reassign --asset`."
     )
 
+    anonymise_keeps: list[ColumnPath] = Field(
+        default_factory=list,
+        description="Columns that `anonymise` leaves as they are in a copy for development; none that tells who somebody is.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _single_rule(cls, data: Any) -> Any:
@@ -377,6 +386,16 @@ class Target(_Model):
         for column in self.retention.redact:
             if column not in self.pii:
                 raise ValueError(f"{column} is redacted under `retention` but not listed under `pii`")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_nobody(self) -> Target:
+        for column in self.anonymise_keeps:
+            if self.pii.get(column) not in _KEPT_IN_COPIES or any(rule.key == column for rule in self.rules):
+                raise ValueError(
+                    f"{column} is under `anonymise_keeps`, which takes columns that are listed under `pii` as "
+                    f"{', '.join(_KEPT_IN_COPIES)} and are no key"
+                )
         return self
 
     @model_validator(mode="after")

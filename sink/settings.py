@@ -161,6 +161,11 @@ class Settings(BaseSettings):
         description="Days for which keyed hashes of what retired people were called are kept; 0 keeps none.",
         examples=[365],
     )
+    allow_anonymise: bool = Field(
+        False,
+        description="Let `aspects-pii anonymise` change copies of production that are made for development.",
+        examples=["true"],
+    )
     broker_url: BrokerUrl | None = Field(None, description="Celery's broker.", examples=["redis://redis:6379/0"])
     broker_visibility_timeout: int = Field(
         900,

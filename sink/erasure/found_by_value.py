@@ -25,7 +25,7 @@ from sink.names import TableName, quote
 from sink.store import Store
 from sink.wording import counted
 
-# A temporary table of the session, in memory: digests of what the PII tables know, alone and with its kind.
+# A temporary table of the session, in memory.
 _KNOWN = "known_values"
 # In databases of events and of datasets anonymous ids are what is kept; the ledger has opaque ids, and counts.
 _WITH_ANONYMOUS_IDS = ("xapi", "reporting")
@@ -38,6 +38,8 @@ _SHORTEST_WORD = 3
 _GRANULE = 8192
 # What stands around values in JSON, arrays, lists, addresses of pages and messages.
 _AROUND = "[\"\\'`\\\\[\\\\](){}<>,;|=&:/\\n\\r\\t\\x1e]+"
+MOST_WORDS = 6
+"""Words of a full name that is looked for within a sentence."""
 _KINDS = {"address": "addresses", "full name": "full names", "user name": "user names", "id": "anonymous ids"}
 
 
@@ -126,9 +128,9 @@ def _known_values(store: Store) -> Iterator[bool]:
     client.execute(f"CREATE TEMPORARY TABLE {quote(_KNOWN)} (digest UInt64) ENGINE = Set SETTINGS persistent = 0")
     try:
         for source in list_name_columns(store):
-            _add_known(client, source.table, source.column, str(source.kind))
+            add_known(client, quote(_KNOWN), source.table, source.column, str(source.kind))
         for table, column in _list_id_columns(store):
-            _add_known(client, table, column, "id")
+            add_known(client, quote(_KNOWN), table, column, "id")
         yield bool(client.value(f"SELECT sipHash64('any') IN {quote(_KNOWN)}"))
     finally:
         client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(_KNOWN)}")
@@ -142,13 +144,22 @@ def _list_id_columns(store: Store) -> list[tuple[TableName, str]]:
     return [(table, column) for table, column in found if table in tables and column in tables[table].columns]
 
 
-def _add_known(client: ClickHouse, table: TableName, column: str, kind: str) -> None:
+def add_known(client: ClickHouse, known: str, table: TableName, column: str, kind: str) -> None:
+    """Add digests of what stands in a column, alone and with its kind, to a table of the engine Set.
+
+    Args:
+        client: the connection.
+        known: the Set, quoted: `digest UInt64`.
+        table: whose column.
+        column: what people are called.
+        kind: `address`, `user name`, `full name` or `id`.
+    """
     name = f"ifNull(toString({quote(column)}), '')"
     kind_of_value = "'id'" if kind == "id" else express_kind("{kind:String}", name)
     sure = "1" if kind == "id" else express_is_sure("aspects_pii_kind", "aspects_pii_form")
     client.execute(
         f"""
-        INSERT INTO {quote(_KNOWN)}
+        INSERT INTO {known}
         SELECT DISTINCT arrayJoin([
             sipHash64('any'), sipHash64(aspects_pii_form), sipHash64(if({sure}, aspects_pii_kind, 'word'), aspects_pii_form)
         ])
@@ -165,7 +176,7 @@ def _add_known(client: ClickHouse, table: TableName, column: str, kind: str) -> 
 def _check_table(store: Store, table: Table, columns: list[str], *, with_ids: bool) -> Iterator[tuple[str | None, str]]:
     """What columns hold, as (column, reason); (None, reason) where the table cannot be read."""
     try:
-        matches = _compare_table(store.client, table, columns, store.policy.map_check_rows)
+        matches = compare_table(store.client, quote(_KNOWN), table, columns, store.policy.map_check_rows)
     except DatabaseError as error:
         yield None, f"its texts could not be looked at: {error}"
         return
@@ -179,35 +190,47 @@ def _check_table(store: Store, table: Table, columns: list[str], *, with_ids: bo
             )
 
 
-def _compare_table(client: ClickHouse, table: Table, columns: list[str], most: int) -> dict[str, Match]:
+def compare_table(
+    client: ClickHouse, known: str, table: Table, columns: list[str], most: int | None = None
+) -> dict[str, Match]:
+    """How many texts of columns hold something that `add_known` has put into the Set `known`; columns without texts are
+    left out. Of no more than `most` rows, if that is given; of all rows also full names within sentences.
+
+    Raises:
+        DatabaseError: the table could not be read.
+    """
     counts = ", ".join(
-        [f"countIf(arrayExists(value -> sipHash64('{kind}', value) IN {quote(_KNOWN)}, known))" for kind in _KINDS]
+        [f"countIf(arrayExists(value -> sipHash64('{kind}', value) IN {known}, known))" for kind in _KINDS]
     )
-    words = f"arrayFilter(value -> sipHash64('word', value) IN {quote(_KNOWN)}, known_whole)"
+    words = f"arrayFilter(value -> sipHash64('word', value) IN {known}, known_whole)"
     pieces = f"arrayMap(piece -> trimBoth(piece), splitByRegexp('{_AROUND}', forms))"
     in_prose = (
         "arrayMap(word -> replaceRegexpOne(word, '[.!?]+$', ''), splitByWhitespace(arrayStringConcat(pieces, ' ')))"
     )
     names = f"arrayMap(piece -> trimBoth({squeeze('piece')}), pieces)"
+    # Of a JSON text, each of its strings.
+    strings = f"arrayMap(part -> splitByWhitespace({squeeze('part')}), splitByRegexp('[\"\\x1e]+', forms))"
+    phrases = "[]" if most else f"arrayFlatten(arrayMap(words -> {_list_phrases('words')}, {strings}))"
     rows = client.rows(
         f"""
         SELECT place, count(), {counts}, countIf(notEmpty({words})), uniqExactArray({words})
         FROM (
             SELECT place,
-                   arrayFilter(value -> sipHash64(value) IN {quote(_KNOWN)}, arrayConcat(pieces, names)) AS known_whole,
-                   arrayConcat(known_whole, arrayFilter(value -> sipHash64(value) IN {quote(_KNOWN)}, in_prose)) AS known
+                   arrayFilter(value -> sipHash64(value) IN {known}, arrayConcat(pieces, names, {phrases})) AS known_whole,
+                   arrayConcat(known_whole, arrayFilter(value -> sipHash64(value) IN {known}, in_prose)) AS known
             FROM (
-                SELECT place, pieces, {names} AS names, {in_prose} AS in_prose
+                SELECT place, forms, pieces, {names} AS names, {in_prose} AS in_prose
                 FROM (
-                    SELECT place, {pieces} AS pieces
-                    FROM ({read_forms(read_cells(client, table.name, columns, _sample(client, table, most)))})
+                    SELECT place, forms, {pieces} AS pieces
+                    FROM ({read_forms(read_cells(client, table.name, columns, _sample(client, table, most) if most else ""))})
                 )
             )
         )
         GROUP BY place ORDER BY place
         """,
-        most=most,
-        every=-(-table.rows // most),
+        None,
+        # Where nothing is to be bound, the driver would take the text for a pattern.
+        **({"most": most, "every": -(-table.rows // most)} if most else {}),
     )
     return {
         columns[place]: Match(
@@ -215,6 +238,14 @@ def _compare_table(client: ClickHouse, table: Table, columns: list[str], most: i
         )
         for place, seen, *by_kind, with_words, different_words in rows
     }
+
+
+def _list_phrases(words: str) -> str:
+    """SQL: every few words that follow each other."""
+    return (
+        f"arrayFlatten(arrayMap(size -> arrayMap(first -> arrayStringConcat(arraySlice({words}, first, size), ' '), "
+        f"range(1, toUInt32(greatest(length({words}) - size + 2, 1)))), range(2, {MOST_WORDS + 1})))"
+    )
 
 
 def _sample(client: ClickHouse, table: Table, most: int) -> str:

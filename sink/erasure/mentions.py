@@ -13,9 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sink.erasure.people import MAILTO, People, Person, fold
-from sink.erasure.pseudonyms import shape_address, shape_digest
 from sink.erasure.readings import PERCENT, Reading, plain, unescape, unpercent
-from sink.pii_map import DEFAULT_REPLACEMENT
 
 _DIGEST = re.compile(r"(?<![0-9a-z])[0-9a-f]{40}(?![0-9a-z])", re.IGNORECASE | re.ASCII)
 # What may stand inside an address; at its edge it belongs to the sentence.
@@ -31,17 +29,19 @@ class Mention(NamedTuple):
     new: str
 
 
-def find_mentions(text: str, people: People, *, is_json_string: bool) -> list[Mention]:
+def find_mentions(text: str, people: People, *, is_json_string: bool, is_key: bool = False) -> list[Mention]:
     """What a text says of `people` for sure, in order and apart from each other.
 
     Args:
         text: what stands between the quotes of a JSON string, or any text.
         people: whom to look for.
         is_json_string: the escapes in it are escapes for sure. In any other text they may be, or not.
+        is_key: it is the key of a value, in which a word is no name.
     """
     found: set[Mention] = set()
     for reading in _list_readings(text, is_json_string):
-        for start, end, new in _find(reading.text, people):
+        words = people.list_words(reading.text) if people.searches_words and not is_key else ()
+        for start, end, new in (*_find(reading.text, people), *words):
             found.add(Mention(reading.starts[start], reading.starts[end], new))
     apart: list[Mention] = []
     for mention in sorted(found, key=lambda mention: (mention.start, -mention.end)):
@@ -87,7 +87,7 @@ def _list_percent_readings(reading: Reading) -> Iterator[Reading]:
 def _find(text: str, people: People) -> Iterator[tuple[int, int, str]]:
     for found in _DIGEST.finditer(text):
         if person := people.find_by_digest(found[0]):
-            yield found.start(), found.end(), shape_digest(person.pseudonym)
+            yield found.start(), found.end(), person.replace_digest(found[0])
     if "@" not in text:
         return
     folded = fold(text)
@@ -102,17 +102,18 @@ def _find(text: str, people: People) -> Iterator[tuple[int, int, str]]:
 
 def _find_around(text: str, folded: str, start: int, end: int, person: Person) -> Iterator[tuple[int, int, str]]:
     """The address with its `mailto:`, and the name before it in `Zoe <a@x>`."""
-    new = person.pseudonym
+    address = text[start:end]
+    new = person.replace_address(address, is_mailbox=False)
     if folded.endswith(MAILTO, 0, start):
         start -= len(MAILTO)
-        new = f"{MAILTO}{shape_address(person.pseudonym)}"
+        new = f"{MAILTO}{person.replace_address(address, is_mailbox=True)}"
     yield start, end, new
     if text[start - 1 : start] != "<" or text[end : end + 1] != ">":
         return
     before = folded[: start - 1].rstrip(" \t\r\n\"'\\")
     for name in person.full_names:
         if name.strip() and before.endswith(fold(name.strip())):
-            yield len(before) - len(name.strip()), len(before), DEFAULT_REPLACEMENT
+            yield len(before) - len(name.strip()), len(before), person.new_name
 
 
 def _begins(text: str, start: int, end: int) -> bool:

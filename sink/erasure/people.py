@@ -12,7 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from sink.erasure.pseudonyms import shape_address, shape_digest, shape_like
+from sink.pii_map import DEFAULT_REPLACEMENT
+
 MAILTO = "mailto:"
+IDENTIFIERS = ("mbox", "mbox_sha1sum", "openid", "account")
+"""By what an agent of a statement is known; `account` stands for the name in it."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,27 @@ class Person:
     def list_digests(self) -> set[str]:
         """What `mbox_sha1sum` may be: of the address as its owner typed it, or in lower case. Software does either."""
         return {_hash(variant) for address in _strip(self.addresses) for variant in (address, address.lower())}
+
+    @property
+    def new_name(self) -> str:
+        """What takes the place of the full name."""
+        return DEFAULT_REPLACEMENT
+
+    def replace_identifier(self, old: str) -> str:
+        """What takes the place of an identifier of an agent that is this person."""
+        return shape_like(old, self.pseudonym)
+
+    def replace_username(self, old: str) -> str:
+        """What takes the place of a user name."""
+        return self.pseudonym
+
+    def replace_digest(self, old: str) -> str:
+        """What takes the place of the digest of an address."""
+        return shape_digest(self.pseudonym)
+
+    def replace_address(self, old: str, *, is_mailbox: bool) -> str:
+        """What takes the place of an address in a text; of one behind `mailto:` where it is a mailbox."""
+        return shape_address(self.pseudonym) if is_mailbox else self.pseudonym
 
 
 class People:
@@ -56,9 +82,21 @@ class People:
         self._domain_lengths = _list_lengths(self._by_domain)
         self._local_lengths = {domain: _list_lengths(known) for domain, known in self._by_domain.items()}
 
+    searches_words = False
+    """True where any word of a text may be somebody's, and not only addresses and digests."""
+
+    def identify(self, role: str, value: str) -> Person | None:
+        """Whose identifier of an agent the value is; `role` is one of `IDENTIFIERS`."""
+        if role == "mbox_sha1sum":
+            return self.find_by_digest(value)
+        person = self.find_by_address(value)
+        if role == "openid":
+            return person or self.find_by_username(value)
+        return person or self.find_by_account(value) if role == "account" else person
+
     def find_by_address(self, value: str) -> Person | None:
         """Whose address the value is, whichever way it is written: `mailto:`, percent signs, `Zoe <a@x>`, blanks."""
-        for candidate in _list_addresses(value):
+        for candidate in list_addresses(value):
             if person := self._by_address.get(fold(candidate.strip())):
                 return person
         return None
@@ -78,6 +116,10 @@ class People:
     def is_anonymous(self, value: str) -> bool:
         """Whether it is somebody's anonymous id, which says nothing about them."""
         return value in self._by_anonymous_id
+
+    def list_words(self, text: str) -> Iterator[tuple[int, int, str]]:
+        """Further words of a text that go, as (start, end, what takes the place)."""
+        return iter(())
 
     def list_at(self, folded: str, at: int) -> Iterator[tuple[int, int, Person]]:
         """Which addresses stand around the `@` at `at`, the longest first, as (start, end, person)."""
@@ -106,7 +148,7 @@ def _fold_character(character: str) -> str:
     return lower if len(lower) == 1 and lower.isascii() == character.isascii() else character
 
 
-def _list_addresses(value: str) -> Iterator[str]:
+def list_addresses(value: str) -> Iterator[str]:
     """What may be the address in a value that names somebody."""
     for text in (value, unquote(value, errors="surrogateescape")):
         text = text.strip()

@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sink.erasure.json_nodes import Node, decode_string, read_nodes, unquote
 from sink.erasure.json_text import encode_value, splice
 from sink.erasure.mentions import find_mentions, replace_mentions
-from sink.erasure.people import People, Person
-from sink.erasure.pseudonyms import shape_like
-from sink.pii_map import DEFAULT_REPLACEMENT
+from sink.erasure.people import IDENTIFIERS, People, Person
 
 _NAMES = frozenset(["name", "givenName", "familyName", "firstName", "lastName"])
 # Keys of extensions are IRIs, of which this is the last part.
@@ -69,16 +67,10 @@ class _Statement:
         self._people = people
         self._owners: dict[int, Person] = {}
         self._places = _find_places(nodes)
-        self._identify: dict[str, Callable[[str], Person | None]] = {
-            "mbox": people.find_by_address,
-            "mbox_sha1sum": people.find_by_digest,
-            "openid": lambda value: people.find_by_address(value) or people.find_by_username(value),
-            "account": lambda value: people.find_by_address(value) or people.find_by_account(value),
-        }
         for index, node in enumerate(nodes):
             agent, role = self._find_role(index)
-            if node.kind == "string" and node.is_whole and role in self._identify:
-                person = self._identify[role](self._decode(node))
+            if node.kind == "string" and node.is_whole and role in IDENTIFIERS:
+                person = people.identify(role, self._decode(node))
                 if person:
                     self._owners.setdefault(agent, person)
 
@@ -109,24 +101,24 @@ class _Statement:
         old = self._decode(node)
         owner = self._owners.get(agent)
         if owner and role in _NAMES:
-            return _encode(old, DEFAULT_REPLACEMENT)
+            return _encode(old, owner.new_name)
         if not node.is_whole:
             return None
-        if owner and role in self._identify:
+        if owner and role in IDENTIFIERS:
             if role == "account" and self._people.is_anonymous(old):
                 return None
-            return _encode(old, shape_like(old, owner.pseudonym))
+            return _encode(old, owner.replace_identifier(old))
         if role == "account" or _USERNAME_KEY.search(role):
             person = self._people.find_by_username(old)
-            return _encode(old, person.pseudonym) if person else None
+            return _encode(old, person.replace_username(old)) if person else None
         return None
 
     def _replace_mentions(self, node: Node) -> bytes | None:
         raw = self._text[node.start : node.end]
-        if len(raw) <= _SHORTEST_DIGEST and not _MAY_MENTION.search(raw):
+        if not self._people.searches_words and len(raw) <= _SHORTEST_DIGEST and not _MAY_MENTION.search(raw):
             return None
         inner = unquote(raw)
-        mentions = find_mentions(inner, self._people, is_json_string=True)
+        mentions = find_mentions(inner, self._people, is_json_string=True, is_key=node.kind == "key")
         if not mentions:
             return None
         new = replace_mentions(inner, mentions).encode("utf-8", "surrogateescape")

@@ -34,7 +34,7 @@ from sink.errors import ErasureError, QueryError
 from sink.names import TableName, quote, quote_columns
 from sink.wording import choose, counted
 
-_COPYING = {
+COPYING = {
     # A replacing engine would take rows with one key together before they are counted.
     "optimize_on_insert": 0,
     # The server's guard is against mistakes of people.
@@ -140,12 +140,12 @@ class _Progress:
 
 
 def _make_rows(client: ClickHouse, work: Work, table: Table, new: NewValues) -> None:
-    written = [*table.stored_columns, *_list_independent(table, [*new.columns, *new.expressions])]
+    written = [*table.stored_columns, *list_independent(table, [*new.columns, *new.expressions])]
     _fill(client, work, table, new, "rows", written, ", ".join(new.express(work, column) for column in written))
     _fill(client, work, table, new, "old", written, quote_columns(written))
 
 
-def _list_independent(table: Table, changed: Sequence[str]) -> list[str]:
+def list_independent(table: Table, changed: Sequence[str]) -> list[str]:
     """MATERIALIZED columns that nothing that changes goes into: they stay what they were, a time or a random number say."""
     return [
         column
@@ -161,7 +161,7 @@ def _fill(
     client.execute(
         f"INSERT INTO {work.table(role).sql} ({quote_columns(written)}) "
         f"SELECT {chosen} FROM {table.name.sql} WHERE {new.express_meant(work)}",
-        _COPYING,
+        COPYING,
         repeatable=False,
     )
 

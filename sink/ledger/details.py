@@ -118,6 +118,7 @@ DETAILS: dict[str, dict[str, Callable[[Any], bool]]] = {
         "lms": _is_flag,
     },
     "exported": {"of": _is_id, "rows": _are_counts, "encrypted": _is_flag},
+    "anonymised": {"databases": _are_names, "rows": _are_counts},
     "voided": {"entry": is_name_of_an_entry, "reason": _is_reason},
 }
 """The actions that this version knows, with what each says beside the fields of an entry."""

@@ -59,6 +59,8 @@ class Action(StrEnum):
     """Somebody has asked which subjects are called so; what they asked for is not written down."""
     EXPORTED = "exported"
     """A subject access package was made; of whom, the detail says."""
+    ANONYMISED = "anonymised"
+    """A copy of production made for development has invented people in it."""
     VOIDED = "voided"
 
 

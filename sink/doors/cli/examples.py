@@ -17,6 +17,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "unrestrict": ("unrestrict 43",),
     "find": ("find learner43@example.com", "find --prefix learn --json", "find --file names.txt --show"),
     "export": ("export 43 --output subject-43.zip", "export 43 --output para-43.zip --language es --without-events"),
+    "anonymise": ("anonymise --database dev_event_sink --database dev_xapi --dry-run",),
     "reassign": ("reassign 42 43 --dry-run", "reassign 42 43 --asset block-v1:demo"),
     "reconcile": ("reconcile --dry-run", "reconcile"),
     "second-pass": ("second-pass",),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sink.doors.cli.common import Actor, Json, open_configured_store, print_json
-from sink.doors.cli.display import print_lines, print_table, say
+from sink.doors.cli.common import Actor, DryRun, Json, Yes, open_configured_store, print_json
+from sink.doors.cli.display import Progress, print_lines, print_table, say
+from sink.doors.cli.stopping import stopping_with
 from sink.doors.cli.subjects import list_texts, read_subjects
 from sink.errors import UsageError
 from sink.rights.words import Language
@@ -136,5 +139,74 @@ def export_command(
     if any(file.name.startswith("mentions/") for file in exported.files):
         say(
             "The folder mentions/ holds texts that name the user and may speak of others too. Read them before you hand it over."
+        )
+    return 0
+
+
+@commands.command("anonymise")
+def anonymise_command(
+    database: Annotated[
+        list[str],
+        typer.Option(
+            "--database",
+            metavar="NAME",
+            help="A database of the copy, by the name that it has there; repeat it for all of them.",
+        ),
+    ],
+    actor: Actor = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Put invented people into a copy of production that is made for development. Off unless ASPECTS_ALLOW_ANONYMISE is on."""
+    from sink.rights.anonymise import anonymise, describe, list_kept, plan_anonymising, require_allowed
+
+    settings, store = open_configured_store()
+    with store, stopping_with(store, lambda _: "Run the same command again: it goes on where it was."), Progress():
+        copy = plan_anonymising(store, database)
+        lines, kept = describe(copy), list_kept(copy)
+        plan: dict[str, Any] = {
+            "store": store.name,
+            "dry_run": dry_run,
+            "databases": copy.databases,
+            "plan": [asdict(line) for line in lines],
+            "kept": kept,
+            "not_in_the_copy": copy.missing,
+        }
+        if not as_json:
+            print_table(
+                ("table", "rows", "column", "becomes"),
+                [(line.table, line.rows, column, fate) for line in lines for column, fate in line.fates.items()],
+            )
+            print_lines([f"{target}: not in the copy." for target in copy.missing])
+        if dry_run:
+            if as_json:
+                print_json(plan)
+            return 0
+        require_allowed(settings.allow_anonymise)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise UsageError("Standard input is not a terminal, so nobody can be asked. Pass --yes to confirm.")
+            named = ", ".join(copy.databases)
+            typer.confirm(f"Change every person in {named} on {store.name}, with no way back?", abort=True, err=True)
+        done = anonymise(store, copy, allowed=settings.allow_anonymise, actor=actor)
+    if as_json:
+        print_json({**plan, "rows": done.rows, "left": done.left})
+    for line in done.left:
+        say(f"Left: {line.removesuffix('.')}.")
+    if done.left:
+        say(
+            "The copy is not anonymised. Put tables and columns with people into the PII map, name under `not_pii` what holds "
+            "none, or drop it from the copy; then run the command again."
+        )
+        return 1
+    if not as_json:
+        rows = counted(sum(done.rows.values()), "row")
+        print_lines(
+            [
+                f"Anonymised and compared by value with what people were called: {', '.join(copy.databases)} on {store.name}, "
+                f"{rows} in {counted(len(done.rows), 'table')}.",
+                *([f"Kept, as the map allows: {', '.join(kept)}."] if kept else []),
+            ]
         )
     return 0

@@ -25,6 +25,10 @@ RETIREMENTS = {"retained", "local_api", "consumer_api", "third_party"}
 HANDLING_PII = {
     "sink.doors.cli.rights",
     "sink.lms.names",
+    "sink.rights.dev_copy.inventing",
+    "sink.rights.dev_copy.people",
+    "sink.rights.dev_copy.rebuild",
+    "sink.rights.dev_copy.texts",
     "sink.rights.export",
     "sink.rights.find",
     "sink.rights.identity",

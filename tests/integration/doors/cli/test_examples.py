@@ -16,6 +16,7 @@ Command = Callable[..., Any]
 
 # Understood by tests/unit/doors/cli/test_help.py, and run elsewhere.
 NOT_RUN = {
+    "anonymise": "needs a copy of production: tests/integration/rights/test_anonymise_commands.py",
     "build": "tests/integration/datasets",
     "clickhouse": "goes on: tests/services/endpoint",
     "worker": "goes on: tests/services/doors/worker",
