@@ -12,9 +12,15 @@ TUTOR_STAMP := $(TUTOR_VENV)/.installed
 # An older ClickHouse each, as an older chDB embeds it. Aspects 6 pins 25.8; 24.8 is too old, which `init` says.
 ENGINE_25.8 := chdb==3.7.2
 ENGINE_24.8 := chdb==3.1.2
-# What erases, builds and proves.
+# What copies, erases, builds and proves.
+ENGINE_SYNC_TESTS := $(addprefix copying/test_sync.py::, \
+	test_the_first_copy_brings_everything_and_the_second_writes_nothing \
+	test_columns_that_are_no_longer_kept_are_emptied_in_files_too \
+	test_a_user_who_left_the_lms_is_gone_in_files_too test_roles_that_moved_to_openedx_authz_stay \
+	test_the_retired_are_never_written)
 ENGINE_TESTS := $(addprefix tests/integration/, \
-	clickhouse/test_client.py clickhouse/test_migrations.py datasets/test_build.py \
+	$(ENGINE_SYNC_TESTS) \
+	clickhouse/test_client.py clickhouse/test_migrations.py clickhouse/test_times_as_text.py datasets/test_build.py \
 	erasure/test_actions.py erasure/test_model.py erasure/test_purge.py \
 	retirement/test_retire.py)
 
