@@ -32,7 +32,8 @@ _HEX = "^[0-9a-f]{32}$"
 _SHA1 = "^[0-9a-f]{40}$"
 # Begins the keys of full names among the other things that people are called.
 _FULL_NAME = "name "
-_LARGEST = 2**62
+# 2 to the power of 62: what is given to others still fits above it.
+_LARGEST = 4_611_686_018_427_387_904
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,19 @@ class Inventing:
     """The database of the copy in which the helper tables stand."""
     run: str = ""
 
-    def table(self, role: str) -> TableName:
+    def helper(self, role: str) -> TableName:
         """The helper table for `role`."""
         return TableName(self.home, f"{PREFIX}{role}")
 
     @property
     def originals(self) -> TableName:
         """The Set of what people of the copy were called, as `sink.erasure.found_by_value` compares it."""
-        return self.table(_ORIGINALS)
+        return self.helper(_ORIGINALS)
 
     @property
     def people(self) -> TableName:
         """The Join table of what they were called."""
-        return self.table(_PEOPLE)
+        return self.helper(_PEOPLE)
 
     def begin(self, databases: Sequence[str]) -> Inventing:
         """The run that an interruption has left, or a new one.
@@ -77,7 +78,7 @@ class Inventing:
             RefusedError: the run that was interrupted was about other databases.
         """
         wanted = sorted(databases)
-        key = self.table(_KEY)
+        key = self.helper(_KEY)
         self.client.execute(
             f"CREATE TABLE IF NOT EXISTS {key.sql} (run String, key String, databases Array(String)) "
             "ENGINE = MergeTree ORDER BY run"
@@ -96,17 +97,17 @@ class Inventing:
                 f"Anonymising {', '.join(begun)} was interrupted. Finish that first, with the same databases: "
                 f"aspects-pii anonymise {' '.join(f'--database {name}' for name in begun)}"
             )
-        for name, columns, engine in (
-            (_GIVEN, _NUMBER_COLUMNS, "MergeTree ORDER BY old"),
-            (_PEOPLE, "value String, subject String, address String, is_sure UInt8", "Join(ANY, LEFT, value)"),
-            (_ORIGINALS, "digest UInt64", "Set"),
-        ):
-            self.client.execute(f"CREATE TABLE IF NOT EXISTS {self.table(name).sql} ({columns}) ENGINE = {engine}")
+        self._create(_GIVEN, _NUMBER_COLUMNS, "MergeTree ORDER BY old")
+        self._create(_PEOPLE, "value String, subject String, address String, is_sure UInt8", "Join(ANY, LEFT, value)")
+        self._create(_ORIGINALS, "digest UInt64", "Set")
         return Inventing(self.client, self.home, run)
+
+    def _create(self, role: str, columns: str, engine: str) -> None:
+        self.client.execute(f"CREATE TABLE IF NOT EXISTS {self.helper(role).sql} ({columns}) ENGINE = {engine}")
 
     def end(self) -> None:
         """Drop what leads back: the key first."""
-        self.client.execute(f"DROP TABLE IF EXISTS {self.table(_KEY).sql} SYNC")
+        self.client.execute(f"DROP TABLE IF EXISTS {self.helper(_KEY).sql} SYNC")
         self._drop_all()
 
     def drop_interrupted(self) -> None:
@@ -143,7 +144,7 @@ class Inventing:
             self._learn_names(source)
         self._give_numbers(numbers)
         # A Join table cannot be read by what is written into it, so that this one is made when all are given.
-        lookup, given = self.table(_NUMBERS).sql, self.table(_GIVEN).sql
+        lookup, given = self.helper(_NUMBERS).sql, self.helper(_GIVEN).sql
         self.client.execute(f"DROP TABLE IF EXISTS {lookup} SYNC")
         self.client.execute(
             f"CREATE TABLE {lookup} ({_NUMBER_COLUMNS}) ENGINE = Join(ANY, LEFT, old) AS (SELECT old, new FROM {given})"
@@ -158,37 +159,41 @@ class Inventing:
         digests = ", ".join(
             f"(lower(hex(SHA1(concat('mailto:', {text})))), {text})" for text in (trimmed, f"lowerUTF8({trimmed})")
         )
-        whole = f"({self.fold(name)}, if(position(name, '@') > 0, {trimmed}, ''))"
-        full = f"(concat('{_FULL_NAME}', form), '')"
+        whole = f"({self.fold_text(name)}, if(position({name}, '@') > 0, {trimmed}, ''))"
+        full = f"(concat('{_FULL_NAME}', aspects_pii_form), '')"
         self.client.execute(
             f"INSERT INTO {self.people.sql} (value, subject, address, is_sure) "
-            "SELECT called.1, subject, called.2, is_sure FROM ("
-            f"SELECT {name} AS name, {kind} AS kind, toString({quote(source.subject)}) AS subject, "
-            f"{express_form('kind', 'name')} AS form, kind = 'id' OR {express_is_sure('kind', 'form')} AS is_sure, "
-            f"arrayJoin(multiIf(kind = 'full name', [{full}], position(name, '@') > 0, [{whole}, {digests}], [{whole}])) "
-            f"AS called FROM {source.table.sql} WHERE name != '') ORDER BY subject"
+            "SELECT aspects_pii_called.1, aspects_pii_subject, aspects_pii_called.2, aspects_pii_is_sure FROM ("
+            f"SELECT {name} AS aspects_pii_name, {kind} AS aspects_pii_kind, "
+            f"toString({quote(source.subject)}) AS aspects_pii_subject, "
+            f"{express_form('aspects_pii_kind', 'aspects_pii_name')} AS aspects_pii_form, "
+            f"aspects_pii_kind = 'id' OR {express_is_sure('aspects_pii_kind', 'aspects_pii_form')} AS aspects_pii_is_sure, "
+            f"arrayJoin(multiIf(aspects_pii_kind = 'full name', [{full}], "
+            f"position(aspects_pii_name, '@') > 0, [{whole}, {digests}], [{whole}])) AS aspects_pii_called "
+            f"FROM {source.table.sql} WHERE aspects_pii_name != '') ORDER BY aspects_pii_subject"
         )
         add_known(self.client, self.originals.sql, source.table, source.column, source.kind)
 
     def _give_numbers(self, columns: Sequence[tuple[TableName, str]]) -> None:
         # In no order that the old ones have, and above all of them, so that none is anybody's old one.
-        given = self.table(_GIVEN).sql
+        given = self.helper(_GIVEN).sql
         highest = int(self.client.value(f"SELECT greatest(max(old), max(new)) FROM {given}"))
         for table, column in columns:
-            found = self.client.value(f"SELECT max(id) FROM ({_select_ids(table, column)})")
+            found = self.client.value(f"SELECT max(aspects_pii_id) FROM ({_select_ids(table, column)})")
             highest = max(highest, int(found or 0))
         for table, column in columns:
             self.client.execute(
-                f"INSERT INTO {given} (old, new) SELECT id, greatest({{highest:Int64}}, (SELECT max(new) FROM {given})) + "
-                f"row_number() OVER (ORDER BY {self._hash('number', 'toString(id)')}) "
-                f"FROM ({_select_ids(table, column)}) WHERE id NOT IN (SELECT old FROM {given})",
+                f"INSERT INTO {given} (old, new) "
+                f"SELECT aspects_pii_id, greatest({{highest:Int64}}, (SELECT max(new) FROM {given})) + "
+                f"row_number() OVER (ORDER BY {self._hash('number', 'toString(aspects_pii_id)')}) "
+                f"FROM ({_select_ids(table, column)}) WHERE aspects_pii_id NOT IN (SELECT old FROM {given})",
                 repeatable=False,
                 highest=highest,
             )
 
     def invent_number(self, text: str) -> str:
         """SQL: the number that takes the place of an id; 0 and what is no id stay. `text` is SQL of a text."""
-        numbers = quote_text(str(self.table(_NUMBERS)))
+        numbers = quote_text(str(self.helper(_NUMBERS)))
         old = f"ifNull(toInt64OrNull({text}), 0)"
         return f"joinGet({numbers}, 'new', {old})"
 
@@ -211,9 +216,9 @@ class Inventing:
         """SQL: the full name of whoever `subject` tells apart."""
         return f"concat('Learner ', substring({self._hash('name', subject)}, 1, 16))"
 
-    def find_subject(self, text: str) -> str:
+    def find_called(self, text: str) -> str:
         """SQL: the id of whoever is called so; empty where nobody is."""
-        return self._look_up("subject", self.fold(text))
+        return self._look_up("subject", self.fold_text(text))
 
     def find_named(self, text: str) -> str:
         """SQL: the id of whoever has this full name, as a text says it; empty where nobody has, or it may be a word."""
@@ -222,9 +227,9 @@ class Inventing:
 
     def is_sure(self, text: str) -> str:
         """SQL: true where somebody is called so, and it is hardly a word."""
-        return self._look_up("is_sure", self.fold(text))
+        return self._look_up("is_sure", self.fold_text(text))
 
-    def fold(self, text: str) -> str:
+    def fold_text(self, text: str) -> str:
         """SQL: a user name, address or id as it is compared."""
         folded = f"lowerUTF8({_strip(text)})"
         return f"if(match({folded}, '{_UUID}'), replaceAll({folded}, '-', ''), {folded})"
@@ -245,14 +250,13 @@ class Inventing:
 
     def _invent_uuid(self, text: str, lower: str) -> str:
         plain = self._hash("id", f"replaceAll({lower}, '-', '')")
-        pieces = ", '-', ".join(
-            f"substring({plain}, {start}, {length})" for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
-        )
-        return f"if(trimBoth({text}) = {lower}, concat({pieces}), upper(concat({pieces})))"
+        groups = "^(.{8})(.{4})(.{4})(.{4})(.{12})$"
+        invented = f"replaceRegexpOne({plain}, '{groups}', '\\\\1-\\\\2-\\\\3-\\\\4-\\\\5')"
+        return f"if(trimBoth({text}) = {lower}, {invented}, upper({invented}))"
 
     def _hash(self, purpose: str, text: str) -> str:
         """SQL: 32 hexadecimal digits that nobody can compute without the key."""
-        key = f"(SELECT any(key) FROM {self.table(_KEY).sql})"
+        key = f"(SELECT any(key) FROM {self.helper(_KEY).sql})"
         return f"lower(substring(hex(SHA256(concat({key}, '{purpose}:', {text}))), 1, 32))"
 
 
@@ -260,7 +264,8 @@ def _select_ids(table: TableName, column: str) -> str:
     """A query of the different ids in a column, as numbers."""
     number = f"toInt64OrNull(toString({quote(column)}))"
     return (
-        f"SELECT DISTINCT assumeNotNull({number}) AS id FROM {table.sql} WHERE {number} > 0 AND {number} < {_LARGEST}"
+        f"SELECT DISTINCT assumeNotNull({number}) AS aspects_pii_id FROM {table.sql} "
+        f"WHERE {number} > 0 AND {number} < {_LARGEST}"
     )
 
 

@@ -99,7 +99,7 @@ def _fill(copied: CopiedTable, inventing: Inventing, rewriter: Rewriter, new: Ta
     fates = {column.name: column for column in copied.columns}
     rewritten = [column for column in copied.columns if column.fate is Fate.REWRITTEN]
 
-    def select(work: Work | None = None, values: NewValues | None = None) -> str:
+    def list_values(work: Work | None = None, values: NewValues | None = None) -> str:
         return ", ".join(
             values.express(work, name)
             if work and values and name in values.columns
@@ -111,7 +111,7 @@ def _fill(copied: CopiedTable, inventing: Inventing, rewriter: Rewriter, new: Ta
 
     begin = f"INSERT INTO {new.sql} ({quote_columns(written)}) SELECT"
     if not rewritten:
-        client.execute(f"{begin} {select()} FROM {table.name.sql}", COPYING, repeatable=False)
+        client.execute(f"{begin} {list_values()} FROM {table.name.sql}", COPYING, repeatable=False)
         return
     for part, piece in _list_pieces(client, table.name):
         where = f"WHERE _part = {{part:String}} AND intDiv(_part_offset, {_ROWS_AT_ONCE}) = {{piece:UInt64}}"
@@ -125,7 +125,7 @@ def _fill(copied: CopiedTable, inventing: Inventing, rewriter: Rewriter, new: Ta
         with ended_on_failure(client, work):
             values.send(client, work)
             client.execute(
-                f"{begin} {select(work, values)} FROM {table.name.sql} {where}",
+                f"{begin} {list_values(work, values)} FROM {table.name.sql} {where}",
                 COPYING,
                 repeatable=False,
                 part=part,
@@ -153,8 +153,8 @@ def _read_texts(
     texts = ", ".join(f"hex(any_respect_nulls(toString({quote(column.name)})))" for column in columns)
     subject = f"ifNull(toString({quote(copied.subject)}), '')" if copied.subject else "''"
     rows = client.rows(
-        f"SELECT {_express_row(copied, columns)} AS content, any({subject}), {texts} FROM {copied.name.sql} {where} "
-        "GROUP BY content",
+        f"SELECT {_express_row(copied, columns)} AS aspects_pii_content, any({subject}), {texts} FROM {copied.name.sql} {where} "
+        "GROUP BY aspects_pii_content",
         part=part,
         piece=piece,
     )
@@ -192,9 +192,9 @@ def _find_person(name: str, copied: CopiedTable, inventing: Inventing) -> str:
     if copied.subject is not None:
         return f"toString({quote(copied.subject)})"
     others = [f"ifNull(toString({quote(column)}), '')" for column in list_names(copied.columns, Fate.TEXT)]
-    found = [inventing.find_subject(other) for other in others]
+    found = [inventing.find_called(other) for other in others]
     choices = [f"{subject} != '', {subject}" for subject in found]
-    choices += [f"{other} != '', {inventing.fold(other)}" for other in others]
+    choices += [f"{other} != '', {inventing.fold_text(other)}" for other in others]
     return f"multiIf({', '.join(choices)}, {name})" if choices else name
 
 
@@ -221,8 +221,10 @@ def _require_right(client: ClickHouse, copied: CopiedTable, new: TableName) -> i
             Fate.NUMBER: f"{name} != 0 AND {name} IN (SELECT {name} FROM {old.sql})",
             Fate.NAME: f"notEmpty(toString({name})) AND {name} IN (SELECT {name} FROM {old.sql})",
             Fate.TEXT: f"notEmpty(toString({name})) AND {name} IN (SELECT {name} FROM {old.sql})",
-        }.get(column.fate)
-        if wrong and (count := client.value(f"SELECT count() FROM {new.sql} WHERE {wrong}")):
+        }
+        if column.fate in wrong and (
+            count := client.value(f"SELECT count() FROM {new.sql} WHERE {wrong[column.fate]}")
+        ):
             raise ErasureError(
                 f"{counted(count, 'row')} of {old} would keep what {column.name} held. Nothing was changed."
             )

@@ -36,8 +36,8 @@ class Rewriter:
         self._client: ClickHouse = inventing.client
         address = "splitByChar('@', address)"
         rows = self._client.rows(
-            f"SELECT lowerUTF8(arrayElement({address}, -1)) AS domain, max(lengthUTF8(address)) "
-            f"FROM {inventing.people.sql} WHERE address != '' GROUP BY domain"
+            f"SELECT lowerUTF8(arrayElement({address}, -1)) AS aspects_pii_domain, max(lengthUTF8(address)) "
+            f"FROM {inventing.people.sql} WHERE address != '' GROUP BY aspects_pii_domain"
         )
         self._domains = {str(domain) for domain, _ in rows if domain}
         self._longest = max((int(length) for _, length in rows), default=0)
@@ -94,12 +94,12 @@ class Rewriter:
         self._client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(_ASKED)}")
         self._client.execute(f"CREATE TEMPORARY TABLE {quote(_ASKED)} (digits String)")
         self._client.insert(_ASKED, ["digits"], [(digits,) for digits in by_digits])
-        known, named = self._inventing.find_subject("value"), self._inventing.find_named("value")
+        known, named = self._inventing.find_called("value"), self._inventing.find_named("value")
         new = self._inventing.invent("value")
         if self.ids_are_numbers:
             number = self._inventing.invent_number("value")
             new = f"if({number} != 0, toString({number}), {new})"
-        whose = f"if(subject = '', {self._inventing.fold('value')}, subject)"
+        whose = f"if(subject = '', {self._inventing.fold_text('value')}, subject)"
         rows = self._client.rows(
             f"SELECT digits, {new} AS new, subject, {self._inventing.is_sure('value')}, "
             f"{self._inventing.invent_name(whose)}, "

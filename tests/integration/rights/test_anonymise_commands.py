@@ -179,6 +179,8 @@ def test_what_the_settings_call_production_is_refused_by_any_name(
 ) -> None:
     copied.store.client.execute("CREATE DATABASE dev_reporting")
     settings = {"EVENT_SINK_DATABASE": "dev_event_sink", "XAPI_DATABASE": "dev_xapi"}
+    # The store moves there.
+    assert aspects_pii("init", **settings).status == 0
     ran = aspects_pii("anonymise", *DATABASES, "--yes", **settings)
     assert (ran.status, "dev_event_sink, dev_xapi is no copy" in ran.err) == (1, True)
     assert find_originals(copied.store.client) == ORIGINALS
