@@ -25,8 +25,8 @@ from sink.doors.events.sources import open_redis_streams, read_sources
 from sink.doors.web.auth import Guard
 from sink.doors.web.body_limit import BodyLimit
 from sink.doors.web.models import Health, RetireUser
+from sink.doors.web.privacy.actions import OfficerActions
 from sink.doors.web.privacy.app import LARGEST_RECEIPT_BYTES, PrivacyPage
-from sink.doors.web.privacy.desk import Desk
 from sink.doors.web.privacy.officers import Officers
 from sink.doors.web.privacy.pages import HOME
 from sink.doors.web.problems import RESPONSES, add_error_handlers
@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         if settings.event_bus_url
         else None,
     )
-    desk = Desk(settings, pii_map, service.wake)
+    actions = OfficerActions(settings, pii_map, service.wake)
     registry = CollectorRegistry()
     registry.register(service)
     requests = Counter("aspects_pii_http_requests", "Requests by answer.", ["path", "status"], registry=registry)
@@ -94,7 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await run_in_threadpool(service.close)
-            await run_in_threadpool(desk.close)
+            await run_in_threadpool(actions.close)
 
     app = FastAPI(
         title="aspects-pii",
@@ -108,7 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.guard, app.state.officers = guard, officers
     _add_endpoints(app, service, registry)
     if officers is not None:
-        _add_privacy_page(app, PrivacyPage(desk, officers, settings.institution, settings.contact))
+        _add_privacy_page(app, PrivacyPage(actions, officers, settings.institution, settings.contact))
     add_error_handlers(app, _RETIRE_PATH)
     # Inside of the other: a request counts once its body is there, so that nobody keeps others out by sending slowly.
     app.add_middleware(RequestLimit, limit=_REQUESTS_AT_A_TIME)

@@ -55,7 +55,7 @@ HANDLING_PII = {
     "sink.doors.plugin.receivers",
     "sink.doors.web.models",
     "sink.doors.web.privacy.app",
-    "sink.doors.web.privacy.desk",
+    "sink.doors.web.privacy.actions",
     "sink.doors.web.privacy.forms",
     "sink.doors.web.privacy.pages",
     "sink.endpoint.execution",

@@ -27,7 +27,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sink.doors.web.privacy.desk import Desk, Preview, serialize_receipt
+from sink.doors.web.privacy.actions import OfficerActions, Preview, serialize_receipt
 from sink.doors.web.privacy.forms import Form, read_form, require_own_form, require_own_page
 from sink.doors.web.privacy.officers import Officers
 from sink.doors.web.privacy.pages import HEADERS, HOME, Pages, Problem, View
@@ -80,16 +80,18 @@ Handler = Callable[[Call], View | Response]
 class PrivacyPage:
     """The page: who is signed in, and what they ask for."""
 
-    def __init__(self, desk: Desk, officers: Officers, institution: str | None, contact: str | None) -> None:
+    def __init__(
+        self, actions: OfficerActions, officers: Officers, institution: str | None, contact: str | None
+    ) -> None:
         """Nobody is signed in yet.
 
         Args:
-            desk: does what is asked for.
+            actions: does what is asked for.
             officers: who may sign in.
             institution: who is responsible, as pages and the record name it.
             contact: how they are reached.
         """
-        self._desk, self._officers = desk, officers
+        self._actions, self._officers = actions, officers
         self._institution, self._contact = institution, contact
         self._pages, self._sessions = Pages(institution), Sessions()
 
@@ -253,20 +255,20 @@ class PrivacyPage:
 
     def _show_requests(self, call: Call, problem: str = "") -> View:
         error = call.problem(problem) if problem else None
-        values = {"overview": self._desk.read_overview()}
+        values = {"overview": self._actions.read_overview()}
         return View("requests", call.w.requests, values, "/", 422 if problem else 200, error)
 
     def _look_up(self, call: Call) -> View | Response:
         subject = self._read_subject(call)
         if subject is None:
             return self._show_requests(call, call.w.no_id)
-        request = self._desk.look_up(subject)
+        request = self._actions.look_up(subject)
         if request is None:
             return self._show_requests(call, call.w.not_asked_for)
         return RedirectResponse(f"{HOME}/requests/{request}", 303)
 
     def _show_request(self, call: Call) -> View:
-        course = self._desk.read_course(_read_request(call))
+        course = self._actions.read_course(_read_request(call))
         if course is None:
             raise HttpProblemError(404, "not_found", "")
         values = {
@@ -281,25 +283,25 @@ class PrivacyPage:
     def _show_receipts(self, call: Call, verdict: Verdict | None = None, error: Problem | None = None) -> View:
         given = call.request.query_params.get("page", "1")
         number = int(given) if re.fullmatch("[1-9][0-9]{0,6}", given) else 1
-        erased, has_more = self._desk.list_erased(number)
+        erased, has_more = self._actions.list_erased(number)
         values = {"erased": erased, "has_more": has_more, "number": number, "verdict": verdict}
         return View("receipts", call.w.receipts, values, "/receipts", 422 if error else 200, error)
 
     def _check_receipt(self, call: Call) -> View:
         try:
-            return self._show_receipts(call, self._desk.check_receipt(call.form.text("receipt")))
+            return self._show_receipts(call, self._actions.check_receipt(call.form.text("receipt")))
         except UsageError as error:
             return self._show_receipts(call, error=Problem(str(error)))
 
     def _show_receipt(self, call: Call) -> View:
-        shown = self._desk.read_receipt(_read_request(call))
+        shown = self._actions.read_receipt(_read_request(call))
         if shown is None:
             raise HttpProblemError(404, "not_found", "")
         values = {"page": shown.page, "verdict": shown.verdict, "request": _read_request(call)}
         return View("receipt", shown.page.title, values, title_language="en")
 
     def _send_receipt(self, call: Call) -> Response:
-        shown = self._desk.read_receipt(_read_request(call))
+        shown = self._actions.read_receipt(_read_request(call))
         if shown is None:
             raise HttpProblemError(404, "not_found", "")
         return _send(serialize_receipt(shown.file), "application/json", shown.file.path.name)
@@ -316,7 +318,7 @@ class PrivacyPage:
         error: Problem | None = None,
     ) -> View:
         values = {
-            "knows_lms": self._desk.knows_lms,
+            "knows_lms": self._actions.knows_lms,
             "texts": call.form.text("texts"),
             "prefix": prefix,
             "lms": call.form.has("lms"),
@@ -335,9 +337,9 @@ class PrivacyPage:
         ]
         if problem := _find_problem(texts, prefix, call.w):
             return self._view_find(call, prefix=prefix, error=call.problem(problem))
-        has_lms = self._desk.knows_lms and call.form.has("lms")
+        has_lms = self._actions.knows_lms and call.form.has("lms")
         try:
-            found = self._desk.find(
+            found = self._actions.find(
                 texts, prefix=prefix, lms=has_lms, show=call.form.has("show"), actor=call.session.actor
             )
         except UsageError as error:
@@ -370,7 +372,7 @@ class PrivacyPage:
             [recipient] if recipient else (),
         )
         try:
-            package = self._desk.export(subject, wanted, call.session.actor)
+            package = self._actions.export(subject, wanted, call.session.actor)
         except UsageError as error:
             return self._view_export(call, Problem(str(error)))
         headers = {"Content-Length": str(package.size), "Content-Disposition": _attach(package.name)}
@@ -392,7 +394,7 @@ class PrivacyPage:
         if subject is None:
             return self._view_retire(call, call.problem(call.w.no_id))
         try:
-            found = self._desk.preview(subject)
+            found = self._actions.preview(subject)
         except (UsageError, RefusedError) as error:
             return self._view_retire(call, Problem(str(error)))
         if isinstance(found, Preview):
@@ -404,24 +406,24 @@ class PrivacyPage:
         if subject is None:
             return self._view_retire(call, call.problem(call.w.no_id))
         if call.form.text("typed") != str(subject):
-            found = self._desk.preview(subject)
+            found = self._actions.preview(subject)
             if isinstance(found, Preview):
                 return self._view_confirm(call, found, call.w.confirm_wrong)
             return RedirectResponse(f"{HOME}/requests/{found.request}", 303)
-        request = self._desk.retire(subject, call.session.actor)
+        request = self._actions.retire(subject, call.session.actor)
         return RedirectResponse(f"{HOME}/requests/{request}", 303)
 
     def _read_subject(self, call: Call) -> SubjectId | None:
         """The id in a form, or None."""
         try:
-            return self._desk.parse(call.form.text("user_id"))
+            return self._actions.parse(call.form.text("user_id"))
         except ValueError:
             return None
 
     # The record of processing
 
     def _show_record(self, call: Call) -> View:
-        activities = self._desk.read_record()
+        activities = self._actions.read_record()
         values = {
             "groups": [(tables, list(list_cells(activity))) for tables, activity in group_alike(activities)],
             "safeguards": SAFEGUARDS,
@@ -434,7 +436,7 @@ class PrivacyPage:
         form = call.request.path_params["form"]
         if form not in _RECORD_FORMATS:
             raise HttpProblemError(404, "not_found", "")
-        activities = self._desk.read_record()
+        activities = self._actions.read_record()
         if form == "csv":
             text = write_csv(activities)
         elif form == "md":

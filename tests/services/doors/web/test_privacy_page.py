@@ -21,8 +21,8 @@ import pytest
 
 from sink.demo_data.lms import create_lms
 from sink.doors.web.app import create_app, serving
+from sink.doors.web.privacy.actions import OfficerActions
 from sink.doors.web.privacy.app import COOKIE
-from sink.doors.web.privacy.desk import Desk
 from sink.errors import UsageError
 from sink.ledger.entries import Entry
 from sink.retirement.retire import retire, sweep, withdraw
@@ -450,7 +450,7 @@ class TestPackages:
             assert go_on.wait(120)
             return export(*arguments, **options)
 
-        monkeypatch.setattr("sink.doors.web.privacy.desk.export", wait_and_export)
+        monkeypatch.setattr("sink.doors.web.privacy.actions.export", wait_and_export)
         with visiting(settings) as visitor:
             answers: list[httpx.Response] = []
             first = threading.Thread(target=lambda: answers.append(visitor.post("/export", user_id=str(ANA))))
@@ -646,7 +646,7 @@ def test_an_error_that_nobody_expects_quotes_nothing(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError(f"a row says {ADDRESS}")
 
-    monkeypatch.setattr(Desk, "find", fail)
+    monkeypatch.setattr(OfficerActions, "find", fail)
     with visiting(settings) as visitor:
         answer = visitor.post("/find", texts="nobody")
         assert (answer.status_code, "The request failed." in answer.text) == (500, True)

@@ -91,7 +91,7 @@ class PackageFile:
     file: IO[bytes] = field(repr=False)
 
 
-class Desk:
+class OfficerActions:
     """The page's way to the store. Connections are made when they are needed."""
 
     def __init__(self, settings: Settings, pii_map: PiiMap, wake: Callable[[], None]) -> None:
