@@ -36,8 +36,6 @@ _ADDRESS = "email_address"
 _ID = "id"
 _WORDS = ("name", "username", _ADDRESS)
 # What stands before the digits of bytes that are no text; no name begins so.
-
-
 _BYTES = "\0"
 
 

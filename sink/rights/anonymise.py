@@ -12,7 +12,6 @@ Whatever interrupts it: the next run goes on, with the same key, at the first ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sink.clickhouse.row_policies import require_no_row_policy
@@ -24,7 +23,7 @@ from sink.rights.dev_copy.check import find_left
 from sink.rights.dev_copy.columns import Fate
 from sink.rights.dev_copy.inventing import Inventing
 from sink.rights.dev_copy.rebuild import drop_leftover, rebuild
-from sink.rights.dev_copy.targets import Copy, list_numbers, list_said, read_copy, require_room
+from sink.rights.dev_copy.targets import Copy, list_numbers, list_said, require_room
 from sink.rights.dev_copy.texts import Rewriter
 from sink.store import Store
 
@@ -62,17 +61,6 @@ def require_allowed(allowed: bool) -> None:
             "Anonymising a copy is off, since it changes every row of the databases that it is given. Set "
             "ASPECTS_ALLOW_ANONYMISE=true where copies are made, and nowhere else."
         )
-
-
-def plan_anonymising(store: Store, databases: Sequence[str]) -> Copy:
-    """What there is to do. Changes nothing.
-
-    Raises:
-        RefusedError: a database is one of production's.
-        UsageError: a database is not there, holds nothing of the map, or another one is missing.
-        MapError: a table cannot be anonymised.
-    """
-    return read_copy(store, databases)
 
 
 def describe(copy: Copy) -> list[CopyLine]:

@@ -159,11 +159,12 @@ def anonymise_command(
     as_json: Json = False,
 ) -> int:
     """Put invented people into a copy of production that is made for development. Off unless ASPECTS_ALLOW_ANONYMISE is on."""
-    from sink.rights.anonymise import anonymise, describe, list_kept, plan_anonymising, require_allowed
+    from sink.rights.anonymise import anonymise, describe, list_kept, require_allowed
+    from sink.rights.dev_copy.targets import read_copy
 
     settings, store = open_configured_store()
     with store, stopping_with(store, lambda _: "Run the same command again: it goes on where it was."), Progress():
-        copy = plan_anonymising(store, database)
+        copy = read_copy(store, database)
         lines, kept = describe(copy), list_kept(copy)
         plan: dict[str, Any] = {
             "store": store.name,

@@ -20,7 +20,7 @@ from sink.erasure.search_terms import TermKind
 from sink.errors import MapError, RefusedError, UsageError
 from sink.names import HELPER_PREFIX, TableName, find_database
 from sink.pii_map import Target
-from sink.rights.dev_copy.columns import Column, Fate, plan_columns
+from sink.rights.dev_copy.columns import Fate, plan_columns
 from sink.rights.dev_copy.inventing import PREFIX, Said
 from sink.rights.dev_copy.rebuild import CopiedTable
 from sink.store import Store
@@ -215,8 +215,3 @@ def require_room(tables: Sequence[CopiedTable], largest: int) -> None:
 
 def _find_limit(kind: re.Match[str]) -> int:
     return int(2 ** (int(kind[2]) - (not kind[1])))
-
-
-def list_columns(copied: CopiedTable, fate: Fate) -> list[Column]:
-    """The columns of a table with one fate."""
-    return [column for column in copied.columns if column.fate is fate]

@@ -60,7 +60,6 @@ class Words:
     of_whom: str
     by_whom: str
     encrypted: str
-    request: str
     request_of: str
     number: str
     history: str
@@ -68,7 +67,6 @@ class Words:
     worked_off: str
     again: str
     see_receipt: str
-    receipt: str
     receipt_of: str
     receipts_none: str
     receipts_some: str
@@ -189,7 +187,6 @@ _ENGLISH = Words(
     of_whom="Of whom",
     by_whom="By whom",
     encrypted="Encrypted",
-    request="Retirement",
     request_of="Retirement of user {subject}",
     number="Number",
     history="What the ledger says",
@@ -197,7 +194,6 @@ _ENGLISH = Words(
     worked_off="The retirement is on record. Erasing takes from seconds to minutes.",
     again="Look again",
     see_receipt="Receipt",
-    receipt="Receipt",
     receipt_of="Receipt of user {subject}",
     receipts_none="There is no receipt yet.",
     receipts_some="Page {number}. The latest stand first.",
@@ -349,7 +345,6 @@ _SPANISH = Words(
     of_whom="De quién",
     by_whom="Por quién",
     encrypted="Cifrado",
-    request="Baja",
     request_of="Baja del usuario {subject}",
     number="Número",
     history="Qué dice el registro",
@@ -357,7 +352,6 @@ _SPANISH = Words(
     worked_off="La baja está registrada. El borrado tarda entre segundos y minutos.",
     again="Mirar otra vez",
     see_receipt="Justificante",
-    receipt="Justificante",
     receipt_of="Justificante del usuario {subject}",
     receipts_none="Todavía no hay ningún justificante.",
     receipts_some="Página {number}. Los últimos van primero.",
