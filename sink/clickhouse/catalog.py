@@ -61,6 +61,8 @@ class Table:
     expressions: dict[str, str] = field(default_factory=dict)
     """Column -> what it is computed from where nobody writes it: DEFAULT, ALIAS, MATERIALIZED."""
     rows: int = 0
+    is_empty: bool = False
+    """True where the engine knows that no part has a row, hidden ones included; of a cluster it is one replica that knows."""
     create_query: str = ""
     query: str = ""
     """What a view reads, without what stands before it."""
@@ -159,7 +161,7 @@ def read_tables(
     tables = {}
     for database, table, uuid, feeds_databases, feeds, loads_databases, loads, *values in client.rows(
         "SELECT database, name, toString(uuid), dependencies_database, dependencies_table, "
-        "loading_dependencies_database, loading_dependencies_table, engine, ifNull(total_rows, 0), "
+        "loading_dependencies_database, loading_dependencies_table, engine, total_rows, "
         "create_table_query, as_select, engine_full, comment, toUnixTimestamp(metadata_modification_time) FROM system.tables "
         "WHERE database IN {databases:Array(String)} AND NOT is_temporary "
         f"{'' if tables_asked is None else 'AND name IN {tables:Array(String)}'} ORDER BY database, name",
@@ -178,7 +180,8 @@ def read_tables(
             name=name,
             engine=engine,
             **columns.get(name, {}),
-            rows=rows,
+            rows=rows or 0,
+            is_empty=rows == 0 and engine.endswith("MergeTree"),
             create_query=create_query,
             query=query,
             engine_full=engine_full,

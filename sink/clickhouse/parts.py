@@ -16,9 +16,10 @@ from sink.clickhouse.client import WAIT_FOR_MUTATIONS, ClickHouse
 from sink.errors import ErasureError, OverloadedError
 from sink.names import TableName
 
-# ClickHouse keeps a replaced part for a second or two: looked for often at first, since a retirement waits for nothing else.
-_FIRST_PAUSE_SECONDS = 0.1
-_OFTEN = 25
+# ClickHouse keeps a replaced part for a second or two: looked for often from then on, since a retirement waits for nothing else.
+_FIRST_PAUSE_SECONDS = 0.8
+_SHORT_PAUSE_SECONDS = 0.1
+_OFTEN = 20
 # What a lightweight UPDATE has written stays active beside the parts that it is applied to, until those have it.
 _IS_PATCH = "startsWith(name, 'patch-')"
 # Replaced, or emptied: a part without rows keeps the value of its partition, which may be a person's, until it is dropped.
@@ -105,8 +106,9 @@ def scrub(client: ClickHouse, tables: Iterable[TableName], within: float) -> dat
 
 def _list_pauses() -> Iterator[float]:
     """Seconds to wait between one look and the next, without an end."""
-    yield from [_FIRST_PAUSE_SECONDS] * _OFTEN
-    pause = _FIRST_PAUSE_SECONDS
+    yield _FIRST_PAUSE_SECONDS
+    yield from [_SHORT_PAUSE_SECONDS] * _OFTEN
+    pause = _SHORT_PAUSE_SECONDS
     while True:
         pause = min(pause * 1.5, 5)
         yield pause

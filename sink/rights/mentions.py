@@ -17,7 +17,7 @@ from typing import Any
 from sink.clickhouse.catalog import Table
 from sink.clickhouse.client import ClickHouse
 from sink.erasure.identities import Identities
-from sink.erasure.scan import express_matches, searching
+from sink.erasure.scan import MATCHING, express_matches, searching
 from sink.erasure.text_columns import TextTable
 from sink.errors import DatabaseError
 from sink.names import TableName
@@ -86,7 +86,7 @@ def find_mentions(
     unsearched: list[str] = []
     with searching(store, [subject], identities) as tables:
         for table in tables:
-            if table.name in leave_out or _is_empty(store.client, table.table):
+            if table.name in leave_out:
                 continue
             try:
                 places.append(_look(store, table, of_tables.get(table.name, [])))
@@ -98,16 +98,12 @@ def find_mentions(
         yield Mentions(store.client, named, unsearched, of_tables)
 
 
-def _is_empty(client: ClickHouse, table: Table) -> bool:
-    """True where there is nothing to search, for sure: of a cluster nobody can tell from here."""
-    return table.is_merge_tree and not table.rows and not client.cluster
-
-
 def _look(store: Store, texts: TextTable, selections: Sequence[Selection]) -> Place:
     cells = express_matches(store.client, texts.name, texts.columns, express_outside(selections))
     rows = store.client.rows(
         "SELECT place, uniqExactIf(row, is_sure AND is_meant), uniqExactIf(row, NOT (is_sure AND is_meant)) "
         f"FROM ({cells}) GROUP BY place ORDER BY place",
+        MATCHING,
         **_bind(selections),
     )
     sure = {texts.columns[place]: int(count) for place, count, _ in rows if count}
