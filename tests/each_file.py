@@ -1,6 +1,8 @@
 """Run every file of tests in a process of its own, several at a time, and close with the sum.
 
-    python tests/each_file.py [FILE, FOLDER, FILE::TEST or option of pytest …]
+    python tests/each_file.py [--all] [FILE, FOLDER, FILE::TEST or option of pytest …]
+
+Without `--all`, and where no file is named, those are left out that take long: see `LONG`.
 
 Each time a test opens another data folder the engine in process keeps some threads and files; a process a file starts
 afresh. Unit tests open hardly any, and a process takes two seconds to start: those of a folder share one. What fails
@@ -36,6 +38,38 @@ FIRST = (
     *("integration/copying", "integration/erasure", "services/doors/plugin", "integration/datasets"),
     *("integration/retirement", "services"),
 )
+ALL = "--all"
+# Together they take three times as long as all the others; most take more than 45 s of processors each.
+LONG = (
+    *("acceptance/test_canary", "acceptance/test_demo", "acceptance/test_wheel"),
+    *(
+        "integration/copying/test_sync",
+        "integration/dashboards/test_bundle_sql",
+        "integration/datasets/test_access_sql",
+    ),
+    *("integration/datasets/test_build", "integration/datasets/test_plain_dbt", "integration/datasets/test_viewers"),
+    *(
+        "integration/doors/cli/test_caution",
+        "integration/doors/cli/test_commands",
+        "integration/doors/cli/test_which_store",
+    ),
+    *("integration/erasure/test_aspects", "integration/erasure/test_model", "integration/erasure/test_never_damage"),
+    *("integration/ledger/test_files", "integration/ledger/test_forged"),
+    *("integration/retirement/test_interleavings", "integration/retirement/test_names"),
+    *(
+        "integration/rights/test_anonymise",
+        "integration/rights/test_export",
+        "integration/rights/test_restriction_datasets",
+    ),
+    *(
+        "services/compose",
+        "services/doors/events",
+        "services/doors/plugin",
+        "services/doors/tutor",
+        "services/doors/web",
+    ),
+    "services/doors/worker/test_faults",
+)
 # Pytest's exit status where no test of a file was chosen, by `-k` for instance.
 _NOTHING_CHOSEN = 5
 
@@ -47,6 +81,8 @@ class Ran:
     file: str
     output: str
     status: int
+    seconds: float
+    """Of processors, those of the processes that it started and waited for among them."""
     counts: dict[str, int]
     failed: list[str]
     """The tests that failed; the file itself where it did not come to its tests."""
@@ -62,16 +98,21 @@ class Ran:
         return (self.output.splitlines() or ["nothing was printed"])[-1].strip("= ")
 
 
-def find_files(chosen: Sequence[str]) -> list[str]:
+def find_files(chosen: Sequence[str], *, everything: bool) -> list[str]:
     """The test files, those of the chosen files and folders if there are any; slow ones first."""
     files = [str(file.relative_to(ROOT)) for folder in FOLDERS for file in sorted((TESTS / folder).rglob("test_*.py"))]
     if chosen:
         wanted = [os.path.relpath(name, ROOT) for name in chosen if "::" not in name]
         files = [file for file in files if any(file == name or file.startswith(f"{name}/") for name in wanted)]
     else:
-        files = list(dict.fromkeys(_find_process(file) for file in files))
+        files = list(dict.fromkeys(_find_process(file) for file in files if everything or not is_long(file)))
     # A test by its name is a run of its own.
     return [*(name for name in chosen if "::" in name), *sorted(files, key=_rank)]
+
+
+def is_long(file: str) -> bool:
+    """True for what only `--all` runs, or whoever names it."""
+    return file.removeprefix("tests/").startswith(LONG)
 
 
 def _find_process(file: str) -> str:
@@ -86,22 +127,23 @@ def _rank(file: str) -> int:
 def run_file(file: str, options: Sequence[str]) -> Ran:
     """Run one file, with the options given to all."""
     with tempfile.TemporaryDirectory(prefix="aspects-pii-tests-") as cache:
-        ran = subprocess.run(
+        with subprocess.Popen(
             [sys.executable, "-m", "pytest", "-q", "-o", f"cache_dir={cache}", file, *options],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        ) as process:
+            assert process.stdout is not None
+            printed = process.stdout.read()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
         noted = Path(cache, "v", "cache", "lastfailed")
         failed = sorted(json.loads(noted.read_text())) if noted.exists() else []
-    output = ran.stdout.rstrip()
+    output = printed.decode(errors="replace").rstrip()
     last = (output.splitlines() or [""])[-1]
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", last)}
-    return Ran(file, output, ran.returncode, counts, failed or [file])
+    return Ran(file, output, process.returncode, used.ru_utime + used.ru_stime, counts, failed or [file])
 
 
 def run_files(files: list[str], options: Sequence[str]) -> Iterator[Ran]:
@@ -118,7 +160,7 @@ def report(ran: Ran) -> None:
         return
     if not ran.is_green:
         print(ran.output)
-    print(f"{ran.file}: {ran.closing_line}", flush=True)
+    print(f"{ran.file}: {ran.closing_line}, {ran.seconds:.0f} s of processors", flush=True)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -145,10 +187,11 @@ def main(arguments: Sequence[str]) -> int:
 def run(arguments: Sequence[str]) -> int:
     """The same, with a place for what the processes share."""
     began = monotonic()
-    named, options = split_arguments(arguments)
+    everything = ALL in arguments
+    named, options = split_arguments([argument for argument in arguments if argument != ALL])
     total: Counter[str] = Counter()
     again: list[Ran] = []
-    for ran in run_files(find_files(named), options):
+    for ran in run_files(find_files(named, everything=everything), options):
         report(ran)
         if ran.is_green:
             total.update(ran.counts)
@@ -167,6 +210,8 @@ def run(arguments: Sequence[str]) -> int:
     for word, tests in (("Flaky", flaky), ("Failed", broken)):
         for test in tests:
             print(f"{word}: {test}")
+    if not everything and not named:
+        print("What takes long was left out: make test ARGS=--all")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(f"{monotonic() - began:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of processors")
     print(f"{total['passed']} passed, {len(broken)} failed, {total['skipped']} skipped, {len(flaky)} flaky")

@@ -224,16 +224,28 @@ def test_a_signing_key_that_cannot_be_used_leaves_the_retirement_open(made: Sett
 
 
 @pytest.fixture
-def signed(aspects_pii: Command, settings: Settings, tmp_path: Path) -> Command:
+def signed(
+    aspects_pii: Command,
+    settings: Settings,
+    migrated: Callable[[Path], None],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Command:
     """The command line of an installation that signs, with 42 retired twice and 7 once; the public key is in key.pub."""
-    made = aspects_pii("receipt", "key", tmp_path / "key.pem", "--json").json
-    (tmp_path / "key.pub").write_text(made["public_key"])
     setting = {"RECEIPT_SIGNING_KEY": str(tmp_path / "key.pem"), "RECEIPT_KEY": "a key", "INSTITUTION": "University"}
-    assert aspects_pii("init").status == 0
-    for subject in (42, 7, 42):
-        with open_store(settings) as store:
-            add_profiles(store, subject)
-        assert aspects_pii("retire", subject, **setting).status == 0
+    # The same for every test, which takes a copy.
+    template = tmp_path_factory.getbasetemp() / "signed"
+    if template.exists():
+        shutil.copytree(template, tmp_path, dirs_exist_ok=True, symlinks=True)
+    else:
+        key = aspects_pii("receipt", "key", tmp_path / "key.pem", "--json").json
+        (tmp_path / "key.pub").write_text(key["public_key"])
+        migrated(tmp_path / "clickhouse")
+        for subject in (42, 7, 42):
+            with open_store(settings) as store:
+                add_profiles(store, subject)
+            assert aspects_pii("retire", subject, **setting).status == 0
+        shutil.copytree(tmp_path, template, symlinks=True)
     return lambda *arguments, **more: aspects_pii(*arguments, **setting | more)
 
 

@@ -15,8 +15,10 @@ from sink.store import Store
 from tests.support.profiles import make_store_of
 
 
-def test_who_asked_when_and_why_is_on_record_without_a_name(tmp_path: Path, aspects_pii: Callable[..., Any]) -> None:
-    make_store_of(aspects_pii, 3)
+def test_who_asked_when_and_why_is_on_record_without_a_name(
+    aspects_pii: Callable[..., Any], migrated: Callable[[Path], None]
+) -> None:
+    make_store_of(migrated, 3)
     assert aspects_pii("restrict", 1, 2, "--ground", "accuracy", "--actor", "17").status == 0
     entries = json.loads(aspects_pii("ledger", "show", "--action", "restricted", "--json").out)
     entries = entries if isinstance(entries, list) else entries["entries"]
@@ -45,9 +47,13 @@ def test_who_asked_when_and_why_is_on_record_without_a_name(tmp_path: Path, aspe
     ],
 )
 def test_bad_usage_names_the_fix_and_records_nothing(
-    aspects_pii: Callable[..., Any], arguments: tuple[Any, ...], status: int, said: str
+    aspects_pii: Callable[..., Any],
+    migrated: Callable[[Path], None],
+    arguments: tuple[Any, ...],
+    status: int,
+    said: str,
 ) -> None:
-    make_store_of(aspects_pii, 3)
+    make_store_of(migrated, 3)
     ran = aspects_pii(*arguments)
     assert (ran.status, said in ran.err) == (status, True), ran.err
     expected = ["77"] if "--unknown" in arguments else []

@@ -25,7 +25,7 @@ def lms(lms_url: str) -> LmsWriter:
 
 
 @pytest.fixture
-def stored(aspects_pii: Callable[..., Any]) -> Callable[..., Any]:
+def stored(aspects_pii: Callable[..., Any], migrated: Callable[[Path], None]) -> Callable[..., Any]:
     """The command line, with profiles of users 1 to 5 stored."""
-    make_store_of(aspects_pii, 5)
+    make_store_of(migrated, 5)
     return aspects_pii

@@ -108,9 +108,9 @@ def test_where_the_lms_cannot_say_nothing_is_recorded(stored: Command, monkeypat
 
 @pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
 def test_much_of_a_table_is_refused_once_and_before_anything_is_recorded(
-    aspects_pii: Command, tmp_path: Path, dry_run: tuple[str, ...]
+    aspects_pii: Command, migrated: Callable[[Path], None], tmp_path: Path, dry_run: tuple[str, ...]
 ) -> None:
-    make_store_of(aspects_pii, 1_200)
+    make_store_of(migrated, 1_200)
     file = tmp_path / "ids.txt"
     file.write_text("\n".join(map(str, range(1, 1_001))))
     ran = aspects_pii("retire", "--file", file, *dry_run)
@@ -119,8 +119,8 @@ def test_much_of_a_table_is_refused_once_and_before_anything_is_recorded(
     assert read_ledger(aspects_pii) == []
 
 
-def test_what_stops_many_retirements_is_said_once(aspects_pii: Command) -> None:
-    make_store_of(aspects_pii, 1_200)
+def test_what_stops_many_retirements_is_said_once(aspects_pii: Command, migrated: Callable[[Path], None]) -> None:
+    make_store_of(migrated, 1_200)
     with open_store(load_settings()) as store:
         store.ledger.request(list(range(1, 1_001)))
     ran = aspects_pii("sweep")

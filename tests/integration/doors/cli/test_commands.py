@@ -38,9 +38,9 @@ REPORTING = (
 
 
 @pytest.fixture
-def stored(aspects_pii: Command) -> Command:
+def stored(aspects_pii: Command, migrated: Callable[[Path], None], tmp_path: Path) -> Command:
     """The command line, with profiles of users 1 to 5 stored."""
-    assert aspects_pii("init").status == 0
+    migrated(tmp_path / "clickhouse")
     with connect(load_settings()) as client:
         columns = ("id", "user_id", "name", "username", "email")
         rows = [(n, n, f"{CANARY} {n}", f"{CANARY}_{n}", f"{CANARY}{n}@example.org") for n in range(1, 6)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +12,11 @@ from tests.support.events import Lms
 from tests.support.served import serving
 
 
-@pytest.fixture(scope="module")
-def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the engine; each test has databases of its own."""
-    with serving(tmp_path_factory.mktemp("clickhouse")) as url:
+@pytest.fixture
+def clickhouse(migrated: Callable[[Path], None], tmp_path: Path) -> Iterator[str]:
+    """The address of an engine with an empty store."""
+    migrated(tmp_path / "clickhouse")
+    with serving(tmp_path / "clickhouse") as url:
         yield url
 
 

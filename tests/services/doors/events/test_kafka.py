@@ -173,10 +173,6 @@ def place(broker: str, clickhouse: str, lms: Lms, producer: Producer, tmp_path: 
         "enable_pii": "true",
         "clickhouse_url": clickhouse,
         "clickhouse_retries": "0",
-        "event_sink_database": f"k{number}_sink",
-        "xapi_database": f"k{number}_xapi",
-        "reporting_database": f"k{number}_reporting",
-        "ledger_database": f"k{number}_ledger",
         "receipts_dir": str(tmp_path / "receipts"),
         "lms_database_url": lms.url,
         "kafka_bootstrap_servers": broker,
@@ -188,8 +184,7 @@ def place(broker: str, clickhouse: str, lms: Lms, producer: Producer, tmp_path: 
     }
     settings = load_settings(**values)
     writer = _write_to(broker)
-    with open_store(settings, creates=True) as store:
-        migrate(store.client)
+    with open_store(settings) as store:
         environment = {f"ASPECTS_{key.upper()}": value for key, value in values.items()}
         # Of the group by name only: it never joins.
         observer = confluent_kafka.Consumer(
@@ -351,7 +346,7 @@ def test_a_clickhouse_that_goes_away_and_comes_back_is_waited_for(
     place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The same process goes on, and tries again in growing intervals."""
-    engine = make_endpoint(tmp_path, tmp_path / "clickhouse")
+    engine = make_endpoint(tmp_path, tmp_path / "served")
     settings = load_settings(**dict(place.settings) | {"clickhouse_url": f"http://127.0.0.1:{engine.port}"})
     with running(engine), open_store(settings, creates=True) as store:
         migrate(store.client)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import signal
 import sqlite3
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from sink.clickhouse.migrations import migrate
 from sink.copying.sync import sync
 from sink.demo_data.lms_tables import open_writable
 from sink.doors.events.consumer import run_consumer
@@ -77,19 +75,12 @@ def producer() -> Iterator[Producer]:
 
 
 @pytest.fixture
-def place(
-    clickhouse: str, lms: Lms, producer: Producer, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Place]:
-    name = re.sub(r"\W", "_", request.node.name)[:60]
+def place(clickhouse: str, lms: Lms, producer: Producer, tmp_path: Path) -> Iterator[Place]:
     shutil.copy(lms.file, tmp_path / "lms.db")
     values: dict[str, Any] = {
         "enable_pii": "true",
         "clickhouse_url": clickhouse,
         "clickhouse_retries": "0",
-        "event_sink_database": f"{name}_sink",
-        "xapi_database": f"{name}_xapi",
-        "reporting_database": f"{name}_reporting",
-        "ledger_database": f"{name}_ledger",
         "receipts_dir": str(tmp_path / "receipts"),
         "lms_database_url": f"sqlite:///{tmp_path}/lms.db",
         "event_bus_url": URL,
@@ -98,8 +89,7 @@ def place(
         "event_consumer": "one",
     }
     settings = load_settings(**values)
-    with emptied(URL) as connection, open_store(settings, creates=True) as store:
-        migrate(store.client)
+    with emptied(URL) as connection, open_store(settings) as store:
         environment = {f"ASPECTS_{key.upper()}": value for key, value in values.items()}
         yield Place(settings, store, Lms(values["lms_database_url"], lms.made), producer, environment, connection)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sink.clickhouse.migrations import migrate
 from sink.doors.web.app import serving
 from sink.installation import open_store
 from sink.retirement.retire import retire
@@ -44,9 +43,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def filled(page_settings: Settings) -> Iterator[Store]:
-    with open_store(page_settings, creates=True) as store:
-        migrate(store.client)
+def filled(page_settings: Settings, migrated: Callable[[Path], None], tmp_path: Path) -> Iterator[Store]:
+    migrated(tmp_path / "clickhouse")
+    with open_store(page_settings) as store:
         fill(store)
         yield store
 
