@@ -13,7 +13,6 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from sink.errors import SettingsError
-from sink.names import quote_text
 
 # What ends a query early, or cuts what it reads or gives.
 _THROWN = (
@@ -54,6 +53,8 @@ NEEDED = {
     "cast_keep_nullable": "0",
     "data_type_default_nullable": "0",
     "empty_result_for_aggregation_by_empty_set": "0",
+    # Else a tuple of columns comes from the driver as a dictionary, as from 24.8.
+    "enable_named_columns_in_function_tuple": "0",
     "enable_positional_arguments": "1",
     "extremes": "0",
     "group_by_use_nulls": "0",
@@ -83,8 +84,10 @@ _SAID = (
     "timeout_overflow_mode",
 )
 _QUESTION = (
-    "SELECT groupArray((name, value, readonly)) FROM system.settings WHERE name IN {names:Array(String)} "
-    f"SETTINGS {', '.join(f'{name} = {quote_text(NEEDED[name])}' for name in _SAID)}"
+    "SELECT groupArray(name), groupArray(value), groupArray(readonly) FROM system.settings WHERE name IN {names:Array(String)} "
+    # A number within quotes is none to ClickHouse 24.8, whose users are to read that it is too old.
+    "SETTINGS limit = 0, offset = 0, additional_result_filter = '', additional_table_filters = '{}', "
+    "group_by_overflow_mode = 'throw', read_overflow_mode = 'throw', timeout_overflow_mode = 'throw'"
 )
 
 
@@ -103,8 +106,7 @@ def put_right(client: Client) -> None:
         rows = []
     if not rows:
         raise _refuse("a setting that cuts answers (limit, offset, read_overflow_mode)", "those are the defaults")
-    ((known,),) = rows
-    for name, value, is_bound in known:
+    for name, value, is_bound in zip(*rows[0], strict=True):
         needed = NEEDED[name]
         if value != needed and is_bound:
             raise _refuse(f"{name} = {value}", f"{name} is {needed or 'empty'}")

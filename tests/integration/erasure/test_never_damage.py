@@ -957,6 +957,7 @@ def test_a_profile_that_cuts_answers_loses_no_row_and_hides_none(
         "additional_table_filters": "{'event_sink.answers': 'n = 1'}",
         "transform_null_in": "1",
         "enable_positional_arguments": "0",
+        "enable_named_columns_in_function_tuple": "1",
         "aggregate_functions_null_for_empty": "1",
         "lightweight_delete_mode": "lightweight_update_force",
     }
