@@ -62,7 +62,7 @@ class Table:
     """Column -> what it is computed from where nobody writes it: DEFAULT, ALIAS, MATERIALIZED."""
     rows: int = 0
     is_empty: bool = False
-    """True where the engine knows that no part has a row, hidden ones included; of a cluster it is one replica that knows."""
+    """True where no part has a row for sure, hidden ones included: of a cluster nobody can tell from here."""
     create_query: str = ""
     query: str = ""
     """What a view reads, without what stands before it."""
@@ -181,7 +181,7 @@ def read_tables(
             engine=engine,
             **columns.get(name, {}),
             rows=rows or 0,
-            is_empty=rows == 0 and engine.endswith("MergeTree"),
+            is_empty=rows == 0 and engine.endswith("MergeTree") and not client.cluster,
             create_query=create_query,
             query=query,
             engine_full=engine_full,

@@ -80,9 +80,7 @@ def list_name_columns(store: Store) -> list[NameColumn]:
     return [
         NameColumn(name, table.name, target.id_column, column, kind)
         for name, target in targets.items()
-        if (table := tables.get(store.client.table(name)))
-        and target.id_column in table.columns
-        and (store.client.cluster or not table.is_empty)
+        if (table := tables.get(store.client.table(name))) and target.id_column in table.columns and not table.is_empty
         for column, kind in target.pii.items()
         if kind in _KINDS and column in table.columns and not _is_replaced(target, column)
     ]
