@@ -41,7 +41,6 @@
 
 
 {% macro activity_measures(events) -%}
-    any({{ events }}.org) as org,
     argMaxIf({{ events }}.enrollment_mode, (emission_time, event_id), kind in ('registered', 'unregistered'))
         as enrollment_mode,
     argMaxIf({{ events }}.kind, (emission_time, event_id), kind in ('registered', 'unregistered'))
@@ -84,10 +83,10 @@
 {%- endmacro %}
 
 
-{% macro is_no_restricted_actor(actor_id, event, restricted_actors) -%}
+{% macro is_no_restricted_actor(actor_id, has_mbox, restricted_actors) -%}
     (
         (select count() from {{ restricted_actors }}) = 0
-        or position({{ event }}, '"mbox') = 0
+        or not {{ has_mbox }}
         or lower(hex(SHA256(lower({{ actor_id }})))) not in (select restricted.digest from {{ restricted_actors }} as restricted)
     )
 {%- endmacro %}

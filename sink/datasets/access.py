@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from sink.clickhouse.migrations import list_statements
 from sink.datasets.grants import AccessPlan, Grant, RoleNames, require_name
+from sink.datasets.learner_events import LEARNER_EVENTS_PREFIX
 from sink.datasets.policies import list_shown, plan_policies
 from sink.datasets.project import Project, Schema, read_project, read_schema, unique
 from sink.names import HELPER_PREFIX, find_database
@@ -142,6 +143,13 @@ class _GrantPlanner:
             if database != "reporting" or (database, derived) not in datasets:
                 # May be somebody else's dictionary or refreshable view: asked, and made to read again.
                 yield self._on(["dictGet", "SYSTEM VIEWS"], (database, derived))
+        # The statements that count, and what writes them.
+        yield Grant(
+            ("CREATE TABLE", "DROP TABLE", "CREATE VIEW", "DROP VIEW", "INSERT", "ALTER MODIFY COMMENT"),
+            self._actual("reporting"),
+            f"{LEARNER_EVENTS_PREFIX}*",
+        )
+        yield Grant(("TABLE ENGINE",), name="ReplicatedReplacingMergeTree" if self.is_cluster else "ReplacingMergeTree")
         # Helper tables of what cannot be erased by id, and the empty tables that `map check` tries rules on.
         yield from (Grant(("TABLE ENGINE",), name=engine) for engine in ("MergeTree", "Join"))
         on_helpers = ("CREATE TABLE", "DROP TABLE", "INSERT", "SELECT", "ALTER COLUMN", "ALTER UPDATE", "ALTER DELETE")

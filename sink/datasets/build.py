@@ -27,7 +27,8 @@ from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.connection import require_data
 from sink.datasets.dbt_folder import compose_program, working_folder
 from sink.datasets.dbt_log import DbtResult
-from sink.errors import SettingsError, UsageError
+from sink.datasets.learner_events import drop_former, find_kept, keep_learner_events
+from sink.errors import ReadOnlyError, SettingsError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
 from sink.resources import find_resource
@@ -37,6 +38,8 @@ DATASET_MARK = "[aspects-pii] "
 
 # How Aspects' own setting calls the table of events.
 _RAW_TABLE = "ASPECTS_RAW_XAPI_TABLE"
+
+_FULL_REFRESH = {"--full-refresh", "-f"}
 
 # What follows the mark.
 _WITH_PII, _WITHOUT_PII = "PII on. ", "PII off. "
@@ -52,6 +55,7 @@ def build(
     enable_pii: bool,
     pseudonym_secret: SecretStr | None = None,
     definer: str | None = None,
+    keeps_events: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Build the datasets, as `dbt build` does, and test them.
@@ -62,7 +66,8 @@ def build(
         enable_pii: show people; else the datasets show pseudonyms.
         pseudonym_secret: what the pseudonyms' key is made from; without it, a random one is made once and kept.
         definer: the ClickHouse user whose rights the datasets read with (see docs/access-sql.md); whoever builds then
-            needs none on the PII tables, nor on the key, which `init` has set.
+            needs none on the PII tables, nor on the key and the statements that are kept, which `init` has seen to.
+        keeps_events: the PII map names the table in which statements that count may be kept.
         report: takes the lines that dbt says, free of values.
 
     Raises:
@@ -79,9 +84,50 @@ def build(
             set_pseudonym_key(client, pseudonym_secret)
         for line in explain_events(find_events_tables(client, os.environ.get(_RAW_TABLE, EVENTS_TABLE))):
             report(f"Warning: {line}")
+        anew = not _FULL_REFRESH.isdisjoint(arguments)
+        kept = find_events_kept(client, anew=anew, may_make=definer is None, report=report) if keeps_events else None
     with working_folder() as folder, _served(address) as served:
         command = [*_list_fixed_arguments(folder), *arguments]
-        _run_dbt(command, _make_environment(served, enable_pii, definer), report)
+        _run_dbt(command, _make_environment(served, enable_pii, definer, kept), report)
+    if kept and definer is None:
+        with ClickHouse(address) as client:
+            drop_former(client)
+
+
+def find_events_kept(
+    client: ClickHouse, *, anew: bool = False, may_make: bool = True, report: Callable[[str], None] = lambda line: None
+) -> str | None:
+    """The table of statements that count, kept as they come in; None where datasets read the statements each time.
+
+    Args:
+        client: the connection.
+        anew: fill it again.
+        may_make: make and fill the table where it is not complete.
+        report: is told why there is none.
+
+    Raises:
+        BusyError: another process is filling it, or erasing.
+        DatabaseError: ClickHouse refused.
+    """
+    slow = "so that each chart reads all statements."
+    if not may_make:
+        kept = find_kept(client)
+        if kept is None:
+            report(
+                f"Warning: the statements that count are not kept, {slow} Run `aspects-pii init` as the sink's account."
+            )
+        return kept
+    raw = os.environ.get(_RAW_TABLE, EVENTS_TABLE)
+    try:
+        kept = keep_learner_events(client, raw, anew=anew)
+    except ReadOnlyError:
+        report(
+            f"Warning: the account may not keep the statements that count, {slow} See `aspects-pii docs access-sql`."
+        )
+        return None
+    if kept is None:
+        report(f"Warning: {client.table(f'xapi.{raw}')} is no table whose inserts can be followed, {slow}")
+    return kept
 
 
 def list_datasets(client: ClickHouse) -> list[TableName]:
@@ -178,7 +224,9 @@ def _list_fixed_arguments(folder: Path) -> list[str]:
     ]
 
 
-def _make_environment(address: Address, enable_pii: bool, definer: str | None = None) -> dict[str, str]:
+def _make_environment(
+    address: Address, enable_pii: bool, definer: str | None = None, kept: str | None = None
+) -> dict[str, str]:
     """What dbt reads; none of our secrets but the one it needs, and none of its own options from outside."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ASPECTS_", "DBT_"))}
     databases = {f"ASPECTS_{logical.upper()}_DATABASE": actual for logical, actual in address.databases.items()}
@@ -191,6 +239,7 @@ def _make_environment(address: Address, enable_pii: bool, definer: str | None = 
         "ASPECTS_CLICKHOUSE_USER": address.user,
         "ASPECTS_CLICKHOUSE_CLUSTER": address.cluster or "",
         "ASPECTS_CLICKHOUSE_DEFINER": definer or "",
+        "ASPECTS_LEARNER_EVENTS": kept or "",
         "DBT_ENV_SECRET_CLICKHOUSE_PASSWORD": address.password.get_secret_value(),
         # The endpoint of the engine in process is not behind a proxy.
         "no_proxy": ",".join(filter(None, (inherited.get("no_proxy") or inherited.get("NO_PROXY"), "127.0.0.1"))),

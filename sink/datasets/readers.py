@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
 
+from sink.datasets.learner_events import LEARNER_EVENTS
 from sink.datasets.project import read_project
 
 _REFERENCE = re.compile(r"\bref\(\s*'(\w+)'\s*\)")
 # What is only asked whom to leave out stands in a condition.
-_READ = re.compile(r"\b(?:from|join)\s+\{\{\s*ref\(\s*'(\w+)'\s*\)")
+_READ = re.compile(r"(?:\b(?:from|join)\s+\{\{\s*|\blearner_events\(\s*)ref\(\s*'(\w+)'\s*\)")
+# Stands for the table of statements that count.
+_KEPT = "learner_events_table()"
 _SOURCE = re.compile(r"\bsource\(\s*'(\w+)'\s*,\s*'(\w+)'\s*\)")
 
 
@@ -29,7 +32,7 @@ def find_readers(folder: Path) -> dict[str, list[str]]:
         Tables and datasets as database.table, by the names that the files use.
     """
     read = {
-        path.stem: (set(_READ.findall(text)), {f"{database}.{table}" for database, table in _SOURCE.findall(text)})
+        path.stem: (set(_READ.findall(text)), set(_list_tables(text)))
         for path in sorted(folder.glob("models/**/*.sql"))
         for text in [path.read_text(encoding="utf-8")]
     }
@@ -39,6 +42,13 @@ def find_readers(folder: Path) -> dict[str, list[str]]:
             for table in _find_sources(dataset.name, read, set()):
                 readers.setdefault(table, []).append(f"{dataset.database}.{dataset.name}")
     return readers
+
+
+def _list_tables(text: str) -> Iterator[str]:
+    for database, table in _SOURCE.findall(text):
+        yield f"{database}.{table}"
+    if _KEPT in text:
+        yield f"reporting.{LEARNER_EVENTS}"
 
 
 def find_dashboards(folder: Path) -> dict[str, list[str]]:

@@ -22,11 +22,12 @@ courses as (
 summarised as (
 
     select
+        org,
         course_key,
         actor_id,
         {{ activity_measures('events') }}
     from events
-    group by course_key, actor_id
+    group by org, course_key, actor_id
 
 ),
 

@@ -22,12 +22,13 @@ courses as (
 summarised as (
 
     select
+        org,
         course_key,
         learner_id,
         any(events.user_id) as user_id,
         {{ activity_measures('events') }}
     from events
-    group by course_key, learner_id
+    group by org, course_key, learner_id
 
 ),
 

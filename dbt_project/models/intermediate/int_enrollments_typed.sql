@@ -5,32 +5,24 @@ with
 
 events as (
 
-    select * from {{ ref('int_course_events_keyed') }}
-    where verb_id in ({{ xapi_verb('registered') }}, {{ xapi_verb('unregistered') }})
+    select * from {{ ref('int_statements_read') }}
+    where kind in ('registered', 'unregistered')
 
 ),
 
--- A delivery that was repeated is one event.
-deduplicated as (
-
-    select * from events
-    order by event_id
-    limit 1 by event_id
-
-),
-
+-- A delivery that was repeated is one event. Grouped, so that a condition on the course reaches the table.
 typed as (
 
     select
         event_id,
-        emission_time,
         org,
         course_key,
-        actor_id,
-        JSONExtractString(event, 'object', 'definition', 'extensions', {{ xapi_extension('enrollment_mode') }})
-            as enrollment_mode,
-        splitByChar('/', verb_id)[-1] as enrollment_status
-    from deduplicated
+        any(events.emission_time) as emission_time,
+        any(events.actor_id) as actor_id,
+        any(events.enrollment_mode) as enrollment_mode,
+        any(events.kind) as enrollment_status
+    from events
+    group by org, course_key, event_id
 
 )
 

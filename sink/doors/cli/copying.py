@@ -42,6 +42,8 @@ def init(
     from sink.clickhouse import migrations
     from sink.clickhouse.aspects import require_order
     from sink.clickhouse.database_names import find_moved
+    from sink.datasets.build import find_events_kept
+    from sink.datasets.learner_events import LEARNER_EVENTS
     from sink.installation import open_store
     from sink.ledger.installation_id import read_installation_id
     from sink.ledger.pseudonym_key import set_pseudonym_key
@@ -55,6 +57,10 @@ def init(
             applied = migrations.migrate(store.client)
         set_pseudonym_key(store.client, settings.pseudonym_secret)
         read_installation_id(store.client)
+        if settings.clickhouse_definer and f"reporting.{LEARNER_EVENTS}" in store.pii_map.targets:
+            # The account that builds may not.
+            with Progress():
+                find_events_kept(store.client, report=warn)
     if as_json:
         print_json({"applied": applied, "store": store.name})
     else:
@@ -161,7 +167,8 @@ def build(
     What is no option of this command goes to `dbt build`. Without arguments everything is built.
     """
     from sink.datasets import build as datasets_build
-    from sink.installation import find_address
+    from sink.datasets.learner_events import LEARNER_EVENTS
+    from sink.installation import find_address, read_map
     from sink.settings import load_settings
 
     settings = load_settings()
@@ -174,6 +181,7 @@ def build(
             enable_pii=settings.enable_pii,
             pseudonym_secret=settings.pseudonym_secret,
             definer=settings.clickhouse_definer,
+            keeps_events=f"reporting.{LEARNER_EVENTS}" in read_map(settings).targets,
             report=say,
         )
     return 0

@@ -42,6 +42,7 @@ HANDLING_PII = {
     "sink.copying.copies",
     "sink.copying.meta",
     "sink.copying.sync",
+    "sink.datasets.learner_events",
     "sink.demo_data.events",
     "sink.demo_data.lms",
     "sink.demo_data.lms_rows",

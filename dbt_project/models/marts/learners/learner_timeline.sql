@@ -12,11 +12,11 @@ events as (
 days as (
 
     select
+        org,
         course_key,
         learner_id,
         toDate(emission_time) as day,
         any(events.user_id) as user_id,
-        any(events.org) as org,
         uniqExactIf(event_id, kind = 'visit') as page_visits,
         uniqExactIf(object_id, kind = 'problem') as problems_attempted,
         uniqExactIf(object_id, kind = 'problem' and is_success) as problems_solved,
@@ -25,7 +25,7 @@ days as (
         argMaxOrNullIf(score, (emission_time, event_id), isNotNull(score)) as grade,
         arraySort(groupUniqArrayIf(kind, kind in ('registered', 'unregistered', 'passed', 'failed'))) as milestones
     from events
-    group by course_key, learner_id, day
+    group by org, course_key, learner_id, day
 
 ),
 
