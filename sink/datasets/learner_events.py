@@ -15,7 +15,7 @@ Why so: docs/decisions/0027-kept-statements.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sink.clickhouse.catalog import Table, read_tables
@@ -32,7 +32,8 @@ VERSION = 1
 LEARNER_EVENTS_PREFIX = "learner_events_v"
 LEARNER_EVENTS = f"{LEARNER_EVENTS_PREFIX}{VERSION}"
 """The table, in the database of reports. The PII map has to name it."""
-FEED = f"{LEARNER_EVENTS}_mv"
+_FEED_ENDING = "_mv"
+FEED = f"{LEARNER_EVENTS}{_FEED_ENDING}"
 """The materialized view that writes it."""
 READER = "int_statements_read"
 """The dbt model that reads it."""
@@ -126,6 +127,12 @@ def keep_learner_events(client: ClickHouse, raw_table: str, *, anew: bool = Fals
     return LEARNER_EVENTS
 
 
+def list_keeping(tables: Iterable[Table]) -> list[TableName]:
+    """Those of `tables` that keep statements, and what writes them. Whatever reads them leaves restricted subjects out."""
+    kept = [table.name for table in tables if table.comment.startswith(_MARK)]
+    return [*kept, *(TableName(name.database, f"{name.table}{_FEED_ENDING}") for name in kept)]
+
+
 def drop_former(client: ClickHouse) -> list[str]:
     """Drop tables of former versions that no dataset reads any more, and return their names."""
     names = client.column(
@@ -140,7 +147,7 @@ def drop_former(client: ClickHouse) -> list[str]:
     for name in names:
         former = client.table(f"reporting.{name}")
         if not _is_read(client, former):
-            feed = client.table(f"reporting.{name}_mv")
+            feed = client.table(f"reporting.{name}{_FEED_ENDING}")
             client.execute(f"DROP VIEW IF EXISTS {feed.sql} $on_cluster SYNC")
             client.execute(f"DROP TABLE {former.sql} $on_cluster SYNC")
             dropped.append(name)

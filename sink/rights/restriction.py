@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from sink.clickhouse.lineage import find_dependents
 from sink.clickhouse.query_cache import forget_results
 from sink.datasets.build import list_datasets
+from sink.datasets.learner_events import list_keeping
 from sink.erasure.derived import Dependent, list_targets, read_all_tables, read_dependents, reload
 from sink.erasure.findings import Finding, Kind
 from sink.erasure.shown import find_in_dependent
@@ -157,7 +158,7 @@ def _sort_out(store: Store, dependents: Sequence[Dependent]) -> tuple[list[Depen
     """What has a column with ids of subjects and is read in no time; and what of others has none, or is not ours to ask."""
     tables = read_all_tables(store)
     targets = list_targets(store, tables)
-    ours = set(list_datasets(store.client))
+    ours = {*list_datasets(store.client), *list_keeping(tables.values())}
     # Those read events as well, which takes long. Whatever of ours does is built on what is asked.
     of_events = set(find_dependents(tables, [name for name, target in targets.items() if target.is_anonymised]))
     askable, not_asked = [], []
@@ -176,7 +177,10 @@ def _sort_out(store: Store, dependents: Sequence[Dependent]) -> tuple[list[Depen
     filled = [
         name
         for name, target in targets.items()
-        if name in tables and target.pii_columns and not any(rule.is_by_id for rule in target.rules)
+        if name in tables
+        and name not in ours
+        and target.pii_columns
+        and not any(rule.is_by_id for rule in target.rules)
     ]
     return askable, sorted({*not_asked, *map(str, filled)})
 

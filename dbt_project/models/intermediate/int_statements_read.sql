@@ -11,7 +11,7 @@ statements as (
     select * from {{ kept }}
     {{ exact_scan() }}
     {% else %}
-    select * from {{ ref('int_statements_classified') }}
+    select * from {{ ref('base_xapi__learner_events') }}
     {% endif %}
 
 ),
