@@ -1,6 +1,6 @@
 """Measure what the parts of the product cost, as ratios of paired runs.
 
-    python -m benchmarks [--size ROWS] [--json FILE] [copying] [retiring] [searching] [ledger] [building]
+    python -m benchmarks [--size ROWS] [--json FILE] [copying] [retiring] [searching] [ledger] [building] [messages]
 
 A ratio holds from one machine to another; the seconds beside it are those of this one. Nothing here is a test.
 """
@@ -14,7 +14,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import building, copying, ledger, retiring, searching
+from benchmarks import building, copying, ledger, messages, retiring, searching
 
 PARTS = {
     "copying": copying.measure,
@@ -22,6 +22,7 @@ PARTS = {
     "searching": searching.measure,
     "ledger": ledger.measure,
     "building": building.measure,
+    "messages": messages.measure,
 }
 
 
