@@ -1,6 +1,6 @@
 """Measure what the parts of the product cost, as ratios of paired runs.
 
-    python -m benchmarks [--size ROWS] [--json FILE] [copying] [retiring] [searching] [ledger] [building] [messages]
+    python -m benchmarks [--size ROWS] [--json FILE] [copying] [retiring] [searching] [ledger] [building] [messages] [events]
 
 A ratio holds from one machine to another; the seconds beside it are those of this one. Nothing here is a test.
 """
@@ -14,7 +14,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import building, copying, ledger, messages, retiring, searching
+from benchmarks import building, copying, events, ledger, messages, retiring, searching
 
 PARTS = {
     "copying": copying.measure,
@@ -23,6 +23,7 @@ PARTS = {
     "ledger": ledger.measure,
     "building": building.measure,
     "messages": messages.measure,
+    "events": events.measure,
 }
 
 
