@@ -1,6 +1,6 @@
 """Measure what the parts of the product cost, as ratios of paired runs.
 
-    python -m benchmarks [--size ROWS] [--json FILE] [copying] [retiring] [searching] [ledger] [reading]
+    python -m benchmarks [--size ROWS] [--json FILE] [PART ...]
 
 A ratio holds from one machine to another; the seconds beside it are those of this one. Nothing here is a test.
 """
@@ -14,7 +14,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import copying, ledger, reading, retiring, searching
+from benchmarks import building, copying, events, ledger, messages, reading, retiring, searching
 
 PARTS = {
     "copying": copying.measure,
@@ -22,6 +22,9 @@ PARTS = {
     "searching": searching.measure,
     "ledger": ledger.measure,
     "reading": reading.measure,
+    "building": building.measure,
+    "messages": messages.measure,
+    "events": events.measure,
 }
 
 

@@ -39,7 +39,7 @@ class Ratio:
         return f"{line}  aim: {self.aim}" if self.aim else line
 
 
-def compare(name: str, first: Work, second: Work, *, runs: int = 3, aim: str = "") -> Ratio:
+def compare(name: str, first: Work, second: Work, *, runs: int = 3, aim: str = "", before: Work | None = None) -> Ratio:
     """Run `first` and `second` in turn, and print what came of it.
 
     Args:
@@ -48,8 +48,13 @@ def compare(name: str, first: Work, second: Work, *, runs: int = 3, aim: str = "
         second: the other.
         runs: how many times each.
         aim: what the ratio is to be.
+        before: makes ready for `first`, and is not measured.
     """
-    times = [(_measure(first, run), _measure(second, run)) for run in range(runs)]
+    times = []
+    for run in range(runs):
+        if before is not None:
+            before(run)
+        times.append((_measure(first, run), _measure(second, run)))
     result = Ratio(
         name,
         median(one for one, _ in times),

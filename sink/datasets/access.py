@@ -44,7 +44,9 @@ SYSTEM_TABLES = (
     "view_refreshes",
 )
 # What dbt-clickhouse, and the project's macros, read of them.
-SYSTEM_TABLES_OF_DBT = ("clusters", "columns", "databases", "functions", "metrics", "one", "settings", "tables")
+SYSTEM_TABLES_OF_DBT = (
+    *("clusters", "columns", "databases", "functions", "metrics", "one", "row_policies", "settings", "tables"),
+)
 
 
 def plan_access(
@@ -193,9 +195,11 @@ class _GrantPlanner:
         # The tests ask whether anybody is shown who is retired or restricted; both lists hold opaque ids.
         yield from self._read(("pii_ledger", "withheld"))
         yield Grant(("SET DEFINER",), name=self.names.definer)
+        # Whether they have changed since the last build, on any replica.
+        yield Grant(("SHOW ROW POLICIES",))
         yield from (Grant(("SELECT",), "system", table) for table in SYSTEM_TABLES_OF_DBT)
         if self.is_cluster:
-            yield Grant(("CLUSTER",))
+            yield Grant(("CLUSTER", "REMOTE"))
 
     def for_definer(self) -> Iterator[Grant]:
         """Reads what the datasets are made of, on behalf of whoever may read the datasets."""

@@ -1,5 +1,7 @@
 """The datasets: runs dbt against whatever ClickHouse is configured, and knows which relations it made.
 
+A whole build that would make what is there already is left out: see `sink.datasets.unchanged`.
+
 dbt (1.11.16) runs as a process of its own, since it keeps connections, logs and environment for the whole of its process.
 What it says reaches people line by line and without the texts of its errors: those quote what ClickHouse says,
 and ClickHouse quotes values. For the same reason nothing of a run is kept.
@@ -27,17 +29,13 @@ from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.connection import require_data
 from sink.datasets.dbt_folder import compose_program, working_folder
 from sink.datasets.dbt_log import DbtResult
+from sink.datasets.inputs import DATASET_MARK, PROFILES, PROJECT, RAW_TABLE
 from sink.datasets.learner_events import drop_former, find_kept, keep_learner_events
+from sink.datasets.unchanged import Plan, is_unchanged, noting
 from sink.errors import ReadOnlyError, SettingsError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName
 from sink.resources import find_resource
-
-DATASET_MARK = "[aspects-pii] "
-"""Begins the comment of every relation that the dbt project made (dbt_project/macros/datasets.sql)."""
-
-# How Aspects' own setting calls the table of events.
-_RAW_TABLE = "ASPECTS_RAW_XAPI_TABLE"
 
 _FULL_REFRESH = {"--full-refresh", "-f"}
 
@@ -56,19 +54,26 @@ def build(
     pseudonym_secret: SecretStr | None = None,
     definer: str | None = None,
     keeps_events: bool = True,
+    force: bool = False,
+    options: Sequence[str] = (),
     report: Callable[[str], None] = lambda line: None,
-) -> None:
-    """Build the datasets, as `dbt build` does, and test them.
+) -> bool:
+    """Build the datasets, as `dbt build` does, and test them, unless they are as such a build has left them.
 
     Args:
         address: the ClickHouse to build in. The engine in process is served to dbt on a loopback port meanwhile.
-        arguments: further arguments of `dbt build`.
+        arguments: further arguments of `dbt build`. With others than `--vars` dbt runs whatever has changed.
         enable_pii: show people; else the datasets show pseudonyms.
         pseudonym_secret: what the pseudonyms' key is made from; without it, a random one is made once and kept.
         definer: the ClickHouse user whose rights the datasets read with (see docs/access-sql.md); whoever builds then
             needs none on the PII tables, nor on the key and the statements that are kept, which `init` has seen to.
         keeps_events: the PII map names the table in which statements that count may be kept.
+        force: build and test also what has not changed.
+        options: arguments of `dbt build` that change nothing of what is built, such as how much dbt says.
         report: takes the lines that dbt says, free of values.
+
+    Returns:
+        False where nothing has changed, so that nothing was built, and no data test was run.
 
     Raises:
         SettingsError: dbt is not installed.
@@ -79,19 +84,23 @@ def build(
     """
     _require_dbt()
     _refuse_options(arguments)
+    variables = _read_variables(arguments)
     with ClickHouse(address) as client:
         if definer is None:
             set_pseudonym_key(client, pseudonym_secret)
-        for line in explain_events(find_events_tables(client, os.environ.get(_RAW_TABLE, EVENTS_TABLE))):
+        for line in explain_events(find_events_tables(client, os.environ.get(RAW_TABLE, EVENTS_TABLE))):
             report(f"Warning: {line}")
         anew = not _FULL_REFRESH.isdisjoint(arguments)
         kept = find_events_kept(client, anew=anew, may_make=definer is None, report=report) if keeps_events else None
-    with working_folder() as folder, _served(address) as served:
-        command = [*_list_fixed_arguments(folder), *arguments]
-        _run_dbt(command, _make_environment(served, enable_pii, definer, kept), report)
-    if kept and definer is None:
-        with ClickHouse(address) as client:
-            drop_former(client)
+        plan = Plan(client, _make_environment(address, enable_pii, definer, kept), variables)
+        if not force and is_unchanged(plan, report):
+            return False
+        with noting(plan, report), working_folder() as folder, _served(address) as served:
+            command = [*_list_fixed_arguments(folder), *options, *arguments]
+            _run_dbt(command, _make_environment(served, enable_pii, definer, kept), report)
+            if kept and definer is None:
+                drop_former(client)
+    return True
 
 
 def find_events_kept(
@@ -117,7 +126,7 @@ def find_events_kept(
                 f"Warning: the statements that count are not kept, {slow} Run `aspects-pii init` as the sink's account."
             )
         return kept
-    raw = os.environ.get(_RAW_TABLE, EVENTS_TABLE)
+    raw = os.environ.get(RAW_TABLE, EVENTS_TABLE)
     try:
         kept = keep_learner_events(client, raw, anew=anew)
     except ReadOnlyError:
@@ -128,6 +137,15 @@ def find_events_kept(
     if kept is None:
         report(f"Warning: {client.table(f'xapi.{raw}')} is no table whose inserts can be followed, {slow}")
     return kept
+
+
+def _read_variables(arguments: Sequence[str]) -> str | None:
+    """The `--vars` of a build of everything; None where other arguments may choose what is built, or how."""
+    if not arguments:
+        return ""
+    if len(arguments) == 1 and arguments[0].startswith("--vars="):
+        return arguments[0].partition("=")[2]
+    return arguments[1] if len(arguments) == 2 and arguments[0] == "--vars" else None
 
 
 def list_datasets(client: ClickHouse) -> list[TableName]:
@@ -206,9 +224,9 @@ def _list_fixed_arguments(folder: Path) -> list[str]:
         compose_program(folder),
         "build",
         "--project-dir",
-        str(find_resource("dbt_project")),
+        str(find_resource(PROJECT)),
         "--profiles-dir",
-        str(find_resource("config/profiles.yml").parent),
+        str(find_resource(PROFILES).parent),
         "--target-path",
         str(folder / "target"),
         "--log-path",
@@ -244,8 +262,8 @@ def _make_environment(
         # The endpoint of the engine in process is not behind a proxy.
         "no_proxy": ",".join(filter(None, (inherited.get("no_proxy") or inherited.get("NO_PROXY"), "127.0.0.1"))),
     }
-    if _RAW_TABLE in os.environ:
-        environment[_RAW_TABLE] = os.environ[_RAW_TABLE]
+    if RAW_TABLE in os.environ:
+        environment[RAW_TABLE] = os.environ[RAW_TABLE]
     if address.ca_file:
         environment["SSL_CERT_FILE"] = str(address.ca_file)
     return environment

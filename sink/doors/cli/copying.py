@@ -161,10 +161,14 @@ def build(
         list[str] | None,
         typer.Argument(metavar="DBT_ARGUMENT", help="Go to `dbt build`, such as --select MODEL or --exclude MODEL."),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build and test also where nothing has changed since the last build.")
+    ] = False,
 ) -> int:
     """Make or renew the datasets, and test them: run the dbt project on the configured ClickHouse.
 
-    What is no option of this command goes to `dbt build`. Without arguments everything is built.
+    What is no option of this command goes to `dbt build`. Without arguments everything is built and tested; where nothing
+    has changed since that was done, nothing is.
     """
     from sink.datasets import build as datasets_build
     from sink.datasets.learner_events import LEARNER_EVENTS
@@ -177,11 +181,13 @@ def build(
     with Progress():
         datasets_build.build(
             find_address(settings),
-            [*told, *(arguments or ()), *context.args],
+            [*(arguments or ()), *context.args],
             enable_pii=settings.enable_pii,
             pseudonym_secret=settings.pseudonym_secret,
             definer=settings.clickhouse_definer,
             keeps_events=f"reporting.{LEARNER_EVENTS}" in read_map(settings).targets,
+            force=force,
+            options=told,
             report=say,
         )
     return 0

@@ -74,7 +74,11 @@ class Consumer:
         while not stop.is_set():
             try:
                 self._streams.prepare()
-                self._read_and_handle(stop, once, backoff)
+                try:
+                    self._read_and_handle(stop, once, backoff)
+                finally:
+                    # Also where the streams cannot be reached any more.
+                    self._erase()
                 return
             except StreamsUnreachableError as error:
                 if once:
@@ -90,10 +94,12 @@ class Consumer:
             if self._handler.is_retry_due:
                 self._handle_unfinished(stop)
             if self._handler.unfinished >= MAX_UNFINISHED:
+                self._erase()
                 self._heartbeat.beat()
                 stop.wait(READ_WAIT_SECONDS)
                 continue
-            messages = self._streams.read_new(self._batch_size, ONCE_WAIT_SECONDS if once else READ_WAIT_SECONDS)
+            hurries = once or self._handler.has_to_erase
+            messages = self._streams.read_new(self._batch_size, ONCE_WAIT_SECONDS if hurries else READ_WAIT_SECONDS)
             backoff.reset()
             self._heartbeat.beat()
             self._handle_batch(messages)
@@ -122,9 +128,14 @@ class Consumer:
                 self._handler.sweep()
 
     def _handle_batch(self, messages: Sequence[Message]) -> None:
-        if messages:
+        if messages or self._handler.has_to_erase:
             with self._heartbeat.working():
-                self._handler.handle(messages)
+                self._handler.handle(messages, more_wait=len(messages) >= self._batch_size)
+
+    def _erase(self) -> None:
+        if self._handler.has_to_erase:
+            with self._heartbeat.working():
+                self._handler.erase()
 
 
 def run_consumer(settings: Settings, *, once: bool = False, stop: threading.Event | None = None) -> MessageCounts:

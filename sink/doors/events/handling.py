@@ -1,7 +1,8 @@
 """From messages to what they ask for: a batch is decoded, acted on and acknowledged.
 
-What must not be lost is recorded first, then comes what takes long. A message is acknowledged when what it asks for is
-recorded or done, never before; one that fails for a passing reason stays with the group and comes again.
+What must not be lost is recorded first, then comes what takes long: while more messages wait, retirements are only recorded,
+and then erased together, since erasing a thousand takes hardly longer than erasing one. A message is acknowledged when
+what it asks for is recorded or done, never before; one that fails for a passing reason stays with the group and comes again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from sink.pii_map import SubjectId
 # .. no_pii: sees ids and counts; what decodes and transports messages is annotated where it does.
 
 _log = logging.getLogger(__name__)
+
+RECORD_FIRST_SECONDS = 5.0
+"""For so long who was recorded waits to be erased together with whom the next messages name."""
+
+MOST_TOGETHER = 10_000
+"""Nobody waits where so many were recorded."""
 
 
 @dataclass
@@ -53,6 +60,8 @@ class BatchHandler:
         """Messages that failed and come again."""
         self._streams, self._decoders, self._actions = streams, decoders, actions
         self._backoffs: dict[Action, Backoff] = {"retire": Backoff(), "sync": Backoff(), "reassign": Backoff()}
+        self._requested: dict[SubjectId, None] = {}
+        self._erase_at = 0.0
         # At once: the process before this one may have died between recording and erasing.
         self._sweep_at: float | None = 0.0
 
@@ -70,21 +79,53 @@ class BatchHandler:
         """Work off whatever retirement is open."""
         try:
             done = self._actions.sweep()
+            self._requested.clear()
         except AspectsPiiError as error:
             _log.error("Open retirements could not be worked off: %s", error)
             done = False
         self._sweep_at = None if done else time.monotonic() + outcomes.SWEEP_RETRY_SECONDS
 
-    def handle(self, messages: Sequence[Message]) -> None:
-        """Do what a batch asks for, which may take long."""
+    @property
+    def has_to_erase(self) -> bool:
+        """True where somebody was recorded and not erased yet."""
+        return bool(self._requested)
+
+    def handle(self, messages: Sequence[Message], *, more_wait: bool = False) -> None:
+        """Do what a batch asks for, which may take long.
+
+        Args:
+            messages: the batch; may be empty.
+            more_wait: other messages can be read at once, so that whom they name can be erased with whom these name.
+        """
         self.counts.read += len(messages)
         deliveries = list(self._decode(messages))
-        requested: list[SubjectId] = []
-        self._attempt("retire", deliveries, lambda chosen: requested.extend(self._actions.request(chosen)))
+        self._attempt("retire", deliveries, self._record)
         self._attempt("reassign", deliveries, self._actions.reassign)
-        if requested:
-            self._retire(requested)
+        # Nobody who was recorded waits for an LMS that may be slow, or away.
+        asks_lms = any(delivery.work.action == "sync" for delivery in deliveries)
+        if asks_lms or not more_wait or len(self._requested) >= MOST_TOGETHER or time.monotonic() >= self._erase_at:
+            self.erase()
         self._attempt("sync", deliveries, self._actions.sync)
+
+    def erase(self) -> None:
+        """Erase who was recorded. What fails, or is not come to, is open in the ledger, and swept."""
+        subjects = list(self._requested)
+        if not subjects:
+            return
+        self._requested.clear()
+        try:
+            done = self._actions.work_off(subjects)
+        except AspectsPiiError as error:
+            _log.error("%s retirements are recorded and could not be worked off: %s", len(subjects), error)
+            done = False
+        if not done:
+            self._sweep_at = time.monotonic() + outcomes.SWEEP_RETRY_SECONDS
+
+    def _record(self, deliveries: Sequence[Delivery]) -> None:
+        subjects = self._actions.request(deliveries)
+        if not self._requested:
+            self._erase_at = time.monotonic() + RECORD_FIRST_SECONDS
+        self._requested.update(dict.fromkeys(subjects))
 
     def _decode(self, messages: Sequence[Message]) -> Iterator[Delivery]:
         """The messages that ask for something; the others are acknowledged, or become dead letters."""
@@ -148,16 +189,6 @@ class BatchHandler:
             self.counts.synced += len(deliveries)
         else:
             self.counts.reassigned += len(deliveries)
-
-    def _retire(self, subjects: Sequence[SubjectId]) -> None:
-        """Erase who was recorded. What fails is open in the ledger, and swept."""
-        try:
-            done = self._actions.work_off(subjects)
-        except AspectsPiiError as error:
-            _log.error("%s retirements are recorded and could not be worked off: %s", len(subjects), error)
-            done = False
-        if not done:
-            self._sweep_at = time.monotonic() + outcomes.SWEEP_RETRY_SECONDS
 
     def _send_to_dead_letters(self, message: Message, reason: str, kind: str = "") -> None:
         details = read_headers(message) | ({"type": kind} if kind else {})

@@ -38,8 +38,8 @@ from sink.doors.worker.waiting import (
     SWEEP_WANTED,
     WAITING,
     ask_redis,
+    enqueue,
     request_sweep,
-    request_task,
     set_waiting_aside,
 )
 from sink.erasure.arrivals import empty_arrivals
@@ -64,6 +64,8 @@ logger = logging.getLogger(__name__)
 #: A retirement that failed waits as long as it has been failing, but no longer than this.
 LONGEST_WAIT = timedelta(hours=1)
 _MAX_RETRY_SECONDS = 300
+# Whoever was killed while copying those who wait keeps others from it for so long.
+_COPY_LEASE_SECONDS = 15.0
 
 
 class Tasks:
@@ -131,10 +133,7 @@ class Tasks:
         """
         if not self._copies:
             return {}
-        if not self._enqueue([user_id]):
-            return self.sync_users([user_id])
-        request_task(self.app, broker.SYNC_USERS, ([],), COPY_WANTED)
-        return {}
+        return {} if enqueue(self.app, [str(user_id)]) else self.sync_users([user_id])
 
     def sync_users(self, user_ids: Sequence[SubjectId]) -> dict[str, int]:
         """Copy these users from the LMS, and whoever waits to be copied; where PII is off, their roles."""
@@ -150,7 +149,7 @@ class Tasks:
         changed: Counter[str] = Counter()
         nobody: list[str] = []
         try:
-            with self._open() as store, self._hold(store, "copy"):
+            with self._open() as store, self._hold(store, "copy", _COPY_LEASE_SECONDS):
                 while waiting := ask_redis(self.app, set_waiting_aside, default=nobody):
                     changed += self._copy(store, lms, waiting)
                     ask_redis(self.app, lambda redis: redis.delete(COPYING), default=0)
@@ -288,12 +287,12 @@ class Tasks:
             self._engine = connect(self.settings)
         return open_store(self.settings)
 
-    def _hold(self, store: Store, name: str) -> AbstractContextManager[None]:
+    def _hold(self, store: Store, name: str, seconds: float | None = None) -> AbstractContextManager[None]:
         """Keep other workers from the same work, or raise `BusyError` at once.
 
         Erasing itself waits for whoever is erasing; this keeps all processes of a worker from waiting there together.
         """
-        return nullcontext() if self.inline else leases.hold(store.client, name)
+        return nullcontext() if self.inline else leases.hold(store.client, name, seconds=seconds)
 
 
 def _find_retriable() -> tuple[type[AspectsPiiError], ...]:

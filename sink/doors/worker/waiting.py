@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from celery import Celery
+from kombu.connection import Connection
 
 from sink.doors.worker import broker
 
@@ -32,8 +36,11 @@ def request_task(app: Celery, task: str, arguments: tuple[Any, ...], mark: str) 
     if app.conf.task_always_eager:
         app.tasks[task].apply_async(arguments)
         return
-    if not ask_redis(app, lambda redis: redis.set(mark, 1, nx=True, ex=REQUEST_SECONDS), default=True):
-        return
+    if ask_redis(app, lambda redis: redis.set(mark, 1, nx=True, ex=REQUEST_SECONDS), default=True):
+        _send(app, task, arguments)
+
+
+def _send(app: Celery, task: str, arguments: tuple[Any, ...]) -> None:
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=0)
@@ -50,17 +57,56 @@ def set_waiting_aside(redis: Any) -> list[str]:
     return [user_id.decode() for user_id in redis.smembers(COPYING)]
 
 
+def enqueue(app: Celery, user_ids: Sequence[str]) -> bool:
+    """Put these users with those who wait for a copy, and ask for a copy; False where the broker cannot keep them.
+
+    One trip, since there is one for each message that tells of a user.
+    """
+
+    def put(redis: Any) -> bool:
+        with redis.pipeline(transaction=True) as both:
+            both.sadd(WAITING, *user_ids)
+            both.set(COPY_WANTED, 1, nx=True, ex=REQUEST_SECONDS)
+            _, is_first = both.execute()
+        if is_first:
+            _send(app, broker.SYNC_USERS, ([],))
+        return True
+
+    return ask_redis(app, put, default=False)
+
+
 def ask_redis(app: Celery, ask: Callable[[Any], T], default: T) -> T:
     """What the broker answers; `default` where it is not Redis, or is not there."""
     if app.conf.task_always_eager:
         return default
     try:
-        with app.connection_for_write() as connection:
-            if connection.transport.driver_type != "redis":
-                return default
-            connection.ensure_connection(max_retries=0)
-            return ask(connection.default_channel.client)
+        connection = _connect(app)
+        if connection.transport.driver_type != "redis":
+            return default
+        return ask(connection.default_channel.client)
     except Exception as error:
         # Whatever is wrong with the broker, it does not stop an erasure.
         logger.warning("the broker does not answer (%s)", type(error).__name__)
+        _disconnect(app)
         return default
+
+
+# Of each application its connection, and the process that made it: one that was forked makes its own.
+_connections: WeakKeyDictionary[Celery, tuple[int, Connection]] = WeakKeyDictionary()
+
+
+def _connect(app: Celery) -> Connection:
+    """The connection of this process, which is kept: to make one takes longer than what is asked by it."""
+    process, connection = _connections.get(app, (0, None))
+    if process != os.getpid() or connection is None:
+        connection = app.connection_for_write()
+        connection.ensure_connection(max_retries=0)
+        _connections[app] = os.getpid(), connection
+    return connection
+
+
+def _disconnect(app: Celery) -> None:
+    process, connection = _connections.pop(app, (0, None))
+    if connection is not None and process == os.getpid():
+        with suppress(Exception):
+            connection.release()

@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -461,6 +462,20 @@ def test_the_sink_works_on_what_dbt_has_built(built: Path, tmp_path: Path, aspec
         assert client.value("SELECT count() FROM $xapi.xapi_events_all") > 0
     assert len(rows) >= 5
     assert set(rows.values()) == {0}
+
+
+def test_dbt_sees_that_nothing_has_changed_and_that_a_policy_has(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build_again(plan: AccessPlan) -> list[str]:
+        said: list[str] = []
+        with acting_as(NAMES.dbt, built, plan):
+            build(find_address(built), enable_pii=True, definer=NAMES.definer, report=said.append)
+        return said
+
+    assert ["Nothing has changed" in line for line in build_again(PLAN)] == [True]
+    monkeypatch.setattr("sink.datasets.build._run_dbt", lambda *_: None)
+    policy = RowPolicy("by_hand", "reporting", VIEWER_SCOPES, "scope = 'org'", to=(NAMES.dbt,))
+    changed = build_again(replace(PLAN, policies=(*PLAN.policies, policy)))
+    assert [line.partition(": ")[2] for line in changed] == ["row policies and grants."]
 
 
 def test_dbt_can_neither_read_nor_write_a_pii_table(built: Path) -> None:

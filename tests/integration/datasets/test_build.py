@@ -18,8 +18,9 @@ from pydantic import SecretStr
 from sink.clickhouse.address import Address
 from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.migrations import migrate
-from sink.datasets.build import DATASET_MARK, build, list_datasets, read_built
+from sink.datasets.build import build, list_datasets, read_built
 from sink.datasets.dbt_folder import working_folder
+from sink.datasets.inputs import DATASET_MARK
 from sink.errors import BuildError, UsageError
 from sink.ledger.pseudonym_key import set_pseudonym_key
 from sink.names import TableName

@@ -46,7 +46,9 @@ def test_plan_is_not_empty() -> None:
 def test_pii_tables_are_read_by_the_sink_and_the_definer_alone() -> None:
     assert not find_grants(PLAN, NAMES.dbt) & PII_TABLES
     assert not find_grants(PLAN, NAMES.dashboards) & PII_TABLES
-    assert not find_grants(PLAN, NAMES.dbt) & {"event_sink.*", "xapi.*", "pii_ledger.*", "*.*"}
+    assert not find_grants(PLAN, NAMES.dbt) & {"event_sink.*", "xapi.*", "pii_ledger.*"}
+    everywhere = [grant.privileges for grant in PLAN.grants[NAMES.dbt] if grant.on == "*.*"]
+    assert everywhere == [("SHOW ROW POLICIES",)]
     assert {grant.privileges for grant in PLAN.grants[NAMES.definer]} == {("SELECT",)}
     assert {grant.privileges for grant in PLAN.grants[NAMES.dashboards]} == {("SELECT",)}
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sink.datasets.build import DATASET_MARK
+from sink.datasets.inputs import DATASET_MARK
 from sink.resources import find_resource
 
 PROJECT = find_resource("dbt_project")

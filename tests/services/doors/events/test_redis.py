@@ -7,7 +7,7 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from sink.copying.sync import sync
 from sink.demo_data.lms_tables import open_writable
 from sink.doors.events.consumer import run_consumer
 from sink.doors.events.handling import MessageCounts
-from sink.errors import AspectsPiiError, SettingsError, UsageError
+from sink.doors.events.redis_streams import RedisStreams
+from sink.errors import AspectsPiiError, SettingsError, StreamsUnreachableError, UsageError
 from sink.installation import open_store
+from sink.ledger.entries import Ledger
 from sink.ledger.role_trail import show_changes
 from sink.resources import find_resource
 from sink.retirement.retire import work_off
@@ -400,6 +402,97 @@ def test_deleted_users_are_retired_with_those_they_managed(place: Place, monkeyp
     assert place.states() == dict.fromkeys("1234", "erased")
     assert batches == [4]
     assert place.waiting(JOBS) == 0
+
+
+def list_steps(place: Place, monkeypatch: pytest.MonkeyPatch, jobs: int) -> list[tuple[str, int]]:
+    """What a consumer of small batches does with so many deleted users, in order, and with how many of them."""
+    steps: list[tuple[str, int]] = []
+    request = Ledger.request
+
+    def note_request(ledger: Ledger, subjects: Sequence[Any], actor: str | None = None) -> Any:
+        steps.append(("recorded", len(subjects)))
+        return request(ledger, subjects, actor)
+
+    def note_erasure(store: Store, retirements: Sequence[Any]) -> Any:
+        steps.append(("erased", len(retirements)))
+        return work_off(store, retirements)
+
+    monkeypatch.setattr(Ledger, "request", note_request)
+    monkeypatch.setattr("sink.doors.events.actions.work_off", note_erasure)
+    for user_id in range(1, jobs + 1):
+        place.send_job(delete_user(user_id))
+    assert place.consume(event_batch_size=3).retired == jobs
+    assert place.states() == {str(user_id): "erased" for user_id in range(1, jobs + 1)}
+    return steps
+
+
+def test_who_waits_is_recorded_first_and_then_erased_together(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The last batch is a full one, so that only the next reading shows that nobody waits any more.
+    assert list_steps(place, monkeypatch, 9) == [("recorded", 3)] * 3 + [("erased", 9)]
+
+
+def test_nobody_waits_for_a_copy_to_be_erased(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+
+    def note(step: str) -> Callable[..., list[Any]]:
+        def act(*_: Any, **__: Any) -> list[Any]:
+            steps.append(step)
+            return []
+
+        return act
+
+    monkeypatch.setattr("sink.doors.events.actions.work_off", note("erased"))
+    monkeypatch.setattr("sink.doors.events.actions.sync", note("copied"))
+    place.send_job(delete_user(1))
+    place.send_job(delete_user(2))
+    place.produce(("login", 3))
+    place.consume(event_batch_size=2)
+    assert steps == ["erased", "copied"]
+
+
+@pytest.mark.parametrize(("bound", "value"), [("RECORD_FIRST_SECONDS", -1.0), ("MOST_TOGETHER", 3)])
+def test_nobody_waits_long_to_be_erased(
+    place: Place, monkeypatch: pytest.MonkeyPatch, bound: str, value: float
+) -> None:
+    monkeypatch.setattr(f"sink.doors.events.handling.{bound}", value)
+    assert list_steps(place, monkeypatch, 6) == [("recorded", 3), ("erased", 3)] * 2
+
+
+def test_a_consumer_killed_while_it_records_loses_nobody(place: Place) -> None:
+    everybody = list(range(1, 301))
+    for user_id in everybody:
+        place.send_job(delete_user(user_id))
+    place.environment["ASPECTS_EVENT_BATCH_SIZE"] = "2"
+    process = place.start()
+    wait_until(place.count_requests, pause=0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert 0 < place.count_requests() < 300
+    assert "erased" not in place.states().values()
+    place.environment["ASPECTS_EVENT_BATCH_SIZE"] = "500"
+    process = place.start()
+    wait_until(lambda: place.states() == {str(user_id): "erased" for user_id in everybody}, pause=1.0)
+    end(process)
+    assert place.count_requests() == 300
+    assert place.waiting(JOBS) == 0
+
+
+def test_who_was_recorded_is_erased_although_redis_is_gone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for user_id in (1, 2):
+        place.send_job(delete_user(user_id))
+    read = RedisStreams.read_new
+    read_before: list[int] = []
+
+    def read_once(streams: RedisStreams, count: int, wait_seconds: float) -> Any:
+        if read_before:
+            raise StreamsUnreachableError("Redis cannot be reached")
+        read_before.append(count)
+        return read(streams, count, wait_seconds)
+
+    monkeypatch.setattr(RedisStreams, "read_new", read_once)
+    with pytest.raises(StreamsUnreachableError):
+        place.consume(event_batch_size=2)
+    assert place.states() == {"1": "erased", "2": "erased"}
 
 
 def test_invalid_json_events_are_skipped_counted_and_dead_letters(place: Place) -> None:

@@ -22,7 +22,7 @@ from sink.clickhouse import migrations
 from sink.demo_data.lms import create_lms
 from sink.doors.worker.app import create_app
 from sink.doors.worker.tasks import Tasks
-from sink.doors.worker.waiting import COPYING, SWEEP_WANTED, WAITING, request_sweep
+from sink.doors.worker.waiting import COPYING, SWEEP_WANTED, WAITING, enqueue, request_sweep
 from sink.errors import BusyError, RefusedError
 from sink.installation import open_store
 from sink.ledger import leases
@@ -279,6 +279,31 @@ def test_requests_for_a_sweep_are_one_message(settings: Settings, broker: Any) -
     assert broker.llen("aspects_pii") == 1
 
 
+def test_what_is_asked_of_the_broker_goes_over_one_connection(
+    settings: Settings, broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_lms = settings.model_copy(update={"lms_database_url": SecretStr("sqlite:////nowhere/lms.db")})
+    app = create_app(with_lms)
+    work = Tasks(app, with_lms, inline=False)
+    work.sync_user(1)
+    opened: list[Any] = []
+    monkeypatch.setattr(app, "connection_for_write", lambda **_: opened.append(1))
+    for user_id in range(2, 50):
+        work.sync_user(user_id)
+    assert opened == []
+    assert broker.scard(WAITING) == 49
+    assert broker.llen("aspects_pii") == 1
+
+
+def test_a_connection_to_the_broker_that_broke_is_made_anew(settings: Settings, broker: Any) -> None:
+    app = create_app(settings)
+    assert enqueue(app, ["1"])
+    broker.client_kill_filter(_type="normal", skipme=True)
+    # Once it may be found broken; whoever asks then does without.
+    assert enqueue(app, ["2"]) or enqueue(app, ["2"])
+    assert broker.smembers(WAITING) == {b"1", b"2"}
+
+
 def test_users_who_wait_are_copied_together(
     settings: Settings, store: Store, broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -316,6 +341,26 @@ def test_users_who_wait_are_copied_together(
     work.sync_users([])
     assert batches[-1] == [15]
     assert not broker.exists(WAITING, COPYING)
+
+
+def test_users_of_whom_a_message_each_tells_are_copied_though_the_worker_is_killed(
+    settings: Settings, store: Store, broker: Any, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/lms.sqlite3"
+    create_lms(url, 150, 3)
+    environment = describe(settings, ASPECTS_LMS_DATABASE_URL=url)
+    for user_id in range(1, 151):
+        send(settings, "sync_user", user_id)
+    # A full copy, which a worker begins with, would make up for whatever was lost.
+    with leases.hold(store.client, "sync"):
+        with run_worker(tmp_path, **environment, ASPECTS_SYNC_BATCH_SIZE="1") as worker:
+            wait(lambda: count_profiles(store) > 0, worker)
+            worker.kill()
+        assert count_profiles(store) < 150
+        with run_worker(tmp_path, **environment) as worker:
+            wait(lambda: count_profiles(store) == 150, worker)
+            wait(lambda: not broker.exists(WAITING, COPYING), worker)
+            assert worker.stop() == 0
 
 
 def read_name(store: Store, user_id: int) -> list[str]:

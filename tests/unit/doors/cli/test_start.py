@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,17 +21,35 @@ HEAVY = (
 )
 
 
-@pytest.fixture(scope="module")
-def loaded() -> set[str]:
-    """The modules that `aspects-pii --help` loads."""
+# What takes the longest, and only some commands use.
+ENGINE, DBT, LMS, WORKER = {"chdb"}, {"dbt"}, {"sqlalchemy"}, {"celery", "django", "kombu", "redis"}
+SERVERS = {"fastapi", "httpx", "starlette", "uvicorn"}
+
+
+def find_loaded(*arguments: str, status: int = 0) -> set[str]:
+    """The modules that a command loads, with a ClickHouse server that is not there."""
     program = (
         "import json, sys\n"
         "from sink.doors.cli.main import run\n"
-        "assert run(['--help']) == 0\n"
+        f"assert run({arguments!r}) == {status}\n"
         "print(json.dumps(sorted(sys.modules)))\n"
     )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    environment = {"ASPECTS_CLICKHOUSE_URL": "http://127.0.0.1:9", "ASPECTS_CLICKHOUSE_RETRIES": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+    )
     return set(json.loads(ran.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def loaded() -> set[str]:
+    """The modules that `aspects-pii --help` loads."""
+    return find_loaded("--help")
 
 
 def test_help_loads_nothing_heavy(loaded: set[str]) -> None:
@@ -45,6 +64,32 @@ def test_help_loads_nothing_heavy(loaded: set[str]) -> None:
         "sink.progress",
         "sink.wording",
     }
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--version",), ("build", "--help"), ("ledger", "show", "--help"), ("worker", "-h")]
+)
+def test_help_of_one_command_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    # With pydantic Typer (0.29.2) reads the options of a command.
+    assert not find_loaded(*arguments) & (set(HEAVY) - {"pydantic"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "unused"),
+    [
+        (("settings",), 0, ENGINE | DBT | LMS | WORKER | SERVERS | {"clickhouse_connect", "yaml"}),
+        (("access", "sql"), 0, ENGINE | DBT | LMS | WORKER | SERVERS),
+        (("map", "show"), 0, ENGINE | DBT | LMS | WORKER | SERVERS),
+        (("status",), 1, ENGINE | DBT | LMS | WORKER | SERVERS),
+        (("retire", "1"), 1, ENGINE | DBT | LMS | WORKER | SERVERS),
+        (("verify",), 1, ENGINE | DBT | LMS | WORKER | SERVERS),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_command_loads_only_what_it_uses(arguments: tuple[str, ...], status: int, unused: set[str]) -> None:
+    loaded = find_loaded(*arguments, status=status)
+    assert "sink.settings" in loaded
+    assert not loaded & unused
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
