@@ -11,7 +11,7 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -89,6 +89,7 @@ _MARKED = "$pii_ledger.marked_entries"
 # Entries of before now need not be read: a minute is more than a statement takes between two looks at the clock. One that is more
 # than a day ahead is a mistake, or a forgery, and no entry is to follow it.
 _AHEAD = f"(SELECT at FROM {_ENTRIES} WHERE at >= {NOW} - toIntervalMinute(1) AND at <= {NOW} + toIntervalDay(1))"
+_write_json = json.JSONEncoder(sort_keys=True).encode
 _WORD = re.compile(r"[a-z_]{1,32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -161,8 +162,7 @@ class Ledger:
         try:
             at = self._client.later_than(_AHEAD)
             rows = [
-                (str(subject), at, action, request, actor, json.dumps(detail, sort_keys=True))
-                for subject, request, detail in entries
+                (str(subject), at, action, request, actor, _write_json(detail)) for subject, request, detail in entries
             ]
             # A repeated line says the same at the same time, and readers take it once.
             self._client.insert(self._client.table("pii_ledger.entries"), FIELDS, rows, repeatable=True)
@@ -299,49 +299,49 @@ class Ledger:
         """
         found: dict[str, dict[str, int]] = {}
         before: dict[str, dict[str, int]] = {}
-        for batch in split_for_binding(retirements, 2_000):
-            for subject, action, detail in self._ask(
-                f"SELECT subject, action, if(action = 'found', detail, '') FROM {_MARKED} "
-                "WHERE action IN ('found', 'erased') AND NOT is_voided "
-                "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} ORDER BY at",
-                subjects=[r.subject for r in batch],
-                requests=[r.request for r in batch],
-            ):
-                if action == Action.ERASED:
-                    before[subject] = dict(found.get(subject, {}))
-                    continue
-                known, earlier = found.setdefault(subject, {}), before.get(subject, {})
-                for table, rows in read_detail(Action.FOUND, detail).get("rows", {}).items():
-                    known[table] = max(earlier.get(table, 0) + rows, known.get(table, 0))
+        sound = f"if(action = 'found', detail, '') FROM {_MARKED} WHERE action IN ('found', 'erased') AND NOT is_voided"
+        for subject, action, detail in self._read_of(retirements, sound, "ORDER BY at"):
+            if action == Action.ERASED:
+                before[subject] = dict(found.get(subject, {}))
+                continue
+            known, earlier = found.setdefault(subject, {}), before.get(subject, {})
+            for table, rows in read_detail(Action.FOUND, detail).get("rows", {}).items():
+                known[table] = max(earlier.get(table, 0) + rows, known.get(table, 0))
         return found
 
     def find_erasures(self, retirements: Sequence[Retirement]) -> dict[str, list[dict[str, Any]]]:
         """What the entries `erased` of `retirements` say, as subject -> details, oldest first."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for batch in split_for_binding(retirements, 2_000):
-            for subject, detail in self._ask(
-                f"SELECT subject, detail FROM {_MARKED} WHERE action = 'erased' AND NOT is_voided "
-                "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} "
-                "ORDER BY at LIMIT 1 BY subject, at, request",
-                subjects=[r.subject for r in batch],
-                requests=[r.request for r in batch],
-            ):
-                found.setdefault(subject, []).append(read_detail(Action.ERASED, detail))
+        erased = f"detail FROM {_MARKED} WHERE action = 'erased' AND NOT is_voided"
+        for subject, _, detail in self._read_of(retirements, erased, "ORDER BY at LIMIT 1 BY subject, at, request"):
+            found.setdefault(subject, []).append(read_detail(Action.ERASED, detail))
         return found
 
     def find_begun(self, retirements: Sequence[Retirement]) -> set[str]:
         """Whose erasure has begun, whatever was withdrawn or taken out since."""
-        begun: set[str] = set()
-        for batch in split_for_binding(retirements, 2_000):
-            rows = self._ask(
-                f"SELECT DISTINCT subject FROM {_ENTRIES} WHERE action IN {{actions:Array(String)}} "
-                "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)}",
-                actions=list(BEGUN),
-                subjects=[r.subject for r in batch],
-                requests=[r.request for r in batch],
-            )
-            begun |= {subject for (subject,) in rows}
-        return begun
+        begun = f"'' FROM {_ENTRIES} WHERE action IN {{actions:Array(String)}}"
+        return {subject for subject, _, _ in self._read_of(retirements, begun, "", actions=list(BEGUN))}
+
+    def _read_of(
+        self, retirements: Sequence[Retirement], selected: str, order: str, **values: Any
+    ) -> Iterator[tuple[str, str, str]]:
+        """Subject, action and a text of entries of `retirements`, and of none that has another request of the same subjects.
+
+        Args:
+            retirements: whose.
+            selected: the text, where from, and which.
+            order: the end of the query.
+            values: what `selected` binds.
+        """
+        requests = {retirement.subject: retirement.request for retirement in retirements}
+        for batch in split_for_binding(list(requests)):
+            for subject, request, action, text in self._ask(
+                f"SELECT subject, request, toString(action), {selected} AND subject IN {{subjects:Array(String)}} {order}",
+                subjects=batch,
+                **values,
+            ):
+                if request == requests[subject]:
+                    yield subject, action, text
 
     def tombstones(self) -> list[str]:
         """Every retired subject."""
