@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from sink.caches import CacheLine
-from sink.clickhouse.catalog import read_tables
 from sink.erasure.findings import OF_A_TABLE, Report
 from sink.erasure.former_names import find_kept
 from sink.erasure.named_texts import NO_NAME, Texts
@@ -102,11 +101,8 @@ def _compose_receipts(
     kept = find_kept(store, list(batch.pending))
     suspects = read_suspects(store)
     plan = proof.planned.plan
-    places = {name: store.client.table(name) for name in store.pii_map.targets}
-    there = read_tables(store.client, places.values())
-    present = {name: str(table) for name, table in places.items() if table in there}
     exempt = list_exempt(store.client, plan, batch.subjects, proof.planned.identities)
-    stays = list_stays(store.pii_map, present, redact_history=store.policy.redact_history)
+    stays = list_stays(store.pii_map, plan.present, redact_history=store.policy.redact_history)
     place = store.client.address.described
     untouched = [(step.label, _describe(step)) for step in plan.steps]
     absent = [TargetLine(target=name, action="none", absent=True) for name in plan.absent]
