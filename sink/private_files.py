@@ -9,8 +9,12 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +26,12 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NO_NAMELESS = (errno.EISDIR, errno.ENOENT, errno.EINVAL, *_NO_LINKS)
 
+# Where the descriptors of this process have names.
+_DESCRIPTORS = "/proc/self/fd"
+# Of many files so many are written at once, each time that many in turn: a process may have some 1,000 files open.
+_AT_ONCE = 8
+_OPEN_AT_ONCE = 50
+
 _KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFDIR: "a folder",
@@ -32,10 +42,42 @@ _KINDS = {
 }
 
 
-def write_new(path: Path, data: bytes, *, names_synced: bool = True) -> None:
+def write_new(path: Path, data: bytes) -> None:
     """Write a file that must not be there yet, as `writing_new` does."""
-    with writing_new(path, names_synced=names_synced) as file:
+    with writing_new(path) as file:
         file.write(data)
+
+
+def write_all_new(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write many files, each by its name in a folder, as `writing_new` does; at the end all of them stay.
+
+    Raises:
+        FileExistsError: something has one of the names already; files before it may be there.
+        OSError: not all of them could be written.
+    """
+    # A file is waited for until it is on the disk, and a disk takes many at once.
+    with _opening(folder) as opened, ThreadPoolExecutor(_AT_ONCE) as pool:
+        deque(pool.map(partial(_write_some, folder, opened), _split(files)), maxlen=0)
+        os.fsync(opened)
+
+
+def _split(files: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    remaining = iter(files)
+    while some := list(islice(remaining, _OPEN_AT_ONCE)):
+        yield some
+
+
+def _write_some(path: Path, folder: int, files: Sequence[tuple[str, bytes]]) -> None:
+    with ExitStack() as stack:
+        drafts = []
+        for name, data in files:
+            file, source = stack.enter_context(_drafting(path, name, folder))
+            file.write(data)
+            drafts.append((file, source, name))
+        for file, _, _ in drafts:
+            _sync(file)
+        for _, source, name in drafts:
+            _put_in_place(source, name, folder)
 
 
 def open_new(path: str | Path, _flags: int = 0) -> int:
@@ -44,7 +86,7 @@ def open_new(path: str | Path, _flags: int = 0) -> int:
 
 
 @contextmanager
-def writing_new(path: Path, *, names_synced: bool = True) -> Iterator[IO[bytes]]:
+def writing_new(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that must not be there yet, with mode 0600 from its first byte on, whatever the umask is.
 
     At the end it is there whole, and stays after a loss of power. Where what is done inside raises, or the process is
@@ -53,38 +95,56 @@ def writing_new(path: Path, *, names_synced: bool = True) -> Iterator[IO[bytes]]
 
     Args:
         path: the file; its folder has to exist.
-        names_synced: False for one of many files: the caller has `sync_folder` see to all of their names.
 
     Raises:
         FileExistsError: something has this name already, were it a link to nothing.
         OSError: it could not be written.
     """
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _opening(path.parent) as folder:
+        with _drafting(path.parent, path.name, folder) as (file, source):
+            yield file
+            _sync(file)
+            _put_in_place(source, path.name, folder)
+        os.fsync(folder)
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[int]:
+    """A folder, by whose descriptor names in it are made and synced."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        nameless = _open_nameless(folder)
-        partial = None if nameless is not None else _name_partial(path)
-        descriptor = nameless if nameless is not None else os.open(partial or path, _CREATE, FILE_MODE)
-        try:
-            with os.fdopen(descriptor, "w+b") as file:
-                # A umask may have taken away what the mode says.
-                os.fchmod(descriptor, FILE_MODE)
-                yield file
-                file.flush()
-                os.fsync(descriptor)
-                _put_in_place(partial or Path(f"/proc/self/fd/{descriptor}"), path.name, folder)
-        finally:
-            if partial is not None:
-                partial.unlink(missing_ok=True)
-        if names_synced:
-            os.fsync(folder)
+        yield folder
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _drafting(path: Path, name: str, folder: int) -> Iterator[tuple[IO[bytes], str]]:
+    """A file without a name, or without the one that it is to have, and what `_put_in_place` takes it from."""
+    partial = None
+    descriptor = _open_nameless(folder)
+    if descriptor is None:
+        partial = _name_partial(path / name)
+        descriptor = os.open(partial, _CREATE, FILE_MODE)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            # A umask may have taken away what the mode says.
+            os.fchmod(descriptor, FILE_MODE)
+            yield file, str(partial or f"{_DESCRIPTORS}/{descriptor}")
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _open_nameless(folder: int) -> int | None:
     """A file in a folder that has no name there; None where there are no such files, or none could get a name."""
     flag = getattr(os, "O_TMPFILE", None)
-    if flag is None or not Path("/proc/self/fd").is_dir():  # pragma: no cover
+    if flag is None or not Path(_DESCRIPTORS).is_dir():  # pragma: no cover
         return None
     try:
         return os.open(".", os.O_RDWR | flag | os.O_CLOEXEC, FILE_MODE, dir_fd=folder)
@@ -94,7 +154,7 @@ def _open_nameless(folder: int) -> int | None:
         return None
 
 
-def _put_in_place(source: Path, name: str, folder: int) -> None:
+def _put_in_place(source: str, name: str, folder: int) -> None:
     """Give a file its name in a folder, if nothing has that yet.
 
     Raises:
@@ -105,7 +165,7 @@ def _put_in_place(source: Path, name: str, folder: int) -> None:
         # Unlike a rename, a link fails where the name is taken.
         os.link(source, name, dst_dir_fd=folder, follow_symlinks=True)
     except OSError as error:
-        if error.errno not in _NO_LINKS or source.is_relative_to("/proc"):
+        if error.errno not in _NO_LINKS or source.startswith(_DESCRIPTORS):
             raise
         # The name is taken by a file of ours, which is then replaced.
         os.close(os.open(name, _CREATE, FILE_MODE, dir_fd=folder))

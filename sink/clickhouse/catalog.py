@@ -144,6 +144,17 @@ class Table:
         return self.engine in (*_VIEWS, *_PASSING_ON)
 
 
+def is_there(client: ClickHouse, name: TableName) -> bool:
+    """True where there is a table, view or dictionary of that name; for whoever need know no more of it."""
+    return bool(
+        client.value(
+            "SELECT count() FROM system.tables WHERE database = {database:String} AND name = {table:String}",
+            database=name.database,
+            table=name.table,
+        )
+    )
+
+
 def read_tables(
     client: ClickHouse, names: Iterable[TableName] | None = None, *, exempt: Iterable[str] = ()
 ) -> dict[TableName, Table]:

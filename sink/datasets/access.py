@@ -117,17 +117,7 @@ class _GrantPlanner:
         """Migrates, copies, erases, and proves; so it sees everything in the configured databases, and writes little."""
         for database in unique([*self.databases, *(place[0] for place, _ in self._targets())]):
             yield Grant(("SELECT",), self._actual(database))
-        for database in self.schema.databases:
-            yield Grant(("CREATE DATABASE",), self._actual(database))
-        for table in self.schema.tables:
-            exchanges = ("SELECT", "INSERT", "DROP TABLE") if table in self.schema.exchanged else ()
-            yield self._on(["CREATE TABLE", *exchanges], table)
-        for table in self.schema.altered:
-            yield self._on(["ALTER COLUMN"], table)
-        for view in self.schema.views:
-            yield self._on(["CREATE VIEW", "DROP VIEW"], view)
-        for engine in self.schema.engines:
-            yield Grant(("TABLE ENGINE",), name=engine)
+        yield from self._for_migrations()
         # Append only: nothing that was recorded can be changed or taken out.
         for table in self.schema.tables:
             if table[0] == "pii_ledger":
@@ -169,6 +159,22 @@ class _GrantPlanner:
         yield from (Grant(("SELECT",), "system", table) for table in SYSTEM_TABLES)
         if self.is_cluster:
             yield Grant(("CLUSTER", "REMOTE"))
+
+    def _for_migrations(self) -> Iterator[Grant]:
+        """Makes and changes what the migrations make and change."""
+        for database in self.schema.databases:
+            yield Grant(("CREATE DATABASE",), self._actual(database))
+        for table in self.schema.tables:
+            exchanges = ("SELECT", "INSERT", "DROP TABLE") if table in self.schema.exchanged else ()
+            yield self._on(["CREATE TABLE", *exchanges], table)
+        for table in self.schema.altered:
+            yield self._on(["ALTER COLUMN"], table)
+        for table in self.schema.indexed:
+            yield self._on(["ALTER ADD INDEX", "ALTER MATERIALIZE INDEX"], table)
+        for view in self.schema.views:
+            yield self._on(["CREATE VIEW", "DROP VIEW"], view)
+        for engine in self.schema.engines:
+            yield Grant(("TABLE ENGINE",), name=engine)
 
     def _for_target(self, place: tuple[str, str], target: Target) -> Iterator[Grant]:
         # Events that speak of somebody are changed, and none is deleted, unless the map keeps them for so many days only.

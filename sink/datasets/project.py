@@ -21,6 +21,7 @@ _DATABASE = re.compile(r"\bCREATE DATABASE (?:IF NOT EXISTS )?\$\{?(\w+)\}?")
 _TABLE = re.compile(rf"\bCREATE TABLE (?:IF NOT EXISTS )?{_NAME}")
 _VIEW = re.compile(rf"\bCREATE (?:OR REPLACE )?VIEW (?:IF NOT EXISTS )?{_NAME}")
 _ALTERED = re.compile(rf"\bALTER TABLE {_NAME}")
+_INDEXED = re.compile(rf"\bALTER TABLE {_NAME}(?: \$on_cluster)?\s+(?:ADD|MATERIALIZE) INDEX\b")
 _EXCHANGED = re.compile(rf"\bEXCHANGE TABLES {_NAME} AND {_NAME}")
 _READ = re.compile(rf"\b(?:FROM|JOIN) {_NAME}")
 _ENGINE = re.compile(r"\bENGINE = (\$\{replicated\})?(\w+)")
@@ -46,6 +47,8 @@ class Schema:
     tables: tuple[tuple[str, str], ...]
     views: tuple[tuple[str, str], ...]
     altered: tuple[tuple[str, str], ...]
+    indexed: tuple[tuple[str, str], ...]
+    """Tables that get an index of what they hold, which changes nothing of it."""
     engines: tuple[str, ...]
     exchanged: tuple[tuple[str, str], ...] = ()
     """Tables that take each other's names."""
@@ -66,7 +69,8 @@ def read_schema(statements: Iterable[str], *, replicated: bool = False) -> Schem
         databases=unique(found for text in texts for found in _DATABASE.findall(text)),
         tables=unique((database, table) for text in texts for database, table in _TABLE.findall(text)),
         views=tuple(views),
-        altered=unique((database, table) for text in texts for database, table in _ALTERED.findall(text)),
+        altered=unique(found for text in texts if not _INDEXED.search(text) for found in _ALTERED.findall(text)),
+        indexed=unique(found for text in texts for found in _INDEXED.findall(text)),
         engines=tuple(sorted(engines)),
         exchanged=unique(
             place

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sink.clickhouse.catalog import read_tables
+from sink.clickhouse.catalog import is_there
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.clickhouse.parts import delete_rows, drop_hidden_rows
 from sink.erasure.identities import Identities, list_keys
@@ -201,7 +201,7 @@ def _are_kept(store: Store) -> bool:
 
 def _exists(store: Store) -> bool:
     """False where `init` has not run since the upgrade that brought the table."""
-    return bool(read_tables(store.client, [_table(store)]))
+    return is_there(store.client, _table(store))
 
 
 def _forget(store: Store, condition: str, **values: Any) -> int:

@@ -52,6 +52,8 @@ class Plan:
     """Tables that were looked at for a key of some kind, such as an address, and have none."""
     answered: list[str] = field(default_factory=list)
     """The questions of which that was the answer."""
+    present: dict[str, str] = field(default_factory=dict)
+    """Targets of the map that there are, with how they are called here."""
 
     @property
     def questions(self) -> list[str]:
@@ -160,7 +162,8 @@ def plan_steps(
     sources = {names[source.rpartition(".")[0]] for source in pii_map.subject.identifiers.values()}
     steps.sort(key=lambda step: (not step.needs_identities, step.table.name in sources))
     steps, circles = put_in_order(steps)
-    return Plan(steps, absent, [*problems, *circles])
+    present = {name: str(table) for name, table in names.items() if table in tables}
+    return Plan(steps, absent, [*problems, *circles], present=present)
 
 
 def is_only_shown(pii_map: PiiMap, target: str, table: Table) -> bool:

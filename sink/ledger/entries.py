@@ -11,7 +11,7 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -19,8 +19,9 @@ from typing import Any
 
 from sink.actors import check_actor
 from sink.actors import is_opaque as is_opaque_actor
-from sink.clickhouse.client import ClickHouse, split_for_binding
+from sink.clickhouse.client import NOW, ClickHouse, split_for_binding
 from sink.errors import DatabaseError, LedgerError
+from sink.ledger.checkpoints import Checkpoint, count_settled, find_unsettled, read_checkpoint, write_checkpoint
 from sink.ledger.details import read_detail
 from sink.ledger.rules import BEGUN, FIELDS
 from sink.ledger.written import ask_ledger
@@ -85,28 +86,15 @@ _REQUESTS = uuid.UUID("8c0d9b52-52b0-4d6f-9a53-6a0b8f7b0f5e")
 _ENTRIES = "$pii_ledger.entries"
 # The view marks entries that were taken out, and those that cannot be right; see sql/migrations.
 _MARKED = "$pii_ledger.marked_entries"
-# A time more than a day ahead is a mistake, or a forgery, and no entry is to follow it.
-_NOT_AHEAD = f"(SELECT at FROM {_ENTRIES} WHERE at <= now64(6, 'UTC') + toIntervalDay(1))"
+# Entries of before now need not be read: a minute is more than a statement takes between two looks at the clock. One that is more
+# than a day ahead is a mistake, or a forgery, and no entry is to follow it.
+_AHEAD = f"(SELECT at FROM {_ENTRIES} WHERE at >= {NOW} - toIntervalMinute(1) AND at <= {NOW} + toIntervalDay(1))"
+_write_json = json.JSONEncoder(sort_keys=True).encode
 _WORD = re.compile(r"[a-z_]{1,32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The view computes what follows from the entries, for us and for dbt alike; see sql/migrations.
 _CURRENT = "$pii_ledger.retirements WHERE is_current"
-# Whoever has a request of which this is not so: that it was erased last, and that nothing was withdrawn or taken out. The
-# view says how all others stand, and takes ten times as long; of nearly everybody in a ledger it need not be asked.
-_UNSETTLED = f"""
-SELECT DISTINCT subject FROM (
-    SELECT subject, request FROM {_ENTRIES}
-    WHERE subject != '' AND action IN ('requested', 'hidden', 'erased', 'failed', 'reopened', 'withdrawn')
-    GROUP BY subject, request
-    HAVING NOT (
-        countIf(action = 'requested') > 0 AND countIf(action = 'withdrawn') = 0
-        AND maxIf(at, action = 'erased') > maxIf(at, action IN ('hidden', 'failed', 'reopened'))
-        AND min(at) >= toDateTime64(0, 6, 'UTC') AND max(at) <= now64(6, 'UTC') + toIntervalDay(1)
-    )
-    OR request IN (SELECT request FROM {_ENTRIES} WHERE action = 'voided')
-)
-"""
 _COLUMNS_OF_RETIREMENT = "subject, state, request, requested_at, requested_by, since, detail"
 
 
@@ -172,10 +160,9 @@ class Ledger:
         """
         check_actor(actor)
         try:
-            at = self._client.later_than(_NOT_AHEAD)
+            at = self._client.later_than(_AHEAD)
             rows = [
-                (str(subject), at, action, request, actor, json.dumps(detail, sort_keys=True))
-                for subject, request, detail in entries
+                (str(subject), at, action, request, actor, _write_json(detail)) for subject, request, detail in entries
             ]
             # A repeated line says the same at the same time, and readers take it once.
             self._client.insert(self._client.table("pii_ledger.entries"), FIELDS, rows, repeatable=True)
@@ -253,14 +240,27 @@ class Ledger:
 
     def find_open(self) -> list[Retirement]:
         """Every retirement that is not proved yet, oldest first; before them those of which nobody can say whose they are."""
-        found = self.find([subject for (subject,) in self._ask(_UNSETTLED)])
-        return [*self._find_without_subject(), *(retirement for retirement in found if retirement.is_open)]
+        checkpoint = read_checkpoint(self._client)
+        found = self.find(find_unsettled(self._client, checkpoint))
+        return [*self._find_without_subject(checkpoint), *(retirement for retirement in found if retirement.is_open)]
 
-    def _find_without_subject(self) -> list[Retirement]:
+    def note_progress(self) -> None:
+        """Note where a long ledger stands, so that `find_open` and `count_states` read from there; for whoever calls often.
+
+        Raises:
+            DatabaseError: the ledger could not be read, or the note not be written.
+        """
+        write_checkpoint(self._client)
+
+    def _find_without_subject(self, checkpoint: Checkpoint | None) -> list[Retirement]:
         """Requests about what is no opaque id, and may be a name or an address: known by their entries instead."""
+        scope, values = "", {}
+        if checkpoint and not checkpoint.nameless:
+            scope, values = "AND at > {until:DateTime64(6, 'UTC')}", {"until": checkpoint.until}
         rows = self._ask(
             f"SELECT DISTINCT entry, request, counted_at FROM {_MARKED} "
-            "WHERE action = 'requested' AND NOT has_subject AND NOT is_voided ORDER BY counted_at, entry"
+            f"WHERE action = 'requested' AND NOT has_subject AND NOT is_voided {scope} ORDER BY counted_at, entry",
+            **values,
         )
         return [
             Retirement(f"(entry {entry})", State.REQUESTED, request, at, None, at, {}) for entry, request, at in rows
@@ -299,49 +299,49 @@ class Ledger:
         """
         found: dict[str, dict[str, int]] = {}
         before: dict[str, dict[str, int]] = {}
-        for batch in split_for_binding(retirements, 2_000):
-            for subject, action, detail in self._ask(
-                f"SELECT subject, action, if(action = 'found', detail, '') FROM {_MARKED} "
-                "WHERE action IN ('found', 'erased') AND NOT is_voided "
-                "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} ORDER BY at",
-                subjects=[r.subject for r in batch],
-                requests=[r.request for r in batch],
-            ):
-                if action == Action.ERASED:
-                    before[subject] = dict(found.get(subject, {}))
-                    continue
-                known, earlier = found.setdefault(subject, {}), before.get(subject, {})
-                for table, rows in read_detail(Action.FOUND, detail).get("rows", {}).items():
-                    known[table] = max(earlier.get(table, 0) + rows, known.get(table, 0))
+        sound = f"if(action = 'found', detail, '') FROM {_MARKED} WHERE action IN ('found', 'erased') AND NOT is_voided"
+        for subject, action, detail in self._read_of(retirements, sound, "ORDER BY at"):
+            if action == Action.ERASED:
+                before[subject] = dict(found.get(subject, {}))
+                continue
+            known, earlier = found.setdefault(subject, {}), before.get(subject, {})
+            for table, rows in read_detail(Action.FOUND, detail).get("rows", {}).items():
+                known[table] = max(earlier.get(table, 0) + rows, known.get(table, 0))
         return found
 
     def find_erasures(self, retirements: Sequence[Retirement]) -> dict[str, list[dict[str, Any]]]:
         """What the entries `erased` of `retirements` say, as subject -> details, oldest first."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for batch in split_for_binding(retirements, 2_000):
-            for subject, detail in self._ask(
-                f"SELECT subject, detail FROM {_MARKED} WHERE action = 'erased' AND NOT is_voided "
-                "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)} "
-                "ORDER BY at LIMIT 1 BY subject, at, request",
-                subjects=[r.subject for r in batch],
-                requests=[r.request for r in batch],
-            ):
-                found.setdefault(subject, []).append(read_detail(Action.ERASED, detail))
+        erased = f"detail FROM {_MARKED} WHERE action = 'erased' AND NOT is_voided"
+        for subject, _, detail in self._read_of(retirements, erased, "ORDER BY at LIMIT 1 BY subject, at, request"):
+            found.setdefault(subject, []).append(read_detail(Action.ERASED, detail))
         return found
 
     def find_begun(self, retirements: Sequence[Retirement]) -> set[str]:
         """Whose erasure has begun, whatever was withdrawn or taken out since."""
-        begun: set[str] = set()
-        for batch in split_for_binding(retirements, 2_000):
-            rows = self._ask(
-                f"SELECT DISTINCT subject FROM {_ENTRIES} WHERE action IN {{actions:Array(String)}} "
-                "AND subject IN {subjects:Array(String)} AND request IN {requests:Array(UUID)}",
-                actions=list(BEGUN),
-                subjects=[r.subject for r in batch],
-                requests=[r.request for r in batch],
-            )
-            begun |= {subject for (subject,) in rows}
-        return begun
+        begun = f"'' FROM {_ENTRIES} WHERE action IN {{actions:Array(String)}}"
+        return {subject for subject, _, _ in self._read_of(retirements, begun, "", actions=list(BEGUN))}
+
+    def _read_of(
+        self, retirements: Sequence[Retirement], selected: str, order: str, **values: Any
+    ) -> Iterator[tuple[str, str, str]]:
+        """Subject, action and a text of entries of `retirements`, and of none that has another request of the same subjects.
+
+        Args:
+            retirements: whose.
+            selected: the text, where from, and which.
+            order: the end of the query.
+            values: what `selected` binds.
+        """
+        requests = {retirement.subject: retirement.request for retirement in retirements}
+        for batch in split_for_binding(list(requests)):
+            for subject, request, action, text in self._ask(
+                f"SELECT subject, request, toString(action), {selected} AND subject IN {{subjects:Array(String)}} {order}",
+                subjects=batch,
+                **values,
+            ):
+                if request == requests[subject]:
+                    yield subject, action, text
 
     def tombstones(self) -> list[str]:
         """Every retired subject."""
@@ -349,13 +349,10 @@ class Ledger:
 
     def count_states(self) -> dict[str, int]:
         """How many retirements are in each state."""
-        unsettled = [subject for (subject,) in self._ask(_UNSETTLED)]
+        checkpoint = read_checkpoint(self._client)
+        unsettled = find_unsettled(self._client, checkpoint)
         counts = Counter(str(retirement.state) for retirement in self.find(unsettled))
-        settled = self._ask(
-            f"SELECT uniqExact(subject) FROM {_MARKED} "
-            f"WHERE has_subject AND action = 'requested' AND subject NOT IN ({_UNSETTLED})"
-        )
-        counts[State.ERASED.value] += settled[0][0]
+        counts[State.ERASED.value] += count_settled(self._client, checkpoint)
         return {state: counts[state] for state in sorted(counts) if counts[state]}
 
     def show(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import SecretStr
 
-from sink.clickhouse.catalog import read_tables
+from sink.clickhouse.catalog import is_there
 from sink.clickhouse.client import ClickHouse
 from sink.errors import MigrationError
 
@@ -35,11 +35,11 @@ def set_pseudonym_key(client: ClickHouse, secret: SecretStr | None = None) -> No
     Raises:
         DatabaseError: it could not be stored.
     """
-    # Padded as RFC 2104 has it, since SQL has SHA-256 everywhere and HMAC only in new servers.
     stored = _read_pads(client)
     if stored and secret is None:
         return
     material = secret.get_secret_value().encode() if secret else secrets.token_bytes(32)
+    # Padded as RFC 2104 has it, since SQL has SHA-256 everywhere and HMAC only in new servers.
     key = hmac.digest(material, b"aspects-pii pseudonyms of datasets", "sha256").ljust(_BLOCK, b"\0")
     pads = (bytes(byte ^ 0x36 for byte in key).hex(), bytes(byte ^ 0x5C for byte in key).hex())
     if stored != [pads]:
@@ -54,8 +54,7 @@ def read_name_digest(client: ClickHouse, secret: SecretStr | None) -> Callable[[
     Raises:
         DatabaseError: the key could not be read or stored.
     """
-    set_pseudonym_key(client, None if _read_pads(client) else secret)
-    key = _read_key(client)
+    key = _read_or_make_key(client, secret)
     return lambda name, label: hmac.digest(key, f"{name}\0{_OF_A_NAME} {label}".encode(), "sha256").hex()
 
 
@@ -87,16 +86,27 @@ def read_secret(client: ClickHouse) -> SecretStr | None:
         DatabaseError: it could not be read or stored.
     """
     table = client.table("pii_ledger.pseudonym_key")
-    if table not in read_tables(client, [table]):
+    if not is_there(client, table):
         return None
-    set_pseudonym_key(client)
-    return SecretStr(_read_key(client).hex())
+    return SecretStr(_read_or_make_key(client, None).hex())
+
+
+def _read_or_make_key(client: ClickHouse, secret: SecretStr | None) -> bytes:
+    if stored := _read_pads(client):
+        return _decode(stored)
+    set_pseudonym_key(client, secret)
+    # Somebody else may have made one at the same moment.
+    return _read_key(client)
 
 
 def _read_key(client: ClickHouse) -> bytes:
     stored = _read_pads(client)
     if not stored:
         raise MigrationError("The key of the pseudonyms is not there. Run `aspects-pii init`.")
+    return _decode(stored)
+
+
+def _decode(stored: Sequence[tuple[str, str]]) -> bytes:
     return bytes(byte ^ 0x36 for byte in bytes.fromhex(stored[0][0]))
 
 

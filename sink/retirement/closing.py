@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sink.caches import CacheLine
-from sink.clickhouse.catalog import read_tables
 from sink.erasure.findings import OF_A_TABLE, Report
 from sink.erasure.former_names import find_kept
 from sink.erasure.named_texts import NO_NAME, Texts
@@ -102,16 +101,16 @@ def _compose_receipts(
     kept = find_kept(store, list(batch.pending))
     suspects = read_suspects(store)
     plan = proof.planned.plan
-    places = {name: store.client.table(name) for name in store.pii_map.targets}
-    there = read_tables(store.client, places.values())
-    present = {name: str(table) for name, table in places.items() if table in there}
     exempt = list_exempt(store.client, plan, batch.subjects, proof.planned.identities)
-    stays = list_stays(store.pii_map, present, redact_history=store.policy.redact_history)
+    stays = list_stays(store.pii_map, plan.present, redact_history=store.policy.redact_history)
     place = store.client.address.described
+    untouched = [(step.label, _describe(step)) for step in plan.steps]
+    absent = [TargetLine(target=name, action="none", absent=True) for name in plan.absent]
     receipts = {}
     for subject, retirement in batch.pending.items():
-        lines = [_describe(step, found.get(subject, {})) for step in plan.steps]
-        lines += [TargetLine(target=name, action="none", absent=True) for name in plan.absent]
+        rows = found.get(subject, {})
+        lines = [replace(line, rows_before=rows[label]) if label in rows else line for label, line in untouched]
+        lines += absent
         for detail in recorded.get(subject, ())[-1:]:
             if earlier := find_recorded(detail, store.policy.receipts_dir, str(retirement.request)):
                 lines = add_earlier(lines, earlier.receipt.targets)
@@ -174,12 +173,12 @@ def _issue(
         ) from None
 
 
-def _describe(step: Step, found: dict[str, int]) -> TargetLine:
+def _describe(step: Step) -> TargetLine:
+    """What a step does to a target, with no row of anybody found."""
     return TargetLine(
         target=str(step.table.name),
         action=step.action,
         columns=step.columns,
-        rows_before=found.get(step.label, 0),
         pii={
             column: kind
             for column, kind in step.pii_types.items()

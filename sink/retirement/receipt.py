@@ -151,7 +151,10 @@ def _read_facts(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def serialize(document: Mapping[str, Any]) -> bytes:
     """A receipt as its file has it: the same bytes whoever writes it, so that the ledger can give a lost one back."""
-    members = (f"{_to_json(name)}: {_indent(_to_json(value))}" for name, value in sorted(document.items()))
+    members = (
+        f"{_write_plain(name)}: {_indent(_to_json(value)) if isinstance(value, list | dict) else _write_plain(value)}"
+        for name, value in sorted(document.items())
+    )
     return ("{\n  " + ",\n  ".join(members) + "\n}\n").encode()
 
 
@@ -162,6 +165,12 @@ def _indent(text: str) -> str:
     The receipts of a batch have most of their members in common.
     """
     return json.dumps(json.loads(text), indent=2, ensure_ascii=False).replace("\n", "\n  ")
+
+
+# 1, 1.0 and True are equal, and written differently.
+@lru_cache(maxsize=1024, typed=True)
+def _write_plain(value: str | float | bool | None) -> str:
+    return _to_json(value)
 
 
 def _to_json(value: Any) -> str:

@@ -12,8 +12,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from sink.errors import UsageError
 from sink.ledger.details import read_integer
-from sink.private_files import make_folder, sync_folder, write_new
+from sink.private_files import make_folder, write_all_new
 from sink.retirement.receipt import Receipt, Superseded, compute_digest, says_all_of, serialize
 from sink.retirement.signatures import Signer
 
 VERSIONS = (1, 2)
-_AT_ONCE = 8
 _NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-(?P<number>[1-9][0-9]*))?\.json")
 _RECEIPT = TypeAdapter(Receipt)
 
@@ -46,57 +44,52 @@ class ReceiptFile:
         return _RECEIPT.validate_python(self.document)
 
 
-def issue(
-    receipt: Receipt, folder: Path, signer: Signer, recorded: Sequence[Mapping[str, Any]], *, is_unchanged: bool
-) -> ReceiptFile:
-    """Write a receipt under a name that no receipt of this request has had.
-
-    It stays after a loss of power once `sync_folder` has seen to the folder, which `issue_all` does for many at once.
-
-    Args:
-        receipt: what to say.
-        folder: where receipts are.
-        signer: the keys.
-        recorded: details of the entries `erased` that the ledger has of this request, oldest first.
-        is_unchanged: True where this pass found no row of the subject.
-
-    Returns:
-        The new receipt; or one that an interrupted pass has written and nobody has recorded, where it says the same
-        and no row was found since.
-
-    Raises:
-        OSError: it could not be written.
-    """
-    last_recorded = max((_read_number(_name_of(detail, receipt.request)) for detail in recorded), default=0)
-    last = last_recorded
-    while os.path.lexists(folder / name_receipt(receipt.request, last + 1)):
-        last += 1
-    supersedes = _describe_recorded(recorded[-1], folder, receipt.request) if recorded else None
-    if last > last_recorded and (left := _read_left(folder / name_receipt(receipt.request, last), receipt)):
-        if is_unchanged and _stands_for(left, receipt, supersedes, signer):
-            return left
-        supersedes = Superseded(left.path.name, left.digest)
-    document = signer.sign(replace(receipt, supersedes=supersedes).to_dict())
-    data = serialize(document)
-    path = folder / name_receipt(receipt.request, last + 1)
-    write_new(path, data, names_synced=False)
-    return ReceiptFile(path, document, compute_digest(data))
-
-
 def issue_all(
     receipts: Sequence[tuple[Receipt, Sequence[Mapping[str, Any]], bool]], folder: Path, signer: Signer
 ) -> list[ReceiptFile]:
-    """Issue many receipts, each as (receipt, recorded, is_unchanged) of `issue`; when it returns they stay for good.
+    """Issue receipts of different requests, each as (receipt, recorded, is_unchanged); when it returns they stay for good.
+
+    `recorded` are the details of the entries `erased` that the ledger has of the request, oldest first; `is_unchanged` is
+    True where this pass found no row of the subject.
+
+    Returns:
+        For each the new receipt, under a name that no receipt of its request has had; or one that an interrupted pass has
+        written and nobody has recorded, where it says the same and no row was found since.
 
     Raises:
         OSError: not all of them could be written.
     """
     make_folder(folder)
-    # Each file is waited for until it is on the disk, and a disk takes several at once.
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        files = list(pool.map(lambda one: issue(one[0], folder, signer, one[1], is_unchanged=one[2]), receipts))
-    sync_folder(folder)
+    files: list[ReceiptFile] = []
+
+    def prepare() -> Iterator[tuple[str, bytes]]:
+        for receipt, recorded, is_unchanged in receipts:
+            file, data = _prepare(receipt, folder, signer, recorded, is_unchanged=is_unchanged)
+            files.append(file)
+            if data is not None:
+                yield file.path.name, data
+
+    write_all_new(folder, prepare())
     return files
+
+
+def _prepare(
+    receipt: Receipt, folder: Path, signer: Signer, recorded: Sequence[Mapping[str, Any]], *, is_unchanged: bool
+) -> tuple[ReceiptFile, bytes | None]:
+    """A receipt with the bytes that its file is to have; None for one that an interrupted pass has left."""
+    last_recorded = max((_read_number(_name_of(detail, receipt.request)) for detail in recorded), default=0)
+    last = last_recorded
+    while os.path.lexists(f"{folder}/{name_receipt(receipt.request, last + 1)}"):
+        last += 1
+    supersedes = _describe_recorded(recorded[-1], folder, receipt.request) if recorded else None
+    if last > last_recorded and (left := _read_left(folder / name_receipt(receipt.request, last), receipt)):
+        if is_unchanged and _stands_for(left, receipt, supersedes, signer):
+            return left, None
+        supersedes = Superseded(left.path.name, left.digest)
+    document = signer.sign(replace(receipt, supersedes=supersedes).to_dict())
+    data = serialize(document)
+    path = folder / name_receipt(receipt.request, last + 1)
+    return ReceiptFile(path, document, compute_digest(data)), data
 
 
 def name_receipt(request: str, number: int = 1) -> str:

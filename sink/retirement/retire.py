@@ -88,6 +88,7 @@ def sweep(store: Store, *, force: bool = False) -> list[Outcome]:
         ErasureError: no retirement is open, and an interrupted change cannot be finished.
         BusyError: no retirement is open, and somebody else is erasing.
     """
+    store.ledger.note_progress()
     retirements = store.ledger.find_open()
     if not retirements and find_works(store.client):
         with hold(store.client, "erasing", wait=_WAIT_FOR_OTHERS_SECONDS):

@@ -44,6 +44,9 @@ class Signer:
 
     def sign(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The document with a signature by each key; without a key it has no `signatures`."""
+        unsigned = {name: value for name, value in document.items() if name != "signatures"}
+        if self.hmac_key is None and self.private_key is None:
+            return unsigned
         message = _express(document)
         signatures = []
         if self.hmac_key is not None:
@@ -53,8 +56,7 @@ class Signer:
             fingerprint = compute_fingerprint(self.private_key.public_key())
             value = self.private_key.sign(message).hex()
             signatures.append({"algorithm": ED25519, "key": fingerprint, "value": value})
-        unsigned = {name: value for name, value in document.items() if name != "signatures"}
-        return {**unsigned, "signatures": signatures} if signatures else unsigned
+        return {**unsigned, "signatures": signatures}
 
 
 def load_signer(hmac_key: SecretStr | None, signing_key: Path | None) -> Signer:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sink import private_files
-from sink.private_files import make_folder, replace_private, write_new, writing_new
+from sink.private_files import make_folder, replace_private, write_all_new, write_new, writing_new
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o277])
@@ -155,6 +155,55 @@ def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: p
     with pytest.raises(FileExistsError):
         write_new(tmp_path / "file", b"second")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+MANY = [(f"file {number}", b"%d" % number) for number in range(230)]
+
+
+@pytest.mark.usefixtures("umask")
+def test_many_files_are_each_as_one_is(tmp_path: Path) -> None:
+    write_all_new(tmp_path, iter(MANY))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict(MANY)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_none_of_many_files_has_its_name_before_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    sync, link = os.fsync, os.link
+
+    def note(descriptor: int) -> None:
+        sync(descriptor)
+        synced.append(os.fstat(descriptor).st_ino)
+
+    def check(source: str, *arguments: object, **options: object) -> None:
+        assert Path(source).stat().st_ino in synced
+        link(source, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "link", check)
+    write_all_new(tmp_path, MANY)
+    assert set(synced) == {path.stat().st_ino for path in [tmp_path, *tmp_path.iterdir()]}
+    assert synced[-1] == tmp_path.stat().st_ino
+
+
+def test_one_of_many_files_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file 100").write_bytes(b"theirs")
+    with pytest.raises(FileExistsError):
+        write_all_new(tmp_path, MANY)
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert left.pop("file 100") == b"theirs"
+    assert left.items() < dict(MANY).items()
+
+
+def test_many_files_that_could_not_be_written_whole_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space"):
+        write_all_new(tmp_path, MANY)
+    assert list(tmp_path.iterdir()) == []
 
 
 def write_and_fail(path: Path) -> None:

@@ -239,6 +239,7 @@ class Tasks:
         outcomes: list[Outcome] = []
         with self._open() as store:
             self._consume_request(SWEEP_WANTED)
+            store.ledger.note_progress()
             due = _find_due(store)
             try:
                 with self._hold(store, "sweep") if due else nullcontext():
