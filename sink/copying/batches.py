@@ -19,6 +19,7 @@ from sink.names import quote, quote_columns
 from sink.store import Store
 
 _BOOKKEEPING = ("dump_id", "time_last_dumped")
+_TOMBSTONED = "tombstoned"
 _UUID_COLUMNS = ("external_user_id",)
 _INTEGER_COLUMNS = ("id", "user_id")
 
@@ -50,6 +51,16 @@ class CopyCounts:
         return bool(self.removed or self.purged_columns)
 
 
+def note_tombstones(store: Store) -> None:
+    """Note who is tombstoned, for the batches of an object: finding that out takes the whole ledger each time."""
+    drop_tombstones(store)
+    store.client.execute(f"CREATE TEMPORARY TABLE {quote(_TOMBSTONED)} AS SELECT user_id FROM $pii_ledger.tombstones")
+
+
+def drop_tombstones(store: Store) -> None:
+    store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(_TOMBSTONED)}")
+
+
 def create_batch_table(store: Store, copy: Copy, batch: Batch) -> None:
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
     definitions = ", ".join(f"{quote(column)} {_batch_type(column)}" for column in copy.columns)
@@ -76,14 +87,17 @@ def _stored(copy: Copy) -> str:
 
 
 def compare_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: CopyCounts) -> Counter[str]:
-    """Note beside each row of the batch what is to be done with it, and count that; the counts of this batch."""
+    """Note beside each row of the batch what is to be done with it, and count that; the counts of this batch.
+
+    `note_tombstones` has been called. Who was tombstoned since, `write_batch` leaves out.
+    """
     drop_compared(store, copy)
     store.client.execute(
         f"""
         CREATE TEMPORARY TABLE {quote(copy.compared)} AS
         SELECT {quote_columns(copy.columns)},
                multiIf(
-                   user_id IN (SELECT user_id FROM $pii_ledger.tombstones), 'retired',
+                   user_id IN (SELECT user_id FROM {quote(_TOMBSTONED)}), 'retired',
                    is_known = 0, 'inserted',
                    stored.digest != {express_digest(copy)}, 'changed',
                    'unchanged'

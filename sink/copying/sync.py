@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 
 from sink.clickhouse.client import WAIT_FOR_MUTATIONS
 from sink.clickhouse.parts import drop_hidden_rows, scrub
-from sink.copying.batches import CopyCounts, compare_batch, count_bad, create_batch_table, drop_compared, write_batch
+from sink.copying.batches import (
+    CopyCounts,
+    compare_batch,
+    count_bad,
+    create_batch_table,
+    drop_compared,
+    drop_tombstones,
+    note_tombstones,
+    write_batch,
+)
 from sink.copying.copies import WITHOUT_PII, Copy, plan_copies
 from sink.copying.engine_reading import Choice, EngineReading, choose_readings
 from sink.copying.meta import META, drop_other_keys
@@ -172,6 +181,7 @@ def _copy_batches(
     """Write what differs, batch by batch, and remove what the LMS no longer has of their users."""
     total = reading.count_rows(copy) if reading else snapshot.count_rows(copy.object, user_ids)
     tell(copy.object, 0, total, _ROWS)
+    note_tombstones(store)
     filled_batches = (
         _fill_by_engine(store, snapshot, copy, reading) if reading else _fill(store, snapshot, copy, user_ids)
     )
@@ -190,6 +200,7 @@ def _copy_batches(
         tell(copy.object, counts.read, total, _ROWS)
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
     drop_compared(store, copy)
+    drop_tombstones(store)
 
 
 class _Filled(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sink.copying.batches import CopyCounts, compare_batch, create_batch_table, write_batch
+from sink.copying.batches import CopyCounts, compare_batch, create_batch_table, note_tombstones, write_batch
 from sink.copying.copies import Copy, plan_copies
 from sink.lms.values import Batch
 from sink.store import Store
@@ -19,6 +19,7 @@ def make_batch(copy: Copy, users: range, name: str) -> Batch:
 def copy_batch(store: Store, users: range, name: str, *, retire_between: tuple[int, ...] = ()) -> CopyCounts:
     (copy,) = plan_copies(store, ["user_profile"])
     counts = CopyCounts("user_profile")
+    note_tombstones(store)
     create_batch_table(store, copy, make_batch(copy, users, name))
     compare_batch(store, copy, {"low": -1, "high": users[-1]}, counts)
     if retire_between:
