@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.pairs import Ratio, compare
@@ -29,16 +32,27 @@ def measure(users: int) -> list[Ratio]:
         create_lms(f"sqlite:///{file}", users)
         lms = LmsDatabase(f"sqlite:///{file}")
 
-        def copy(place: str, *, anew: bool) -> None:
+        def copy(place: str, *, anew: bool, reader: str = "python") -> None:
             if anew:
                 empty(store, place)
-            sync(store, lms, enabled=True, objects=(place.rpartition(".")[2],))
+            policy = replace(store.policy, lms_reader=reader)
+            sync(replace(store, policy=policy), lms, enabled=True, objects=(place.rpartition(".")[2],))
+
+        def copy_changed(reader: str) -> None:
+            _change(file, users // 1000)
+            copy(_PROFILE, anew=False, reader=reader)
 
         return [
             compare(
                 f"first copy of {users:,} profiles / the engine alone",
                 lambda run: copy(_PROFILE, anew=True),
                 lambda run: _read_alone(store, file),
+            ),
+            compare(
+                "the same, read by ClickHouse / the engine alone",
+                lambda run: copy(_PROFILE, anew=True, reader="clickhouse"),
+                lambda run: _read_alone(store, file),
+                aim="1.5 at most",
             ),
             compare(
                 f"first copy of {users:,} external ids / of profiles",
@@ -51,7 +65,34 @@ def measure(users: int) -> list[Ratio]:
                 lambda run: copy(_PROFILE, anew=True),
                 aim="below 0.5",
             ),
+            compare(
+                "the same, read by ClickHouse / first copy",
+                lambda run: copy(_PROFILE, anew=False, reader="clickhouse"),
+                lambda run: copy(_PROFILE, anew=True, reader="clickhouse"),
+                aim="below 0.5",
+            ),
+            compare(
+                "second copy, 0.1 % changed / nothing changed",
+                lambda run: copy_changed("python"),
+                lambda run: copy(_PROFILE, anew=False),
+            ),
+            compare(
+                "the same, read by ClickHouse / nothing changed",
+                lambda run: copy_changed("clickhouse"),
+                lambda run: copy(_PROFILE, anew=False, reader="clickhouse"),
+            ),
         ]
+
+
+def _change(file: Path, people: int) -> None:
+    """New texts for people all over the table."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        count = connection.execute(f"SELECT count(*) FROM {PROFILES.name}").fetchone()[0]
+        step = max(1, count // max(1, people))
+        connection.execute(
+            f"UPDATE {PROFILES.name} SET bio = coalesce(bio, '') || 'x' WHERE id % ? = 0",
+            (step,),
+        )
 
 
 def _read_alone(store: Store, file: Path) -> None:

@@ -126,6 +126,17 @@ class Settings(BaseSettings):
         False, description="Apply the map's rules that are marked `when: redact_history`.", examples=["true"]
     )
     sync_batch_size: int = Field(20_000, ge=1, le=1_000_000, description="Rows copied at a time.", examples=[20000])
+    lms_reader: Literal["auto", "clickhouse", "python"] = Field(
+        "auto",
+        description="Who reads the LMS database for a full copy; `auto` takes ClickHouse where ASPECTS_LMS_COLLECTION works.",
+        examples=["python"],
+    )
+    lms_collection: str | None = Field(
+        None,
+        min_length=1,
+        description="Named collection with which ClickHouse itself reads the LMS database.",
+        examples=["lms"],
+    )
     sync_max_removed_share: float = Field(
         0.05, ge=0, le=1, description="Largest share of the subjects that a sync may remove.", examples=[0.05]
     )

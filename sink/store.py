@@ -26,6 +26,8 @@ class Policy:
     receipts_dir: Path = Path("aspects-pii-receipts")
     sync_batch_size: int = 20_000
     sync_max_removed_share: float = 0.05
+    lms_reader: str = "auto"
+    lms_collection: str | None = None
     retire_batch_size: int = 10_000
     retire_max_share: float = 0.5
     scrub_within: float = 600

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +28,10 @@ class CopyCounts:
     """What a sync did to one object; rows, but `removed_subjects`."""
 
     object: str
+    reader: str = "python"
+    """Who read the LMS: python, or clickhouse itself."""
+    reader_note: str = ""
+    """Why ClickHouse did not, where it was to."""
     read: int = 0
     inserted: int = 0
     changed: int = 0
@@ -47,7 +53,7 @@ class CopyCounts:
 def create_batch_table(store: Store, copy: Copy, batch: Batch) -> None:
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
     definitions = ", ".join(f"{quote(column)} {_batch_type(column)}" for column in copy.columns)
-    store.client.execute(f"CREATE TEMPORARY TABLE {quote(copy.temporary)} ({definitions})")
+    store.client.execute(f"CREATE TEMPORARY TABLE {quote(copy.temporary)} ({definitions}, is_odd Bool)")
     store.client.insert_columns(copy.temporary, copy.columns, copy.convert(batch.columns))
 
 
@@ -76,8 +82,11 @@ def _retired_of(temporary: str) -> str:
     )
 
 
-def compare_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: CopyCounts) -> None:
-    """Note beside each row of the batch what is to be done with it, and count that."""
+def compare_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: CopyCounts) -> Counter[str]:
+    """Note beside each row of the batch what is to be done with it, and count that; the counts of this batch.
+
+    Who is tombstoned from then on, `write_batch` leaves out.
+    """
     drop_compared(store, copy)
     store.client.execute(
         f"""
@@ -91,22 +100,26 @@ def compare_batch(store: Store, copy: Copy, scope: dict[str, Any], counts: CopyC
                ) AS verdict
         FROM {quote(copy.temporary)} AS batch
         ANY LEFT JOIN ({_stored(copy)}) AS stored ON {express_key(copy)} = stored.key
+        WHERE user_id NOT IN (SELECT user_id FROM {quote(copy.temporary)} WHERE is_odd)
         """,
         # Whatever the user's profile says: no match is 0.
         {"join_use_nulls": 0},
         **scope,
     )
+    found: Counter[str] = Counter()
     for verdict, rows in store.client.rows(f"SELECT verdict, count() FROM {quote(copy.compared)} GROUP BY verdict"):
         setattr(counts, verdict, getattr(counts, verdict) + rows)
+        found[verdict] = rows
+    return found
 
 
 def drop_compared(store: Store, copy: Copy) -> None:
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.compared)}")
 
 
-def count_bad(store: Store, batch: Batch, counts: CopyCounts) -> None:
+def count_bad(store: Store, bad_rows: Sequence[BadRow], counts: CopyCounts) -> None:
     """Count the rows that could not be read; those of tombstoned users would not have been copied anyway."""
-    user_ids = sorted({bad.user_id for bad in batch.bad if bad.user_id is not None})
+    user_ids = sorted({bad.user_id for bad in bad_rows if bad.user_id is not None})
     retired: set[int] = set()
     for some in split_for_binding(user_ids):
         retired |= set(
@@ -116,9 +129,9 @@ def count_bad(store: Store, batch: Batch, counts: CopyCounts) -> None:
                 user_ids=some,
             )
         )
-    left = [bad for bad in batch.bad if bad.user_id not in retired]
+    left = [bad for bad in bad_rows if bad.user_id not in retired]
     counts.bad += left
-    counts.retired += len(batch.bad) - len(left)
+    counts.retired += len(bad_rows) - len(left)
 
 
 def write_batch(store: Store, copy: Copy) -> None:

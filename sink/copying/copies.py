@@ -85,6 +85,11 @@ class Copy:
         return f"batch_{self.object}"
 
     @property
+    def present(self) -> str:
+        """The temporary table of whose rows the LMS has."""
+        return f"present_{self.object}"
+
+    @property
     def compared(self) -> str:
         """The temporary table of a batch that was compared with what is stored."""
         return f"compared_{self.object}"

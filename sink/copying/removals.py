@@ -10,11 +10,11 @@ from sink.clickhouse.catalog import read_tables
 from sink.clickhouse.client import INCLUDING_HIDDEN, split_for_binding
 from sink.clickhouse.parts import delete_rows, drop_hidden_rows
 from sink.copying.copies import KEYED, Copy, express_key
+from sink.copying.engine_reading import EngineReading
 from sink.copying.unseen_roles import require_seen_roles
 from sink.errors import RefusedError
 from sink.ledger.leases import hold
 from sink.lms.snapshot import Snapshot
-from sink.lms.values import Batch
 from sink.names import TableName, quote
 from sink.store import Store
 from sink.wording import counted
@@ -49,23 +49,38 @@ def forget_digests(store: Store) -> list[TableName]:
     return [name]
 
 
-def find_leavers(store: Store, snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None) -> list[int]:
-    """Users with rows here and none in the LMS; tombstoned ones are not counted, they are gone for another reason."""
-    client = store.client
-    client.execute("DROP TEMPORARY TABLE IF EXISTS present")
-    client.execute("CREATE TEMPORARY TABLE present (user_id Int64)")
-    for ids in _list_present(snapshot, copy, user_ids):
-        client.insert("present", ("user_id",), [(user_id,) for user_id in ids])
+def find_leavers(
+    store: Store, snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None, reading: EngineReading | None = None
+) -> list[int]:
+    """Users with rows here and none in the LMS; tombstoned ones are not counted, they are gone for another reason.
+
+    Where ClickHouse reads the LMS it says who seems to have left, and the snapshot whether they have.
+    """
+    if reading is None:
+        client = store.client
+        client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.present)}")
+        client.execute(f"CREATE TEMPORARY TABLE {quote(copy.present)} (user_id Int64)")
+        for ids in _list_present(snapshot, copy, user_ids):
+            client.insert_columns(copy.present, ("user_id",), [ids])
+        leavers = _find_absent(store, copy, user_ids)
+        client.execute(f"DROP TEMPORARY TABLE {quote(copy.present)}")
+        return leavers
+    reading.fill_present(copy)
+    absent = _find_absent(store, copy, user_ids)
+    there = {user_id for ids in _list_present(snapshot, copy, absent) for user_id in ids}
+    return [user_id for user_id in absent if user_id not in there]
+
+
+def _find_absent(store: Store, copy: Copy, user_ids: Sequence[int] | None) -> list[int]:
+    """Users with rows here who are not in the temporary table of those that the LMS has."""
     scope = "" if user_ids is None else "AND user_id IN {user_ids:Array(Int64)}"
-    leavers = client.column(
+    return store.client.column(
         f"SELECT DISTINCT toInt64(user_id) AS user_id FROM {copy.table.name.sql} "
-        "WHERE user_id NOT IN (SELECT user_id FROM present) "
+        f"WHERE user_id NOT IN (SELECT user_id FROM {quote(copy.present)}) "
         f"AND user_id NOT IN (SELECT user_id FROM $pii_ledger.tombstones) {scope} ORDER BY user_id",
         None,
         **({} if user_ids is None else {"user_ids": list(user_ids)}),
     )
-    client.execute("DROP TEMPORARY TABLE present")
-    return leavers
 
 
 def _list_present(snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None) -> Iterator[list[int]]:
@@ -119,17 +134,20 @@ def _check_roles(store: Store, snapshot: Snapshot, copy: Copy, leavers: Sequence
     )
 
 
-def find_gone_rows(store: Store, copy: Copy, batch: Batch) -> list[Versions]:
-    """Rows of users of this batch that the LMS no longer has; users with bad rows are left alone."""
-    unclear = sorted({bad.user_id for bad in batch.bad if bad.user_id is not None})
+def find_gone_rows(store: Store, copy: Copy, unclear: Sequence[int] = ()) -> list[Versions]:
+    """Rows of users of this batch that the LMS no longer has; `unclear` are users of whom rows are not in it.
+
+    Nor are users looked at who have a row that is odd (`sink.copying.engine_reading`).
+    """
     rows = store.client.rows(
         f"""
         SELECT DISTINCT toInt64(user_id), toString({express_key(copy)}) FROM {copy.table.name.sql}
         WHERE user_id IN (SELECT user_id FROM {quote(copy.temporary)})
           AND user_id NOT IN {{unclear:Array(Int64)}}
+          AND user_id NOT IN (SELECT user_id FROM {quote(copy.temporary)} WHERE is_odd)
           AND {express_key(copy)} NOT IN (SELECT {express_key(copy)} FROM {quote(copy.temporary)})
         """,
-        unclear=unclear,
+        unclear=list(unclear),
     )
     named = _find_named(store, copy) if rows else set()
     return [Versions(user_id, key, _END_OF_TIME) for user_id, key in rows if user_id not in named]

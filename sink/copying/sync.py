@@ -10,14 +10,22 @@ name: datasets show courses to their staff then, too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from sink.clickhouse.client import WAIT_FOR_MUTATIONS
 from sink.clickhouse.parts import drop_hidden_rows, scrub
-from sink.copying.batches import CopyCounts, compare_batch, count_bad, create_batch_table, drop_compared, write_batch
+from sink.copying.batches import (
+    CopyCounts,
+    compare_batch,
+    count_bad,
+    create_batch_table,
+    drop_compared,
+    write_batch,
+)
 from sink.copying.copies import WITHOUT_PII, Copy, plan_copies
+from sink.copying.engine_reading import Choice, EngineReading, choose_readings
 from sink.copying.meta import META, drop_other_keys
 from sink.copying.removals import (
     check_removals,
@@ -37,6 +45,7 @@ from sink.ledger.leases import hold
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
 from sink.lms.snapshot import Snapshot
+from sink.lms.values import BadRow
 from sink.names import quote
 from sink.progress import tell
 from sink.store import Store
@@ -94,11 +103,18 @@ def sync(
         copies = plan_copies(store, objects or tuple(OBJECTS), enabled=enabled)
         lms.check_schema({copy.object: copy.source_columns for copy in copies})
         with lms.snapshot() as snapshot:
-            leavers = {copy.object: find_leavers(store, snapshot, copy, user_ids) for copy in copies}
+            choices = choose_readings(store, snapshot, copies, user_ids)
+            leavers = {
+                copy.object: find_leavers(store, snapshot, copy, user_ids, choices[copy.object].reading)
+                for copy in copies
+            }
             if not allow_removals:
                 for copy in copies:
                     check_removals(store, snapshot, copy, leavers[copy.object], user_ids)
-            counts = [_sync_object(store, snapshot, c, leavers[c.object], user_ids, dry_run) for c in copies]
+            counts = [
+                _sync_object(store, snapshot, c, leavers[c.object], user_ids, choices[c.object], dry_run)
+                for c in copies
+            ]
         if not dry_run:
             # What must not be kept must not stay in a replaced part either.
             rewritten = [
@@ -130,11 +146,12 @@ def _sync_object(
     copy: Copy,
     leavers: Sequence[int],
     user_ids: Sequence[int] | None,
+    choice: Choice,
     dry_run: bool,
 ) -> CopyCounts:
-    counts = CopyCounts(copy.object)
+    counts = CopyCounts(copy.object, choice.reader, choice.reason)
     counts.purged_columns = _purge_columns(store, copy, dry_run)
-    _copy_batches(store, snapshot, copy, counts, user_ids, dry_run)
+    _copy_batches(store, snapshot, copy, counts, user_ids, choice.reading, dry_run)
     counts.removed_subjects = len(leavers)
     counts.removed += count_rows(store, copy, leavers)
     if not dry_run:
@@ -156,29 +173,69 @@ def _copy_batches(
     copy: Copy,
     counts: CopyCounts,
     user_ids: Sequence[int] | None,
+    reading: EngineReading | None,
     dry_run: bool,
 ) -> None:
     """Write what differs, batch by batch, and remove what the LMS no longer has of their users."""
-    total = snapshot.count_rows(copy.object, user_ids)
+    total = reading.count_rows(copy) if reading else snapshot.count_rows(copy.object, user_ids)
     tell(copy.object, 0, total, _ROWS)
-    batches = snapshot.rows(copy.object, copy.source_columns, store.policy.sync_batch_size, user_ids)
-    low = -1
-    for batch in batches:
+    filled_batches = (
+        _fill_by_engine(store, snapshot, copy, reading) if reading else _fill(store, snapshot, copy, user_ids)
+    )
+    for filled in filled_batches:
         # A batch answers for everybody after the last user of the one before.
-        scope: dict[str, Any] = {"low": low, "high": batch.last_user_id}
-        create_batch_table(store, copy, batch)
-        compare_batch(store, copy, scope, counts)
-        gone = [] if copy.object == "user_profile" else find_gone_rows(store, copy, batch)
+        verdicts = compare_batch(store, copy, {"low": filled.low, "high": filled.high}, counts)
+        unclear = sorted({bad.user_id for bad in filled.bad if bad.user_id is not None})
+        gone = find_gone_rows(store, copy, unclear) if filled.is_whole and _has_several_rows(copy) else []
         counts.removed += len(gone)
         if not dry_run:
-            write_batch(store, copy)
+            if verdicts["inserted"] or verdicts["changed"]:
+                write_batch(store, copy)
             delete_versions(store, copy, gone)
-        count_bad(store, batch, counts)
-        counts.read += batch.size + len(batch.bad)
+        count_bad(store, filled.bad, counts)
+        counts.read += verdicts.total() + len(filled.bad)
         tell(copy.object, counts.read, total, _ROWS)
-        low = batch.last_user_id
     store.client.execute(f"DROP TEMPORARY TABLE IF EXISTS {quote(copy.temporary)}")
     drop_compared(store, copy)
+
+
+class _Filled(NamedTuple):
+    """Users whose rows are in the temporary table of a batch."""
+
+    low: int
+    """They come after this one."""
+    high: int
+    bad: Sequence[BadRow] = ()
+    is_whole: bool = True
+    """Whether a row of theirs that is stored and not among these is gone."""
+
+
+def _has_several_rows(copy: Copy) -> bool:
+    return copy.object != "user_profile"
+
+
+def _fill(
+    store: Store, snapshot: Snapshot, copy: Copy, user_ids: Sequence[int] | None, within: tuple[int, int] | None = None
+) -> Iterator[_Filled]:
+    """Batches that Python reads; the users `within` limits where what is stored of them is."""
+    low = -1
+    for batch in snapshot.rows(copy.object, copy.source_columns, store.policy.sync_batch_size, user_ids):
+        create_batch_table(store, copy, batch)
+        yield _Filled(*(within or (low, batch.last_user_id)), batch.bad)
+        low = batch.last_user_id
+
+
+def _fill_by_engine(store: Store, snapshot: Snapshot, copy: Copy, reading: EngineReading) -> Iterator[_Filled]:
+    """Batches that ClickHouse reads, and between them those of the users whom it leaves to Python."""
+    for low, high in reading.split(copy):
+        reading.fill(copy, low, high)
+        if _has_several_rows(copy):
+            reading.set_aside(copy, (versions.user_id for versions in find_gone_rows(store, copy)))
+        left = reading.list_odd(copy)
+        yield _Filled(low, high, is_whole=False)
+        if left:
+            yield from _fill(store, snapshot, copy, left, (low, high))
+    reading.drop(copy)
 
 
 def _purge_columns(store: Store, copy: Copy, dry_run: bool) -> list[str]:

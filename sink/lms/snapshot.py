@@ -21,42 +21,15 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    BINARY,
-    BLOB,
-    BigInteger,
-    ColumnElement,
-    CompoundSelect,
-    Connection,
-    Select,
-    and_,
-    bindparam,
-    cast,
-    func,
-    literal_column,
-    or_,
-    select,
-    union_all,
-)
-from sqlalchemy.dialects import mysql
+from sqlalchemy import CompoundSelect, Connection, Select, and_, func, or_, select
 
 from sink.lms.authz import COLUMNS as RULE_COLUMNS
 from sink.lms.authz import RULES, CourseRole, read_rule, select_rules
 from sink.lms.driver_errors import DriverErrors
 from sink.lms.names import NEEDED, LmsName, read_names
-from sink.lms.objects import (
-    COURSE_ROLES,
-    EXTERNAL_IDS,
-    OBJECTS,
-    PARTS,
-    PROFILES,
-    REQUESTS,
-    RETIREMENT,
-    STATUSES,
-    TABLES,
-    USERS,
-    Part,
-)
+from sink.lms.object_queries import ObjectQueries
+from sink.lms.objects import COURSE_ROLES, EXTERNAL_IDS, OBJECTS, PROFILES, REQUESTS, RETIREMENT, STATUSES, USERS
+from sink.lms.passed import PassedQueries
 from sink.lms.retirements import CURRENT_STATE, IS_ERASED, IS_WAITING, select_requests
 from sink.lms.schema import Columns, require_columns
 from sink.lms.users import (
@@ -70,17 +43,7 @@ from sink.lms.users import (
     select_shared,
     select_statuses,
 )
-from sink.lms.values import (
-    MAX_TEXT_BYTES,
-    UTF8_BYTES_PER_CHARACTER,
-    Batch,
-    LmsColumn,
-    Page,
-    convert_page,
-    make_converter,
-    read_former_emails,
-    read_original,
-)
+from sink.lms.values import Batch, Page, convert_page, make_converter, read_former_emails, read_original
 
 _BELOW_ALL_IDS = -1
 _META = "meta"
@@ -97,6 +60,7 @@ class Snapshot:
         self._connection = connection
         self._columns = columns
         self._errors = errors
+        self._object_queries = ObjectQueries(errors.backend, columns)
         self._all_rules: list[tuple[int, CourseRole]] | None = None
 
     @property
@@ -104,18 +68,22 @@ class Snapshot:
         """Whether there is a table of openedx-authz's rules that we may read; LMSs before Verawood have none."""
         return RULES.name in self._columns
 
+    def passed_queries(self) -> PassedQueries:
+        """What an engine asks that reads this database itself; it does so in transactions of its own."""
+        return PassedQueries(self._connection, self._object_queries, self._errors)
+
     def count_rows(self, object_name: str, user_ids: Sequence[int] | None = None) -> int:
         """How many rows `rows` will give, good and bad; more where somebody has a role in both ways of the LMS."""
         total = 0
         for ids in _split_ids(user_ids):
-            counted = self._select_rows(object_name, (), ids).order_by(None).subquery()
+            counted = self._object_queries.select_rows(object_name, (), ids).order_by(None).subquery()
             total += int(self._fetch(select(func.count()).select_from(counted), low=_BELOW_ALL_IDS)[0][0])
             total += len(self._find_rules(object_name, ids))
         return total
 
     def user_ids(self, object_name: str) -> Iterator[list[int]]:
         """The ids of the users who have a row in the object, ascending, in lists of limited length."""
-        users = self._select_rows(object_name, (), None).order_by(None).subquery().c.subject_id
+        users = self._object_queries.select_rows(object_name, (), None).order_by(None).subquery().c.subject_id
         pages = self._page_ids(select(users).distinct().order_by(users))
         in_rules = [user_id for user_id, _ in self._find_rules(object_name, None)]
         if not in_rules:
@@ -343,7 +311,7 @@ class Snapshot:
         self, object_name: str, columns: Sequence[str], size: int, ids: Sequence[int] | None
     ) -> Iterator[Page]:
         """Pages of whole users, from the LMS's own tables."""
-        statement = self._select_rows(object_name, columns, ids).limit(size + 1)
+        statement = self._object_queries.select_rows(object_name, columns, ids).limit(size + 1)
         low = _BELOW_ALL_IDS
         while page := self._fetch(statement, low=low):
             if len(page) <= size:
@@ -352,44 +320,9 @@ class Snapshot:
             # The last user may have rows beyond the page: they are left to the next one.
             last = page[-1][0]
             whole = [row for row in page if row[0] != last]
-            page = whole or self._fetch(self._select_rows(object_name, columns, [last]), low=low)
+            page = whole or self._fetch(self._object_queries.select_rows(object_name, columns, [last]), low=low)
             yield page
             low = page[-1][0]
-
-    def _select_rows(
-        self, object_name: str, columns: Sequence[str], ids: Sequence[int] | None
-    ) -> Select[Any] | CompoundSelect[Any]:
-        """Rows of users above the parameter `low`, by user: id, key, columns."""
-        parts = []
-        for part in PARTS[object_name]:
-            values = [self._express(part, OBJECTS[object_name].columns[name], name) for name in columns]
-            statement = select(USERS.c.id.label("subject_id"), part.key.label("row_key"), *values)
-            statement = statement.select_from(part.source).where(USERS.c.id > bindparam("low", type_=BigInteger))
-            if part.condition is not None:
-                statement = statement.where(part.condition)
-            if ids is not None:
-                statement = statement.where(USERS.c.id.in_(ids))
-            parts.append(statement)
-        whole = parts[0] if len(parts) == 1 else union_all(*parts)
-        return whole.order_by("subject_id")
-
-    def _express(self, part: Part, source: LmsColumn, name: str) -> ColumnElement[Any]:
-        """The expression that brings a column: texts cut above what is accepted, and as bytes where a driver decodes."""
-        if name in part.constants:
-            return literal_column(f"'{part.constants[name]}'").label(name)
-        value: ColumnElement[Any] = TABLES[source.table].c[source.name]
-        if source.kind != "text":
-            return value.label(name)
-        longest = MAX_TEXT_BYTES if source.max_length is None else UTF8_BYTES_PER_CHARACTER * source.max_length
-        if self._errors.backend == "sqlite":
-            # As a blob, since SQLite's substr ends a text at a zero byte.
-            return func.substr(cast(value, BLOB), 1, longest + 1).label(name)
-        cut: ColumnElement[Any] = func.substr(value, 1, longest + 1)
-        charset = self._columns.get(source.table, {}).get(source.name)
-        if charset is not None:
-            # The server converts what is in another character set; a blob has none and comes as it is.
-            cut = cast(cast(cut, mysql.CHAR(charset="utf8mb4")), BINARY)
-        return cut.label(name)
 
 
 def _join_rules(users: Page, roles: Sequence[CourseRole]) -> list[tuple[int, CourseRole]]:

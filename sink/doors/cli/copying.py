@@ -146,6 +146,10 @@ def sync_command(
         )
         print_lines([f"Nothing was copied to {store.name}: a dry run." if dry_run else f"Copied to {store.name}."])
         for count in counts:
+            if count.reader != "python":
+                print_lines([f"{count.object}: ClickHouse itself read the LMS."])
+            elif count.reader_note:
+                print_lines([f"{count.object}: Python read the LMS, and not ClickHouse: {count.reader_note}."])
             if count.purged_columns:
                 print_lines([f"{count.object}: no longer kept, and emptied: {', '.join(count.purged_columns)}."])
     bad = [(count.object, row) for count in counts for row in count.bad]

@@ -834,7 +834,7 @@ def test_the_json_document_is_all_there_is_on_standard_output(site: Site) -> Non
     assert [line["object"] for line in ran.json["objects"]] == list(TABLES)
     assert set(ran.json["objects"][0]) == {
         *("object", "read", "inserted", "changed", "unchanged", "retired", "removed", "removed_subjects"),
-        *("purged_columns", "bad"),
+        *("purged_columns", "bad", "reader", "reader_note"),
     }
 
 

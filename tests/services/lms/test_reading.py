@@ -11,23 +11,20 @@ import sys
 import tracemalloc
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import URL, Engine, create_engine, insert, text, update
+from sqlalchemy import URL, create_engine, insert, text, update
 
-from sink.demo_data.lms import fill_lms
-from sink.demo_data.lms_description import UNTIL, DemoLms, describe_lms
+from sink.demo_data.lms_description import UNTIL, describe_lms
 from sink.demo_data.lms_rows import make_profile_rows, make_user_rows
 from sink.demo_data.lms_tables import (
     EXTERNAL_IDS,
     PROFILES,
     ROLES,
     USERS,
-    create_tables,
     insert_all,
 )
 from sink.demo_data.people import make_external_id, make_person, make_username
@@ -37,87 +34,22 @@ from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
 from sink.lms.values import MAX_TEXT_BYTES, BadRow
 from tests.support.authz_rows import ALL, ALL_OF_ORG, COURSE, OTHER_COURSE, POLICY, UPSTREAM, grant, write_rules
-from tests.support.lms_writer import LmsWriter, open_lms
-
-MARIADB = "mysql+pymysql://root@127.0.0.1:3306"
-POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432"
-KINDS = {
-    "sqlite": [],
-    "mariadb-uuid": [pytest.mark.mariadb],
-    "mariadb-char32": [pytest.mark.mariadb],
-    "postgresql": [pytest.mark.postgres],
-}
-PARAMETERS = [pytest.param(kind, marks=marks, id=kind) for kind, marks in KINDS.items()]
-each_kind = pytest.mark.parametrize("place", PARAMETERS, indirect=True)
-each_database = pytest.mark.parametrize("place", [p for p in PARAMETERS if p.id != "mariadb-char32"], indirect=True)
-
-
-@dataclass
-class Place:
-    """An empty database of one kind."""
-
-    kind: str
-    url: str
-
-    @property
-    def native_uuid(self) -> bool:
-        return self.kind != "mariadb-char32"
-
-    @property
-    def is_sqlite(self) -> bool:
-        return self.kind == "sqlite"
-
-    def fill(self, users: int = 60, courses: int = 3) -> DemoLms:
-        lms = describe_lms(users, courses)
-        with self.engine() as engine:
-            fill_lms(engine, lms)
-        return lms
-
-    def create_tables(self) -> None:
-        with self.engine() as engine, engine.begin() as connection:
-            create_tables(connection)
-
-    def engine(self) -> Any:
-        return _disposing(open_lms(self.url, native_uuid=self.native_uuid))
-
-    def execute(self, *statements: Any) -> None:
-        with self.engine() as engine, engine.begin() as connection:
-            for statement in statements:
-                connection.execute(text(statement) if isinstance(statement, str) else statement)
-
-    def writer(self) -> LmsWriter:
-        return LmsWriter(self.url, native_uuid=self.native_uuid)
-
-
-class _disposing:
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-
-    def __enter__(self) -> Engine:
-        return self.engine
-
-    def __exit__(self, *_: object) -> None:
-        self.engine.dispose()
+from tests.support.lms_places import (
+    MARIADB,
+    PARAMETERS,
+    Place,
+    disposing,
+    each_database,
+    each_kind,
+    open_place,
+)
+from tests.support.lms_writer import LmsWriter
 
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    kind: str = request.param
-    if kind == "sqlite":
-        yield Place(kind, f"sqlite:///{tmp_path}/lms.db")
-        return
-    name = f"aspects_pii_test_{uuid.uuid4().hex}"
-    server, options = (
-        (f"{MARIADB}/", {})
-        if kind.startswith("mariadb")
-        else (f"{POSTGRES}/postgres", {"isolation_level": "AUTOCOMMIT"})
-    )
-    with _disposing(create_engine(server, **options)) as engine:
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        yield Place(kind, f"{server.rpartition('/')[0]}/{name}")
-        with engine.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name}"))
+    with open_place(request.param, tmp_path) as place:
+        yield place
 
 
 @pytest.fixture
@@ -805,7 +737,7 @@ def check_connection_problem(url: str, kind: type[LmsError], says: str) -> None:
 def test_privileges_that_are_missing() -> None:
     """Columns that the user may not read count as missing."""
     name = f"aspects_pii_test_{uuid.uuid4().hex[:12]}"
-    with _disposing(create_engine(f"{MARIADB}/")) as engine, engine.connect() as connection:
+    with disposing(create_engine(f"{MARIADB}/")) as engine, engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
         try:
             place = Place("mariadb-uuid", f"{MARIADB}/{name}")
@@ -827,7 +759,7 @@ def test_privileges_that_are_missing() -> None:
 @pytest.mark.mariadb
 def test_a_connection_that_breaks_is_said_so() -> None:
     name = f"aspects_pii_test_{uuid.uuid4().hex[:12]}"
-    with _disposing(create_engine(f"{MARIADB}/")) as engine, engine.connect() as connection:
+    with disposing(create_engine(f"{MARIADB}/")) as engine, engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
         try:
             Place("mariadb-uuid", f"{MARIADB}/{name}").fill()
@@ -845,7 +777,7 @@ def test_a_connection_that_breaks_is_said_so() -> None:
 @pytest.mark.mariadb
 def test_texts_in_another_character_set_are_converted() -> None:
     name = f"aspects_pii_test_{uuid.uuid4().hex[:12]}"
-    with _disposing(create_engine(f"{MARIADB}/")) as engine, engine.connect() as connection:
+    with disposing(create_engine(f"{MARIADB}/")) as engine, engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
         try:
             place = Place("mariadb-uuid", f"{MARIADB}/{name}")

@@ -25,6 +25,7 @@ RETIREMENTS = {"retained", "local_api", "consumer_api", "third_party"}
 HANDLING_PII = {
     "sink.doors.cli.rights",
     "sink.lms.names",
+    "sink.lms.passed",
     "sink.rights.dev_copy.inventing",
     "sink.rights.dev_copy.people",
     "sink.rights.dev_copy.rebuild",
@@ -40,6 +41,7 @@ HANDLING_PII = {
     "sink.clickhouse.client",
     "sink.copying.batches",
     "sink.copying.copies",
+    "sink.copying.engine_reading",
     "sink.copying.meta",
     "sink.copying.sync",
     "sink.datasets.learner_events",

@@ -9,15 +9,16 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from sink.doors.cli.checks.clickhouse import judge_clock
-from sink.doors.cli.checks.examination import Area, Check, Finding, fine, pass_over, warn_of
+from sink.doors.cli.checks.examination import Area, Check, Finding, blame, fine, pass_over, warn_of
 from sink.errors import LmsUnreachableError
-from sink.installation import open_lms, read_map
+from sink.installation import open_lms, open_store, read_map
 from sink.lms.condition import Condition
 from sink.lms.database import LmsDatabase
 from sink.lms.objects import OBJECTS
 from sink.settings import Settings
 
 _SHOWN = 5
+_READING = "`aspects-pii docs lms-reading` has the named collection and its grants; or set ASPECTS_LMS_READER=python."
 
 
 def describe_lms(settings: Settings) -> Area:
@@ -35,9 +36,14 @@ def describe_lms(settings: Settings) -> Area:
             Check("isolation", look.check_isolation),
             Check("schema", look.check_schema, "Name the LMS database, and grant SELECT on it."),
             Check("clock", look.check_clock),
+            *([Check("read by ClickHouse", look.check_reading, _READING)] if _wants_reading(settings) else []),
         ],
         ExitStack(),
     )
+
+
+def _wants_reading(settings: Settings) -> bool:
+    return settings.lms_reader == "clickhouse" or (settings.lms_reader == "auto" and bool(settings.lms_collection))
 
 
 class _Lms:
@@ -94,6 +100,18 @@ class _Lms:
         }
         self._open().check_schema(wanted)
         return fine("schema", f"all that is read is there: {', '.join(wanted)}")
+
+    def check_reading(self) -> Finding:
+        from sink.copying.engine_reading import EngineReading
+
+        what = "read by ClickHouse"
+        with open_store(self._settings) as store, self._open().snapshot() as snapshot:
+            problem = EngineReading(store, snapshot.passed_queries()).explain_unread()
+        if not problem:
+            return fine(what, "ClickHouse itself reads the same database for full copies")
+        if self._settings.lms_reader == "clickhouse":
+            return blame(what, f"it does not, and every full copy is refused: {problem}", _READING)
+        return warn_of(what, f"it does not, so Python reads for full copies: {problem}", _READING)
 
     def check_clock(self) -> Finding:
         return judge_clock("clock", "the LMS database", self._said.clock, self._asked_at, self._answered_at)

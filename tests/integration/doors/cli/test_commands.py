@@ -20,6 +20,7 @@ from sink.ledger.entries import Action
 from sink.ledger.role_trail import Operation, RoleChange, Source, record_changes
 from sink.resources import VERSION
 from sink.settings import load_settings
+from tests.support.lms_writer import LmsWriter
 
 Command = Callable[..., Any]
 
@@ -257,6 +258,19 @@ def test_sync_with_pii_off_is_3_with_one_sentence(aspects_pii: Command) -> None:
     assert ran.status == 3
     assert ran.out == ""
     assert ran.err == "Error: Storing PII is off: set ASPECTS_ENABLE_PII=true to turn it on.\n"
+
+
+def test_sync_says_who_read(stored: Command, lms: LmsWriter, lms_url: str) -> None:
+    settings = {"ENABLE_PII": "true", "LMS_DATABASE_URL": lms_url}
+    lines = stored("sync", "--allow-removals", **settings, LMS_READER="clickhouse").out.splitlines()
+    assert {"user_profile: ClickHouse itself read the LMS.", "external_id: ClickHouse itself read the LMS."} < set(
+        lines
+    )
+    by_python = stored("sync", "--json", **settings).json["objects"]
+    assert {(line["reader"], line["inserted"], line["changed"]) for line in by_python} == {("python", 0, 0)}
+    refused = stored("sync", **settings, LMS_READER="somebody")
+    assert refused.status == 2
+    assert "ASPECTS_LMS_READER" in refused.err
 
 
 def test_sync_with_pii_off_makes_no_data_folder(aspects_pii: Command, tmp_path: Path) -> None:

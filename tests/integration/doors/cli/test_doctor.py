@@ -17,6 +17,7 @@ from sink.endpoint.app import create_app
 from sink.endpoint.credentials import Account
 from sink.errors import SettingsError
 from sink.installation import connect
+from sink.lms.passed import PassedQueries
 from sink.serving import running_in_thread
 from sink.settings import load_settings
 from tests.support import served
@@ -323,6 +324,22 @@ def test_an_lms_without_a_table(stored: Command, lms: LmsWriter, lms_url: str) -
     schema = find(found, "LMS", "schema")
     assert (status, schema["state"]) == (1, "problem")
     assert "student_courseaccessrole" in schema["said"]
+
+
+def test_an_lms_that_clickhouse_is_to_read(
+    stored: Command, lms: LmsWriter, lms_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ("LMS", "read by ClickHouse") not in look(stored, LMS_DATABASE_URL=lms_url)[1]
+    _, found = look(stored, LMS_DATABASE_URL=lms_url, LMS_READER="clickhouse")
+    assert find(found, "LMS", "read by ClickHouse")["state"] == "ok"
+    # Every name is another one to the engine.
+    monkeypatch.setattr(PassedQueries, "write_sample", lambda *_: "SELECT id, 'x' AS username FROM auth_user")
+    status, found = look(stored, LMS_DATABASE_URL=lms_url, LMS_READER="clickhouse")
+    read = find(found, "LMS", "read by ClickHouse")
+    assert (status, read["state"]) == (1, "problem")
+    assert "another database" in read["said"]
+    _, found = look(stored, LMS_DATABASE_URL=lms_url, LMS_COLLECTION="lms")
+    assert find(found, "LMS", "read by ClickHouse")["state"] == "warning"
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/lms.sqlite3", "mysql+pymysql://reader:hidden@127.0.0.1:9/openedx"])
