@@ -27,8 +27,9 @@ from sink.clickhouse.client import ClickHouse
 from sink.clickhouse.connection import ENGINE_OPTIONS
 from sink.clickhouse.migrations import migrate
 from sink.datasets.access import plan_access
-from sink.datasets.build import build
+from sink.datasets.build import build, find_events_kept
 from sink.datasets.grants import AccessPlan, RoleNames, RowPolicy, render
+from sink.datasets.learner_events import LEARNER_EVENTS
 from sink.datasets.project import read_project
 from sink.demo_data.lms import create_lms
 from sink.errors import ReadOnlyError
@@ -391,13 +392,15 @@ def grant_role(client: ClickHouse, org: str = "", course: str = "", role: str = 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with learners in three courses, whose datasets somebody with dbt's role has built."""
+    """A folder with learners in three courses: the sink keeps their statements, and dbt's role has built the datasets."""
     folder = tmp_path_factory.mktemp("built")
     with ClickHouse(find_address(folder)) as client:
         migrate(client)
         set_pseudonym_key(client, SecretStr("a secret of the tests"))
         add_learners(client)
         add_profile(client, VIEWER, ME)
+    with connected(NAMES.sink, folder) as client:
+        assert find_events_kept(client) == LEARNER_EVENTS
     with acting_as(NAMES.dbt, folder):
         build(find_address(folder), enable_pii=True, definer=NAMES.definer)
     return folder
