@@ -206,6 +206,19 @@ def _list_words(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 @cache
 def _find_letters() -> re.Pattern[str]:
-    """What words of a name are made of: letters, marks and digits."""
-    marks = "".join(char for char in map(chr, range(sys.maxunicode)) if unicodedata.category(char).startswith("M"))
-    return re.compile(rf"(?:[^\W_]|[{re.escape(marks)}])+")
+    """What words of a name are made of: letters, marks and digits.
+
+    What Python does not know yet may be a letter to ClickHouse, whose tables are newer. Where it is none there either, a name
+    is the same with it and without.
+    """
+    others = [
+        char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(char) in ("Mn", "Mc", "Me", "Cn")
+    ]
+    ranges: list[list[str]] = []
+    for char in others:
+        if ranges and ord(char) == ord(ranges[-1][1]) + 1:
+            ranges[-1][1] = char
+        else:
+            ranges.append([char, char])
+    others_of_words = "".join(f"{re.escape(first)}-{re.escape(last)}" for first, last in ranges)
+    return re.compile(rf"(?:[^\W_]|[{others_of_words}])+")

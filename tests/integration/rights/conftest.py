@@ -8,7 +8,7 @@ import json
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ NAME = "Ana María Quetzal"
 class World:
     """A store, and the command line that reaches it."""
 
-    store: Store
+    # Not in what Hypothesis says of an example that failed: it would be too long, and then nothing is said.
+    store: Store = field(repr=False)
     run: Callable[..., Any]
     folder: Path
     """An empty folder for packages."""
