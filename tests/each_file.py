@@ -68,6 +68,7 @@ LONG = (
     "integration/rights/test_restriction_datasets",
     "integration/rights/test_retention",
     "services/compose",
+    "services/copying/test_engine_reading",
     "services/doors/events",
     "services/doors/plugin",
     "services/doors/tutor",
