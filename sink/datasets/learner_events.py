@@ -94,10 +94,12 @@ def compose_definition() -> str:
 
 
 def find_kept(client: ClickHouse) -> str | None:
-    """The table, where it is there and complete."""
-    name = _find_table(client)
-    state = _read_state(read_tables(client, [name]).get(name))
-    return name.table if state is not None and state.read == "all" else None
+    """The table, where it is complete and still written; also for an account that does not see the statements."""
+    name, feed = _find_table(client), _find_feed(client)
+    tables = read_tables(client, [name, feed])
+    state = _read_state(tables.get(name))
+    is_written = state is not None and feed in tables and state.feed == tables[feed].uuid
+    return name.table if state is not None and is_written and state.read == "all" else None
 
 
 def keep_learner_events(client: ClickHouse, raw_table: str, *, anew: bool = False) -> str | None:

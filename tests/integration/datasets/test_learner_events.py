@@ -314,6 +314,8 @@ def test_an_account_that_may_not_make_it_says_what_to_do(client: ClickHouse) -> 
     assert "aspects-pii init" in told[0]
     keep_learner_events(client, RAW)
     assert find_events_kept(client, may_make=False) == LEARNER_EVENTS
+    client.execute(f"DROP VIEW $reporting.{FEED} SYNC")
+    assert find_events_kept(client, may_make=False) is None, "nothing writes it any more"
 
 
 # ── In the datasets ─────────────────────────────────────────────────────────────────────────────────
